@@ -1,0 +1,118 @@
+"""The write side of the ledger: called inside the transactions that open and settle a turn."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from analytics.models import AnalyticsEvent, UsageEvent
+from analytics.prices import cost_nanos
+
+Status = UsageEvent.Status
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the upstream sold; `cached` is part of `prompt`, and `reasoning` of `completion`."""
+
+    prompt: int = 0
+    completion: int = 0
+    total: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    is_estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whom and what a row is about."""
+
+    request_id: str
+    client_token_id: int
+    user_id: str
+    conversation_id: str = ""
+
+
+def open_usage(subject: Subject, *, model: str, locked_until: datetime) -> None:
+    UsageEvent.objects.create(
+        request_id=subject.request_id,
+        client_token_id=subject.client_token_id,
+        user_id=subject.user_id,
+        conversation_id=subject.conversation_id,
+        model=model,
+        locked_until=locked_until,
+    )
+
+
+def complete(subject: Subject, *, model: str, tokens: Tokens, latency_ms: int) -> bool:
+    """Close the row with what was bought; False when an earlier try, whose answer got lost, has done so."""
+    closed = _close(subject, Status.COMPLETED, model=model, latency_ms=latency_ms, **_figures(model, tokens))
+    if closed:
+        metadata = {"model": model, "latency_ms": latency_ms, "total_tokens": tokens.total}
+        record_event("chat.completed", subject, metadata)
+    return closed
+
+
+def fail(subject: Subject, *, code: str, latency_ms: int) -> None:
+    if _close(subject, Status.FAILED, error_code=code, latency_ms=latency_ms):
+        record_event("chat.failed", subject, {"code": code, "latency_ms": latency_ms})
+
+
+def account_superseded(subject: Subject, *, model: str, tokens: Tokens, latency_ms: int) -> bool:
+    """Count what was bought by a turn that has lost its key to another; False when it was completed before."""
+    figures = _figures(model, tokens)
+    return _close(subject, Status.ABANDONED, model=model, latency_ms=latency_ms, error_code="superseded", **figures)
+
+
+def abandon(request_ids: Iterable[str]) -> int:
+    """Close pending rows whose process died; the number of those that this call closed."""
+    closed = 0
+    for row in UsageEvent.objects.pending().filter(request_id__in=list(request_ids)):
+        mine = UsageEvent.objects.pending().filter(pk=row.pk)
+        if mine.update(status=Status.ABANDONED, error_code="abandoned", finished_at=timezone.now()):
+            record_event(
+                "chat.abandoned", Subject(row.request_id, row.client_token_id, row.user_id, row.conversation_id)
+            )
+            closed += 1
+    return closed
+
+
+def abandon_stale(now: datetime, *, limit: int) -> int:
+    """Abandon at most `limit` pending rows whose lease has ended."""
+    return abandon(UsageEvent.objects.stale(now).values_list("request_id", flat=True)[:limit])
+
+
+def record_event(name: str, subject: Subject, metadata: dict[str, Any] | None = None) -> None:
+    AnalyticsEvent.objects.create(
+        event_name=name,
+        client_token_id=subject.client_token_id,
+        user_id=subject.user_id,
+        conversation_id=subject.conversation_id,
+        request_id=subject.request_id,
+        metadata_json=metadata or {},
+    )
+
+
+def _close(subject: Subject, status: Status, **values: Any) -> bool:
+    """Only a row that is open, or was given up too early, is closed."""
+    rows = UsageEvent.objects.filter(request_id=subject.request_id, status__in=[Status.PENDING, Status.ABANDONED])
+    return rows.update(**{"error_code": "", **values}, status=status, finished_at=timezone.now()) == 1
+
+
+def _figures(model: str, tokens: Tokens) -> dict[str, Any]:
+    return {
+        "prompt_tokens": tokens.prompt,
+        "cached_tokens": tokens.cached,
+        "completion_tokens": tokens.completion,
+        "reasoning_tokens": tokens.reasoning,
+        "total_tokens": tokens.total,
+        "is_estimated": tokens.is_estimated,
+        "cost_nanos": cost_nanos(
+            model,
+            prompt_tokens=tokens.prompt,
+            cached_tokens=tokens.cached,
+            completion_tokens=tokens.completion,
+        ),
+    }

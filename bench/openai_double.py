@@ -1,0 +1,159 @@
+"""A double of OpenAI's chat completions: a real HTTP server that does as it is told, and keeps its own ledger.
+
+In a test: `with OpenAIDouble() as upstream: upstream.plan(Behaviour(status=429))`. By hand:
+`python -m bench.openai_double --port 9000`, then OPENAI_BASE_URL=http://127.0.0.1:9000/v1.
+"""
+
+import argparse
+import itertools
+import json
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+
+@dataclass
+class Behaviour:
+    """How one request is answered. All times are in seconds."""
+
+    text: str | None = None  # None: an echo of the last message
+    status: int = 200
+    error: dict[str, Any] = field(default_factory=lambda: {"message": "told to fail", "code": None, "param": None})
+    headers: dict[str, str] = field(default_factory=dict)
+    raw: bytes | None = None  # sent in place of a completion
+    message: dict[str, Any] | None = None  # in place of a plain text reply
+    usage: bool = True
+    delay: float = 0  # before the first byte
+    dribble: float = 0  # between the bytes of the answer
+    cut: bool = False  # close the connection in the middle of the answer
+    refuse: bool = False  # close it before any answer
+    gate: threading.Event | None = None  # wait for this before the first byte
+
+
+class OpenAIDouble:
+    def __init__(self, port: int = 0) -> None:
+        self.requests: list[dict[str, Any]] = []  # what came in: path, headers, body
+        self.sold: list[dict[str, int]] = []  # usage of each completion that was made
+        self.default = Behaviour()
+        self._planned: deque[Behaviour] = deque()
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self.server = _Server(("127.0.0.1", port), _Handler)
+        self.server.double = self
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+    def plan(self, *behaviours: Behaviour) -> None:
+        """Answer the next requests so, one each; those after them as `default` says."""
+        self._planned.extend(behaviours)
+
+    def take(self, request: dict[str, Any]) -> Behaviour:
+        with self._lock:
+            self.requests.append(request)
+            return self._planned.popleft() if self._planned else self.default
+
+    def completion(self, body: dict[str, Any], behaviour: Behaviour) -> dict[str, Any]:
+        text = behaviour.text if behaviour.text is not None else f"echo: {_text_of(body['messages'][-1])}"
+        message = behaviour.message or {"role": "assistant", "content": text, "refusal": None}
+        usage = {
+            "prompt_tokens": sum(len(_text_of(message).split()) + 4 for message in body["messages"]),
+            "completion_tokens": len(text.split()) + 1,
+        }
+        usage["total_tokens"] = sum(usage.values())
+        with self._lock:
+            self.sold.append(usage)
+        return {
+            "id": f"chatcmpl-{next(self._ids)}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": body["model"],
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            **({"usage": usage} if behaviour.usage else {}),
+        }
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+
+
+class _Server(ThreadingHTTPServer):
+    double: OpenAIDouble
+    daemon_threads = True
+    request_queue_size = 512
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is nothing to print a traceback for."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: tests read `requests`."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        behaviour = self.server.double.take(
+            {"path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}, "body": body}
+        )
+        if behaviour.gate:
+            behaviour.gate.wait(30)
+        time.sleep(behaviour.delay)
+        if behaviour.refuse:
+            self.hang_up()
+        elif behaviour.status != 200:
+            self.answer(json.dumps({"error": behaviour.error}).encode(), behaviour)
+        elif behaviour.raw is not None:
+            self.answer(behaviour.raw, behaviour)
+        else:
+            self.answer(json.dumps(self.server.double.completion(body, behaviour)).encode(), behaviour)
+
+    def answer(self, data: bytes, behaviour: Behaviour) -> None:
+        self.send_response(behaviour.status)
+        for name, value in {"Content-Type": "application/json", **behaviour.headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if behaviour.cut:
+            self.wfile.write(data[: len(data) // 2])
+            self.hang_up()
+        elif behaviour.dribble:
+            for index in range(len(data)):
+                self.wfile.write(data[index : index + 1])
+                time.sleep(behaviour.dribble)
+        else:
+            self.wfile.write(data)
+
+    def hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=9000)
+    double = OpenAIDouble(parser.parse_args().port)
+    print(f"OPENAI_BASE_URL={double.url}", flush=True)
+    double.server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

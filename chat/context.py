@@ -1,0 +1,94 @@
+"""Which part of a conversation's history is sent: the newest whole turns that fit the model."""
+
+import json
+import math
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from django.conf import settings
+from genai_prices.data_snapshot import get_snapshot
+
+from chat.exceptions import ContextLengthExceeded
+from chat.models import Conversation, Message
+
+# Messages read of a history, however many would fit: what a request does must not grow with the table.
+MAX_MESSAGES = 400
+DEFAULT_REPLY_TOKENS = 4096
+# Roughly what a picture costs at full detail, for parts whose bytes are not words.
+PART_TOKENS = 1500
+
+
+@cache
+def window_of(model: str) -> int:
+    """Tokens that fit the model, prompt and reply together."""
+    try:
+        _, info = get_snapshot().find_provider_model(model, None, "openai", None)
+    except LookupError:
+        return settings.OPENAI_CONTEXT_TOKENS
+    return info.context_window or settings.OPENAI_CONTEXT_TOKENS
+
+
+def estimate_tokens(message: dict[str, Any]) -> int:
+    """An upper estimate: no text in common use takes more than a token for three bytes of UTF-8.
+
+    The 4 are what the chat format adds to each message (OpenAI cookbook, "How to count tokens").
+    """
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"text": content or ""}]
+    size = sum(len((part.get("text") or "").encode()) for part in parts)
+    others = sum(1 for part in parts if "text" not in part)
+    if message.get("tool_calls"):
+        size += len(json.dumps(message["tool_calls"]))
+    return math.ceil(size / 3) + others * PART_TOKENS + 4
+
+
+def build(
+    conversation: Conversation | None, new: list[dict[str, Any]], *, model: str, reply_tokens: int | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """The messages to send, oldest first, and whether earlier ones were left out.
+
+    Raises ContextLengthExceeded when the new messages alone do not fit.
+    """
+    window = window_of(model)
+    system = [{"role": "system", "content": settings.SYSTEM_PROMPT}] if settings.SYSTEM_PROMPT else []
+    # A short window is not given away to the reply: a quarter of it is.
+    budget = window - (reply_tokens or min(DEFAULT_REPLY_TOKENS, window // 4))
+    budget -= sum(estimate_tokens(message) for message in [*system, *new])
+    if budget < 0:
+        raise ContextLengthExceeded(
+            f"The messages and the reply do not fit the {window} tokens of {model}; "
+            "shorten them, or lower max_completion_tokens."
+        )
+    history, is_truncated = recent_turns(conversation, budget) if conversation else ([], False)
+    return [*system, *history, *new], is_truncated
+
+
+def recent_turns(conversation: Conversation, budget: int) -> tuple[list[dict[str, Any]], bool]:
+    """The newest turns worth at most `budget` tokens, oldest first, and whether there are older ones."""
+    newest_first = list(conversation.messages.order_by("-id")[: MAX_MESSAGES + 1])
+    rows = newest_first[:MAX_MESSAGES][::-1]
+    starts = turn_starts(rows)
+    if len(newest_first) <= MAX_MESSAGES and starts[:1] != [0]:
+        starts.insert(0, 0)  # a conversation may open with a greeting by the assistant
+    start = len(rows)
+    spent = 0
+    for begin, end in reversed(list(pairwise([*starts, len(rows)]))):
+        spent += sum(estimate_tokens(row.as_openai()) for row in rows[begin:end])
+        if spent > budget:
+            break
+        start = begin
+    return [row.as_openai() for row in rows[start:]], start > 0 or len(newest_first) > MAX_MESSAGES
+
+
+def turn_starts(rows: list[Message]) -> list[int]:
+    """Where history may be cut: before a message that answers nothing.
+
+    A tool's result is refused without the call before it, and a reply makes no sense without its question.
+    """
+    return [
+        index
+        for index, row in enumerate(rows)
+        if row.role not in {Message.Role.ASSISTANT, Message.Role.TOOL}
+        and (index == 0 or not row.request_id or row.request_id != rows[index - 1].request_id)
+    ]

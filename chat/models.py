@@ -1,0 +1,215 @@
+import hashlib
+import secrets
+from datetime import datetime
+from typing import Any, Self
+
+from django.conf import settings
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+
+def new_conversation_id() -> str:
+    return f"c_{secrets.token_hex(12)}"
+
+
+class ClientToken(models.Model):
+    """What a client proves itself with. The token itself is shown once, and only its digest is kept."""
+
+    name = models.CharField(max_length=100, help_text="Who uses it: an app, a site, an environment.")
+    prefix = models.CharField(max_length=12, editable=False, help_text="The token's first characters, to tell it by.")
+    digest = models.CharField(max_length=64, unique=True, null=True, editable=False)
+    # The one row that stands for the setting CLIENT_API_TOKEN, so that it can own conversations
+    # and be limited or revoked. It keeps no digest: the setting alone says what the token is.
+    is_setting = models.BooleanField(default=False, editable=False)
+    is_active = models.BooleanField("active", default=True, help_text="Untick to revoke the token at once.")
+    can_read_metrics = models.BooleanField(default=False, help_text="May read /metrics.")
+    rate_limit_per_min = models.PositiveIntegerField(
+        "requests per minute", null=True, blank=True, help_text="Empty: RATE_LIMIT_PER_MIN. 0: no limit."
+    )
+    expires_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        db_table = "client_tokens"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["is_setting"], condition=Q(is_setting=True), name="client_token_one_setting"
+            ),
+            models.CheckConstraint(
+                condition=Q(is_setting=True) ^ Q(digest__isnull=False), name="client_token_digest_or_setting"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @staticmethod
+    def digest_of(token: str) -> str:
+        """A token is 256 random bits: nothing to guess, so one SHA-256 is enough."""
+        return hashlib.sha256(token.encode()).hexdigest()
+
+    def renew(self) -> str:
+        """Give the row a new token, unsaved, and return that token for its only showing."""
+        token = f"llm_{secrets.token_urlsafe(32)}"
+        self.prefix = token[:9]
+        self.digest = self.digest_of(token)
+        return token
+
+    @property
+    def is_usable(self) -> bool:
+        return self.is_active and (self.expires_at is None or self.expires_at > timezone.now())
+
+    @property
+    def requests_per_minute(self) -> int:
+        return settings.RATE_LIMIT_PER_MIN if self.rate_limit_per_min is None else self.rate_limit_per_min
+
+    @property
+    def default_user_id(self) -> str:
+        """The end user of a request that names none."""
+        return f"token:{self.pk}"
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    def owned_by(self, client: ClientToken) -> Self:
+        return self.filter(client_token=client)
+
+
+class Conversation(models.Model):
+    conversation_id = models.CharField(primary_key=True, max_length=40, default=new_conversation_id, editable=False)
+    client_token = models.ForeignKey(ClientToken, on_delete=models.PROTECT, related_name="conversations")
+    user_id = models.CharField(max_length=255, blank=True, help_text="The end user who spoke first.")
+    metadata = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(default=timezone.now, help_text="When its last turn was settled.")
+
+    objects = ConversationQuerySet.as_manager()
+
+    class Meta:
+        db_table = "conversations"
+        indexes = [
+            # The admin lists the newest first, of everybody and of one user.
+            models.Index(fields=["-created_at"], name="conversation_created"),
+            models.Index(fields=["user_id", "-created_at"], name="conversation_user_created"),
+        ]
+
+    def __str__(self) -> str:
+        return self.conversation_id
+
+
+def text_of(content: str | list[dict[str, Any]] | None) -> str:
+    """The readable text of a message's content, which may be a list of parts."""
+    if isinstance(content, list):
+        return "\n".join(part.get("text") or f"[{part.get('type')}]" for part in content)
+    return content or ""
+
+
+class Message(models.Model):
+    class Role(models.TextChoices):
+        SYSTEM = "system"
+        DEVELOPER = "developer"
+        USER = "user"
+        ASSISTANT = "assistant"
+        TOOL = "tool"
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages", db_index=False)
+    role = models.CharField(max_length=16, choices=Role)
+    content = models.TextField(blank=True, help_text="The text of the message.")
+    # What text alone does not hold, as OpenAI's API has it: parts, name, tool calls.
+    extra = models.JSONField(null=True, blank=True)
+    request_id = models.CharField(max_length=40, blank=True, help_text="The turn that wrote it.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "messages"
+        indexes = [
+            # The history of a conversation, newest first. With a plain foreign-key index
+            # PostgreSQL walks the primary key backwards through everybody's messages.
+            models.Index(fields=["conversation", "id"], name="message_conversation_id"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(role__in=["system", "developer", "user", "assistant", "tool"]), name="message_role_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} message {self.pk}"
+
+    @classmethod
+    def from_openai(cls, message: dict[str, Any], *, conversation_id: str, request_id: str) -> Self:
+        """A row that gives `message` back to the letter."""
+        extra = {name: value for name, value in message.items() if name not in {"role", "content"}}
+        content = message.get("content")
+        if not isinstance(content, str):
+            extra["content"] = content
+        return cls(
+            conversation_id=conversation_id,
+            request_id=request_id,
+            role=message["role"],
+            content=text_of(content),
+            extra=extra or None,
+        )
+
+    def as_openai(self) -> dict[str, Any]:
+        return {"role": self.role, "content": self.content, **(self.extra or {})}
+
+
+class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
+    def held(self) -> Self:
+        return self.filter(response_json=None)
+
+    def stale(self, now: datetime) -> Self:
+        """Held by a turn whose process has died: none that runs lets its lease end."""
+        return self.held().filter(locked_until__lt=now)
+
+
+class IdempotencyKey(models.Model):
+    """A key in use by a running turn (`response_json` is null), or the stored answer of a completed one."""
+
+    client_token = models.ForeignKey(
+        ClientToken, on_delete=models.PROTECT, related_name="idempotency_keys", db_index=False
+    )
+    idempotency_key = models.CharField(max_length=255)
+    request_hash = models.CharField(max_length=64)
+    # Text, not a JSON column: a replay is the first answer to the letter.
+    response_json = models.TextField(null=True, blank=True)
+    # The turn that runs or ran under the key. It is the fencing token too: a turn settles only a key it still holds.
+    request_id = models.CharField(max_length=40)
+    locked_until = models.DateTimeField(help_text="When another request may take the key over from a turn that died.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = IdempotencyKeyQuerySet.as_manager()
+
+    class Meta:
+        db_table = "idempotency_keys"
+        indexes = [
+            # purge_expired deletes the oldest.
+            models.Index(fields=["created_at"], name="idempotency_key_created"),
+            # settle_abandoned frees the keys of dead turns.
+            models.Index(fields=["locked_until"], condition=Q(response_json=None), name="idempotency_key_held"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["client_token", "idempotency_key"], name="idempotency_key_once_per_client"),
+        ]
+
+    def __str__(self) -> str:
+        return self.idempotency_key
+
+
+class RateLimit(models.Model):
+    """The state of one limit (GCRA): when its bucket is empty again, in seconds since 1970."""
+
+    key = models.CharField(primary_key=True, max_length=100)
+    theoretical_arrival = models.FloatField(validators=[MinValueValidator(0)])
+
+    class Meta:
+        db_table = "rate_limits"
+        indexes = [
+            # purge_expired deletes what has long been empty.
+            models.Index(fields=["theoretical_arrival"], name="rate_limit_arrival"),
+        ]
+
+    def __str__(self) -> str:
+        return self.key

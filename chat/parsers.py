@@ -1,0 +1,94 @@
+import json
+from collections.abc import Mapping
+from typing import IO, Any
+
+from django.conf import settings
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser
+
+from chat.exceptions import LengthRequired, RequestTooLarge
+from protos.chat_pb2 import ChatRequest
+
+MAX_DEPTH = 100
+TOO_DEEP = f"The JSON is nested deeper than {MAX_DEPTH} levels."
+
+
+def read_body(stream: IO[bytes], context: Mapping[str, Any]) -> bytes:
+    """The whole body, refused before it is read when it is longer than MAX_REQUEST_BYTES."""
+    meta = context["request"].META
+    if "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower():
+        raise LengthRequired
+    if int(meta.get("CONTENT_LENGTH") or 0) > settings.MAX_REQUEST_BYTES:
+        raise RequestTooLarge(f"The body is longer than {settings.MAX_REQUEST_BYTES} bytes; send less at once.")
+    return stream.read()
+
+
+class JSONParser(BaseParser):
+    """DRF's parser takes any length, and dies on deep nesting."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        try:
+            data = json.loads(read_body(stream, parser_context or {}).decode(), parse_constant=refuse_constant)
+        except RecursionError as exc:
+            raise ParseError(TOO_DEEP) from exc
+        except ValueError as exc:
+            raise ParseError(f"The body is not JSON in UTF-8: {exc}") from exc
+        refuse_unstorable(data)
+        return data
+
+
+def refuse_constant(name: str) -> None:
+    raise ParseError(f"{name} is not JSON; send a number or null.")
+
+
+def refuse_unstorable(data: Any, depth: int = 0) -> None:
+    """Refuse text that no database takes (NUL, half a surrogate pair), and what only an attacker nests so deep."""
+    if depth > MAX_DEPTH:
+        raise ParseError(TOO_DEEP)
+    if isinstance(data, str):
+        if "\0" in data or not is_encodable(data):
+            raise ParseError("Text may hold neither U+0000 nor half of a surrogate pair.")
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            refuse_unstorable(key, depth + 1)
+            refuse_unstorable(value, depth + 1)
+    elif isinstance(data, list):
+        for value in data:
+            refuse_unstorable(value, depth + 1)
+
+
+def is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class ProtobufParser(BaseParser):
+    """A `ChatRequest`, read into what the same request is in JSON: fields that are not set are absent."""
+
+    media_type = "application/x-protobuf"
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        try:
+            message = ChatRequest.FromString(read_body(stream, parser_context or {}))
+        except DecodeError as exc:
+            raise ParseError("The body is not a ChatRequest; see protos/chat.proto.") from exc
+        data = MessageToDict(message, preserving_proto_field_name=True)
+        refuse_unstorable(data)
+        return data
+
+
+class RegisteredProtobufParser(ProtobufParser):
+    """The media type that RFC 9996 registers."""
+
+    media_type = "application/protobuf"

@@ -1,0 +1,218 @@
+"""What a client may send, field by field. What is not listed is refused by name, never ignored."""
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+
+
+class Text(serializers.CharField):
+    """A string as it was sent: a number is not one, and white space is the author's."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class KnownFieldsSerializer(serializers.Serializer[Any]):
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            for name in data:
+                if name not in self.fields:
+                    raise serializers.ValidationError({str(name)[:100]: ["This field is not supported; leave it out."]})
+        return super().to_internal_value(data)
+
+
+class Metadata(serializers.DictField):
+    """OpenAI's limits: 16 pairs, keys of 64 characters, values of 512."""
+
+    child = Text(max_length=512, allow_blank=True)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and (len(data) > 16 or any(len(str(key)) > 64 for key in data)):
+            raise serializers.ValidationError("Send at most 16 pairs, with keys of at most 64 characters.")
+        return super().to_internal_value(data)
+
+
+class ConversationIn(KnownFieldsSerializer):
+    metadata = Metadata(required=False, allow_null=True)
+
+
+class ConversationOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    object = serializers.ChoiceField(choices=["conversation"])
+    created_at = serializers.IntegerField(help_text="Seconds since 1970.")
+    metadata = serializers.DictField(child=serializers.CharField())
+    conversation_id = serializers.CharField()
+
+
+class Content(serializers.JSONField):
+    """A string, or a list of OpenAI's content parts."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, str):
+            return data
+        if isinstance(data, list) and data and all(self.is_part(part) for part in data):
+            return data
+        raise serializers.ValidationError("Send a string, or a list of parts such as {'type': 'text', 'text': …}.")
+
+    def is_part(self, part: Any) -> bool:
+        return isinstance(part, dict) and isinstance(part.get("type"), str) and isinstance(part.get("text", ""), str)
+
+
+class MessageIn(KnownFieldsSerializer):
+    role = serializers.ChoiceField(choices=["system", "developer", "user", "assistant", "tool"])
+    content = Content(required=False, allow_null=True)
+    name = Text(required=False, max_length=64)
+    tool_calls = serializers.ListField(child=serializers.DictField(), required=False, allow_empty=False)
+    tool_call_id = Text(required=False, max_length=255)
+    refusal = Text(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        is_reply = attrs["role"] == "assistant"
+        if attrs.get("content") is None and not (is_reply and (attrs.get("tool_calls") or attrs.get("refusal"))):
+            raise serializers.ValidationError({"content": ["This field is required."]})
+        if attrs["role"] == "tool" and not attrs.get("tool_call_id"):
+            raise serializers.ValidationError({"tool_call_id": ["Name the call that this result answers."]})
+        return attrs
+
+
+class CompletionIn(KnownFieldsSerializer):
+    """Either `conversation_id` and `message`, or `messages`; the rest is OpenAI's."""
+
+    conversation_id = Text(required=False, max_length=40, help_text="The conversation to go on with.")
+    message = Text(required=False, help_text="The user's message; the server remembers the rest.")
+    messages = serializers.ListField(child=MessageIn(), required=False, allow_empty=False, max_length=2048)
+    model = Text(required=False, max_length=100)
+    user = Text(required=False, max_length=255, help_text="Names the end user.")
+    stream = serializers.BooleanField(required=False)
+    n = serializers.IntegerField(required=False, min_value=1)
+
+    temperature = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=2)
+    top_p = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=1)
+    frequency_penalty = serializers.FloatField(required=False, allow_null=True, min_value=-2, max_value=2)
+    presence_penalty = serializers.FloatField(required=False, allow_null=True, min_value=-2, max_value=2)
+    max_completion_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1)
+    max_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1)
+    stop = serializers.JSONField(required=False, allow_null=True)
+    seed = serializers.IntegerField(required=False, allow_null=True)
+    logit_bias = serializers.DictField(child=serializers.FloatField(), required=False, allow_null=True)
+    logprobs = serializers.BooleanField(required=False, allow_null=True)
+    top_logprobs = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=20)
+    response_format = serializers.DictField(required=False, allow_null=True)
+    tools = serializers.ListField(child=serializers.DictField(), required=False, max_length=128)
+    tool_choice = serializers.JSONField(required=False, allow_null=True)
+    parallel_tool_calls = serializers.BooleanField(required=False, allow_null=True)
+    reasoning_effort = Text(required=False, allow_null=True, max_length=20)
+    verbosity = Text(required=False, allow_null=True, max_length=20)
+    service_tier = Text(required=False, allow_null=True, max_length=20)
+    metadata = Metadata(required=False, allow_null=True)
+
+    # What llmapi itself acts on; all the others go to the upstream as they are.
+    OWN = frozenset({"conversation_id", "message", "messages", "model", "user", "stream", "n"})
+
+    def validate_model(self, value: str) -> str:
+        if value not in settings.OPENAI_MODELS:
+            raise serializers.ValidationError(
+                f"Not a model of this server; choose from: {', '.join(settings.OPENAI_MODELS)}."
+            )
+        return value
+
+    def validate_n(self, value: int) -> int:
+        if value != 1:
+            raise serializers.ValidationError("A turn has one reply; leave n out.")
+        return value
+
+    def validate_stream(self, value: bool) -> bool:
+        if value:
+            raise serializers.ValidationError("Streaming is not offered; leave stream out.")
+        return value
+
+    def validate_stop(self, value: Any) -> Any:
+        stops = [value] if isinstance(value, str) else value
+        if value is not None and not (
+            isinstance(stops, list) and len(stops) <= 4 and all(isinstance(s, str) for s in stops)
+        ):
+            raise serializers.ValidationError("Send a string, or a list of at most four.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("message" in attrs) == ("messages" in attrs):
+            raise serializers.ValidationError("Send either message (with conversation_id) or messages.")
+        if "message" in attrs and "conversation_id" not in attrs:
+            raise serializers.ValidationError(
+                {"conversation_id": ["This field is required beside message; POST /v1/conversations makes one."]}
+            )
+        return {name: value for name, value in attrs.items() if value is not None}
+
+    @property
+    def new_messages(self) -> list[dict[str, Any]]:
+        if "message" in self.validated_data:
+            return [{"role": "user", "content": self.validated_data["message"]}]
+        return [dict(message) for message in self.validated_data["messages"]]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in self.validated_data.items() if name not in self.OWN}
+
+
+class UsageOut(serializers.Serializer[Any]):
+    prompt_tokens = serializers.IntegerField()
+    completion_tokens = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+    latency_ms = serializers.IntegerField()
+
+
+class ReplyOut(serializers.Serializer[Any]):
+    role = serializers.ChoiceField(choices=["assistant"])
+    content = serializers.CharField(allow_null=True)
+
+
+class ChoiceOut(serializers.Serializer[Any]):
+    index = serializers.IntegerField()
+    message = ReplyOut()
+    finish_reason = serializers.CharField()
+
+
+class CompletionOut(serializers.Serializer[Any]):
+    """OpenAI's `chat.completion`, with what the conversation form adds."""
+
+    id = serializers.CharField()
+    object = serializers.ChoiceField(choices=["chat.completion"])
+    created = serializers.IntegerField(help_text="Seconds since 1970.")
+    model = serializers.CharField()
+    choices = ChoiceOut(many=True)
+    usage = UsageOut()
+    request_id = serializers.CharField(help_text="Equal to id.")
+    conversation_id = serializers.CharField(allow_null=True)
+    reply = serializers.CharField(help_text="The text of the reply.")
+    history_truncated = serializers.BooleanField(
+        help_text="Earlier turns were left out: the model could not hold them."
+    )
+
+
+class ModelOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    object = serializers.ChoiceField(choices=["model"])
+    created = serializers.IntegerField()
+    owned_by = serializers.CharField()
+
+
+class ModelListOut(serializers.Serializer[Any]):
+    object = serializers.ChoiceField(choices=["list"])
+    data = ModelOut(many=True)  # type: ignore[assignment]
+
+
+class ErrorDetail(serializers.Serializer[Any]):
+    message = serializers.CharField(help_text="Says what to do.")
+    type = serializers.CharField()
+    code = serializers.CharField()
+    param = serializers.CharField(allow_null=True, help_text="The field or header at fault.")
+
+
+class ErrorOut(serializers.Serializer[Any]):
+    error = ErrorDetail()

@@ -1,0 +1,225 @@
+from typing import Any
+
+import pytest
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from analytics.models import AnalyticsEvent, UsageEvent
+from bench.openai_double import Behaviour, OpenAIDouble
+from chat.models import Conversation, Message
+from conftest import ApiClient
+
+URL = "/v1/chat/completions"
+
+
+def test_it_works(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+
+    answer = alice.say(cid, "Hello there", user="u-1")
+
+    assert answer.status_code == 200
+    body = answer.json()
+    usage = UsageEvent.objects.get()
+    assert body["id"] == body["request_id"] == answer["x-request-id"] == usage.request_id
+    assert body["object"] == "chat.completion"
+    assert body["conversation_id"] == cid
+    assert body["reply"] == body["choices"][0]["message"]["content"] == "echo: Hello there"
+    assert body["history_truncated"] is False
+    assert body["usage"] == {**upstream.sold[0], "latency_ms": usage.latency_ms}
+    assert (usage.status, usage.user_id, usage.conversation_id) == ("completed", "u-1", cid)
+    assert usage.total_tokens == upstream.sold[0]["total_tokens"]
+    assert usage.cost_nanos == usage.prompt_tokens * 150 + usage.completion_tokens * 600
+    rows = Message.objects.values_list("role", "content", "request_id").order_by("id")
+    assert list(rows) == [
+        ("user", "Hello there", usage.request_id),
+        ("assistant", "echo: Hello there", usage.request_id),
+    ]
+    event = AnalyticsEvent.objects.get()
+    assert (event.event_name, event.user_id, event.request_id) == ("chat.completed", "u-1", usage.request_id)
+
+
+def test_the_upstream_gets_the_history_oldest_first(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.SYSTEM_PROMPT = "Be brief."
+    cid = alice.conversation()
+    for text in ("one", "two", "three"):
+        alice.say(cid, text)
+
+    assert upstream.requests[2]["body"] == {
+        "model": "gpt-4o-mini",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "echo: one", "refusal": None},
+            {"role": "user", "content": "two"},
+            {"role": "assistant", "content": "echo: two", "refusal": None},
+            {"role": "user", "content": "three"},
+        ],
+    }
+    assert upstream.requests[2]["headers"]["authorization"] == "Bearer sk-test-0123456789"
+
+
+def test_openai_messages_are_stateless(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    messages = [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "Hi"}]
+
+    body = alice.send(URL, {"model": "gpt-4o", "messages": messages, "temperature": 0.5, "seed": 7}).json()
+
+    assert body["conversation_id"] is None
+    assert body["reply"] == "echo: Hi"
+    assert upstream.requests[0]["body"] == {"model": "gpt-4o", "messages": messages, "temperature": 0.5, "seed": 7}
+    assert Message.objects.count() == 0
+    assert UsageEvent.objects.get().user_id == f"token:{alice.token_row.pk}"
+
+
+def test_openai_messages_beside_a_conversation_are_what_is_new(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    alice.say(cid, "one")
+    parts = [
+        {"type": "text", "text": "two"},
+        {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
+    ]
+
+    alice.send(URL, {"conversation_id": cid, "messages": [{"role": "user", "content": parts}]})
+    alice.say(cid, "three")
+
+    assert [message["content"] for message in upstream.requests[2]["body"]["messages"]] == [
+        "one",
+        "echo: one",
+        parts,
+        "echo: two ",
+        "three",
+    ]
+    assert Message.objects.filter(role="user").order_by("id")[1].content == "two\n[image_url]"
+
+
+def test_tool_calls_are_remembered(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    upstream.plan(Behaviour(message={"role": "assistant", "content": None, "tool_calls": [call]}))
+
+    first = alice.say(cid, "weather?").json()
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}
+    alice.send(URL, {"conversation_id": cid, "messages": [result]})
+
+    assert first["reply"] == ""
+    assert upstream.requests[1]["body"]["messages"] == [
+        {"role": "user", "content": "weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        result,
+    ]
+
+
+def test_bob_cannot_speak_in_alices_conversation(alice: ApiClient, bob: ApiClient, upstream: OpenAIDouble) -> None:
+    answer = bob.say(alice.conversation(), "Hi")
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "conversation_not_found"
+    assert upstream.requests == []
+    assert UsageEvent.objects.count() == 0
+
+
+def test_a_deleted_conversation_leaves_its_cost(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    alice.say(cid, "Hi")
+
+    Conversation.objects.get().delete()
+
+    assert Message.objects.count() == 0
+    assert UsageEvent.objects.get().conversation_id == cid
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, None),
+        ([], None),
+        ({"message": "Hi"}, "conversation_id"),
+        ({"message": 5, "conversation_id": "c_1"}, "message"),
+        ({"message": "", "conversation_id": "c_1"}, "message"),
+        ({"message": "Hi", "conversation_id": "c_1", "messages": []}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": "Hi"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "wizard", "content": "Hi"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "tool", "content": "Hi"}]}, "messages.0.tool_call_id"),
+        ({"messages": [{"role": "user", "content": "Hi", "extra": 1}]}, "messages.0.extra"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "model": "gpt-9"}, "model"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "n": 2}, "n"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "stream": True}, "stream"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "temperature": 3}, "temperature"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "store": True}, "store"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "stop": ["a"] * 5}, "stop"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "metadata": {"k": "v" * 513}}, "metadata.k"),
+        ({"messages": [{"role": "user", "content": "nul \0"}]}, None),
+    ],
+)
+def test_bad_input_is_refused_by_name(alice: ApiClient, upstream: OpenAIDouble, body: Any, param: str | None) -> None:
+    answer = alice.send(URL, body)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_request", param)
+    assert error["message"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"messages": NaN}',
+        b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"messages":[{"role":"user","content":"half \\ud800"}]}',
+        b'{"messages":[{"role":"user","content":"Hi"}],"tools":[' + b'{"a":' * 200 + b"1" + b"}" * 200 + b"]}",
+    ],
+)
+def test_a_body_that_is_not_json_is_refused(alice: ApiClient, body: bytes) -> None:
+    answer = alice.send(URL, body)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+def test_replies_that_no_database_takes_are_mended(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(text="a\0b\ud800c\U0001f600"))
+
+    answer = alice.say(alice.conversation(), "Hi").json()
+
+    assert answer["reply"] == "a\ufffdb\ufffdc\U0001f600"
+    assert Message.objects.get(role="assistant").content == answer["reply"]
+
+
+def test_an_unknown_price_is_null(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    alice.send(URL, {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}]})
+
+    assert UsageEvent.objects.get().cost_nanos is None
+
+
+def test_missing_figures_are_estimated_and_marked(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(usage=False))
+
+    body = alice.send(URL, {"messages": [{"role": "user", "content": "Hi"}]}).json()
+
+    usage = UsageEvent.objects.get()
+    assert usage.is_estimated
+    assert usage.total_tokens == body["usage"]["total_tokens"] > 0
+
+
+def test_a_turn_is_a_constant_number_of_queries(
+    alice: ApiClient, upstream: OpenAIDouble, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    cid = alice.conversation()
+    for _ in range(3):
+        alice.say(cid, "Hi")
+
+    # authenticate, throttle; savepoint, conversation, history, usage row, release;
+    # savepoint, usage row, event, conversation, messages, release
+    with django_assert_num_queries(13):
+        alice.say(cid, "Hi")
+    # and, with a key: claim, look at the claim; store the answer
+    with django_assert_num_queries(16):
+        alice.say(cid, "Hi", key="k")
+    # a replay: authenticate, throttle; savepoint, claim, look, event, release
+    with django_assert_num_queries(7):
+        alice.say(cid, "Hi", key="k")

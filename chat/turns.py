@@ -1,0 +1,251 @@
+"""The life of a turn: open, ask, settle.
+
+Two short transactions, and nothing held between them: the upstream may take minutes. What the
+client is told follows what is committed, so a reply that a client has seen is in the database.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import Error, IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db.models import Case, F, Value, When
+from django.utils import timezone
+
+from analytics import recording
+from chat import context, upstream
+from chat.exceptions import ApiError, ConversationNotFound, IdempotencyInProgress, Unavailable, UpstreamError
+from chat.idempotency import Idempotency
+from chat.models import ClientToken, Conversation, IdempotencyKey, Message
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Longer than any turn runs, so that only a dead process lets a lease end.
+LEASE_MARGIN = timedelta(seconds=30)
+TWIN_POLL_SECONDS = 0.1
+# Seconds between tries to write down what has been paid for.
+PERSIST_DELAYS = (0.1, 0.3, 1, 3)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a client asks for. `messages` are the new ones; `parameters` go to the upstream as they are."""
+
+    client: ClientToken
+    request_id: str
+    model: str
+    messages: list[dict[str, Any]]
+    conversation_id: str = ""
+    user_id: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    idempotency: Idempotency | None = None
+
+    @property
+    def subject(self) -> recording.Subject:
+        return recording.Subject(
+            request_id=self.request_id,
+            client_token_id=self.client.pk,
+            user_id=self.user_id or self.client.default_user_id,
+            conversation_id=self.conversation_id,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    answer: dict[str, Any]
+    is_replay: bool = False
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An open turn: its usage row is pending, its key is held, its upstream request is ready."""
+
+    ask: Ask
+    upstream_body: dict[str, Any]
+    history_truncated: bool
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def latency_ms(self) -> int:
+        return round((time.monotonic() - self.started) * 1000)
+
+
+def take_turn(ask: Ask) -> Outcome:
+    """One message in, one reply out, once for each idempotency key."""
+    opened = open_or_replay(ask)
+    if isinstance(opened, Outcome):
+        return opened
+    release_connection()
+    try:
+        completion = upstream.complete(opened.upstream_body)
+    except ApiError as exc:
+        close_failed(opened, exc.default_code)
+        if isinstance(exc, UpstreamError) and exc.billed and ask.idempotency is None:
+            # The SDKs would buy the same answer twice.
+            exc.should_retry = False
+        raise
+    except BaseException:
+        close_failed(opened, "internal_error")
+        raise
+    return Outcome(settle(opened, completion))
+
+
+def open_or_replay(ask: Ask) -> Turn | Outcome:
+    """Open the turn; or wait for the twin that holds its key, and give that one's answer."""
+    deadline = time.monotonic() + settings.IDEMPOTENCY_WAIT_SECONDS
+    while True:
+        try:
+            with transaction.atomic():
+                return _open(ask)
+        except IdempotencyInProgress:
+            if ask.idempotency is None or time.monotonic() >= deadline:
+                raise
+        wait_for_twin(ask.idempotency, deadline)
+
+
+def _open(ask: Ask) -> Turn | Outcome:
+    locked_until = timezone.now() + timedelta(seconds=settings.UPSTREAM_TIMEOUT_SECONDS) + LEASE_MARGIN
+    if ask.idempotency:
+        claim = ask.idempotency.claim(ask.request_id, locked_until)
+        if claim.answer is not None:
+            recording.record_event("chat.replayed", ask.subject, {"original_request_id": claim.answer["id"]})
+            return Outcome(claim.answer, is_replay=True)
+        if claim.superseded:
+            recording.abandon([claim.superseded])
+    conversation = None
+    if ask.conversation_id:
+        conversation = Conversation.objects.owned_by(ask.client).filter(pk=ask.conversation_id).first()
+        if conversation is None:
+            raise ConversationNotFound
+    limit = ask.parameters.get("max_completion_tokens") or ask.parameters.get("max_tokens")
+    messages, is_truncated = context.build(conversation, ask.messages, model=ask.model, reply_tokens=limit)
+    recording.open_usage(ask.subject, model=ask.model, locked_until=locked_until)
+    return Turn(ask, {**ask.parameters, "model": ask.model, "messages": messages}, is_truncated)
+
+
+def wait_for_twin(idempotency: Idempotency, deadline: float) -> None:
+    """Return when the key may be claimed or replayed, or the deadline has passed; hold no connection meanwhile."""
+    while time.monotonic() < deadline and idempotency.is_held():
+        release_connection()
+        time.sleep(TWIN_POLL_SECONDS)
+
+
+def settle(turn: Turn, completion: upstream.Completion) -> dict[str, Any]:
+    """Write down the whole turn in one transaction; the answer to give once it is committed."""
+    latency_ms = turn.latency_ms
+    answer = answer_of(turn, completion, latency_ms)
+    try:
+        problem = persist(lambda: _settle(turn, completion, answer, latency_ms))
+    except (OperationalError, InterfaceError) as exc:
+        logger.exception("turn %s was paid for and could not be settled", turn.ask.request_id)
+        raise Unavailable(should_retry=None if turn.ask.idempotency else False) from exc
+    if problem:
+        raise problem
+    return answer
+
+
+def _settle(turn: Turn, completion: upstream.Completion, answer: dict[str, Any], latency_ms: int) -> ApiError | None:
+    """An error is returned, not raised, where the tokens are to be committed and the reply is not."""
+    ask = turn.ask
+    bought: dict[str, Any] = {"model": completion.model[:100], "tokens": completion.tokens, "latency_ms": latency_ms}
+    if ask.idempotency and not ask.idempotency.complete(ask.request_id, answer):
+        return IdempotencyInProgress() if recording.account_superseded(ask.subject, **bought) else None
+    if not recording.complete(ask.subject, **bought):
+        return None
+    if ask.conversation_id and not touch(ask):
+        if ask.idempotency:
+            ask.idempotency.forget(ask.request_id)
+        return ConversationNotFound("The conversation was deleted while the reply was written.")
+    if ask.conversation_id:
+        written = [*ask.messages, {"role": "assistant", **completion.message}]
+        Message.objects.bulk_create(
+            Message.from_openai(message, conversation_id=ask.conversation_id, request_id=ask.request_id)
+            for message in written
+        )
+    return None
+
+
+def touch(ask: Ask) -> bool:
+    """Lock the conversation's row, so that turns commit in the order of their messages; False when it is gone."""
+    return bool(
+        Conversation.objects.filter(pk=ask.conversation_id).update(
+            updated_at=timezone.now(),
+            user_id=Case(When(user_id="", then=Value(ask.subject.user_id)), default=F("user_id")),
+        )
+    )
+
+
+def close_failed(turn: Turn, code: str) -> None:
+    """Record how the turn failed, and free its key for a retry.
+
+    When the database is away as well, the row stays pending and is abandoned once its lease ends.
+    """
+
+    def close() -> None:
+        recording.fail(turn.ask.subject, code=code, latency_ms=turn.latency_ms)
+        if turn.ask.idempotency:
+            turn.ask.idempotency.release(turn.ask.request_id)
+
+    try:
+        persist(close)
+    except Error:
+        logger.exception("turn %s failed and could not be closed", turn.ask.request_id)
+
+
+def persist(write: Callable[[], T]) -> T:
+    """Run `write` in a transaction, and again for some seconds where the database is away: it has been paid for."""
+    for delay in PERSIST_DELAYS:
+        try:
+            with transaction.atomic():
+                return write()
+        except (OperationalError, InterfaceError, IntegrityError) as exc:
+            if connection.in_atomic_block:
+                raise
+            logger.warning("settling again: %s", type(exc).__name__)
+            release_connection()
+            time.sleep(delay)
+    with transaction.atomic():
+        return write()
+
+
+def release_connection() -> None:
+    """Give the connection back while waiting for something else."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+def answer_of(turn: Turn, completion: upstream.Completion, latency_ms: int) -> dict[str, Any]:
+    """OpenAI's object under our id, with what the conversation form adds."""
+    body = completion.body
+    tokens = completion.tokens
+    usage = body["usage"] if isinstance(body.get("usage"), dict) else {}
+    return {
+        **body,
+        "id": turn.ask.request_id,
+        "object": "chat.completion",
+        "usage": {
+            **usage,
+            "prompt_tokens": tokens.prompt,
+            "completion_tokens": tokens.completion,
+            "total_tokens": tokens.total,
+            "latency_ms": latency_ms,
+        },
+        "request_id": turn.ask.request_id,
+        "conversation_id": turn.ask.conversation_id or None,
+        "reply": completion.message["content"] or "",
+        "history_truncated": turn.history_truncated,
+    }
+
+
+def settle_abandoned(now: datetime, *, limit: int = 1000) -> tuple[int, int]:
+    """Close turns whose process died, and free their keys; how many of each, at most `limit`."""
+    with transaction.atomic():
+        closed = recording.abandon_stale(now, limit=limit)
+        stale = IdempotencyKey.objects.stale(now).values_list("pk", flat=True)[:limit]
+        freed, _ = IdempotencyKey.objects.stale(now).filter(pk__in=list(stale)).delete()
+    return closed, freed

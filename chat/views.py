@@ -1,0 +1,114 @@
+from typing import Any
+
+from django.conf import settings
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from rest_framework import status, viewsets
+from rest_framework.exceptions import NotFound
+from rest_framework.permissions import AllowAny
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from chat import schema, turns
+from chat.idempotency import Idempotency
+from chat.models import ClientToken, Conversation
+from chat.parsers import JSONParser, ProtobufParser, RegisteredProtobufParser
+from chat.renderers import ProtobufRenderer, RegisteredProtobufRenderer, SameFormatNegotiation
+from chat.serializers import CompletionIn, ConversationIn
+from chat.throttling import set_headers
+
+
+class ClientViewSet(viewsets.ViewSet):
+    """What every route of a client has: its limit is told on each answer, errors included."""
+
+    def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
+        set_headers(request, response)
+        return super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
+
+
+class ConversationViewSet(ClientViewSet):
+    @extend_schema(**schema.CREATE_CONVERSATION)
+    def create(self, request: Request) -> Response:
+        """Begin a conversation: the server remembers its messages."""
+        asked = ConversationIn(data=request.data or {})
+        asked.is_valid(raise_exception=True)
+        conversation = Conversation.objects.create(
+            client_token=client_of(request), metadata=asked.validated_data.get("metadata") or {}
+        )
+        return Response(conversation_object(conversation), status=status.HTTP_201_CREATED)
+
+
+def client_of(request: Request) -> ClientToken:
+    assert isinstance(request.auth, ClientToken)  # IsClient has seen to it
+    return request.auth
+
+
+def conversation_object(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "id": conversation.pk,
+        "object": "conversation",
+        "created_at": int(conversation.created_at.timestamp()),
+        "metadata": conversation.metadata,
+        "conversation_id": conversation.pk,
+    }
+
+
+class CompletionViewSet(ClientViewSet):
+    parser_classes = [JSONParser, ProtobufParser, RegisteredProtobufParser]
+    renderer_classes = [JSONRenderer, ProtobufRenderer, RegisteredProtobufRenderer]
+    content_negotiation_class = SameFormatNegotiation
+    idempotency_class = Idempotency
+
+    @extend_schema(**schema.CREATE_COMPLETION)
+    def create(self, request: Request, **kwargs: Any) -> Response:
+        """Send a message and get the reply.
+
+        Either `conversation_id` and `message`, or OpenAI's `messages`. With an `Idempotency-Key` header the
+        same request can be sent again for 24 hours: it is answered from memory, and billed once.
+        """
+        asked = CompletionIn(data=request.data)
+        asked.is_valid(raise_exception=True)
+        data = asked.validated_data
+        outcome = turns.take_turn(
+            turns.Ask(
+                client=client_of(request),
+                request_id=request._request.request_id,  # type: ignore[attr-defined]
+                model=data.get("model", settings.OPENAI_MODEL),
+                messages=asked.new_messages,
+                conversation_id=data.get("conversation_id", ""),
+                user_id=data.get("user", ""),
+                parameters=asked.parameters,
+                idempotency=self.idempotency_class.of(request, data),
+            )
+        )
+        headers = {"Idempotent-Replayed": "true"} if outcome.is_replay else None
+        return Response(outcome.answer, headers=headers)
+
+
+class ModelViewSet(ClientViewSet):
+    @extend_schema(**schema.LIST_MODELS)
+    def list(self, request: Request) -> Response:
+        """The models a client may name."""
+        return Response({"object": "list", "data": [model_object(name) for name in settings.OPENAI_MODELS]})
+
+
+def model_object(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "llmapi"}
+
+
+@extend_schema(exclude=True)
+class UnknownRouteView(APIView):
+    """What is not offered under /v1 is a 404 in OpenAI's shape, whatever the method, in DEBUG as well."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+    throttle_classes = ()
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        self.http_method_names = [str(request.method).lower()]
+        return super().dispatch(request, *args, **kwargs)
+
+    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Response:
+        raise NotFound(f"llmapi does not offer {request.method} {request.path}; /docs lists every route.")

@@ -1,0 +1,60 @@
+"""What must be right before strangers reach the server: run by the start command and `manage.py check --deploy`.
+
+While only loopback hosts are allowed nobody else can reach it, and each of these is left to the developer.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, register
+
+SAMPLE_TOKENS = {"change-me", "changeme", "dev-token", "secret", "test", "token", "your-token-here"}
+
+
+def check_openai_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.OPENAI_API_KEY or "://api.openai.com" not in settings.OPENAI_BASE_URL:
+        return []
+    hint = "Set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs no key."
+    return [checks.Warning("OPENAI_API_KEY is not set: no message can be answered.", hint=hint, id="llmapi.W001")]
+
+
+def check_client_token(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    token = settings.CLIENT_API_TOKEN
+    if settings.LOOPBACK_ONLY or not token or (token.lower() not in SAMPLE_TOKENS and len(token) >= 20):
+        return []
+    hint = "Set it to 20 or more random characters, or leave it empty and use manage.py create_client_token."
+    return [Error("CLIENT_API_TOKEN is a sample or too short.", hint=hint, id="llmapi.E001")]
+
+
+def check_secret_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.LOOPBACK_ONLY or len(settings.SECRET_KEY) >= 40:
+        return []
+    hint = "Set it to 50 random characters: it signs the sessions of the admin."
+    return [Error("SECRET_KEY is shorter than 40 characters.", hint=hint, id="llmapi.E002")]
+
+
+def check_hosts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if "*" not in settings.ALLOWED_HOSTS:
+        return []
+    hint = "List the host names the server answers to, for example ALLOWED_HOSTS=chat.example.com."
+    return [Error("ALLOWED_HOSTS allows every host.", hint=hint, id="llmapi.E003")]
+
+
+def check_metrics(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.LOOPBACK_ONLY or not settings.METRICS_PUBLIC:
+        return []
+    hint = "Set METRICS_PUBLIC=false; staff, and client tokens allowed to, still read them."
+    return [Error("METRICS_PUBLIC shows who uses the service to everybody.", hint=hint, id="llmapi.E004")]
+
+
+def check_debug(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.LOOPBACK_ONLY or not settings.DEBUG:
+        return []
+    return [Error("DEBUG shows settings and code to everybody.", hint="Set DEBUG=false.", id="llmapi.E005")]
+
+
+def register_all() -> None:
+    register(check_openai_key)
+    for check in (check_client_token, check_secret_key, check_hosts, check_metrics, check_debug):
+        register(check, Tags.security, deploy=True)

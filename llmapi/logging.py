@@ -1,0 +1,101 @@
+"""One line a request and one a failure, as logfmt, on standard error.
+
+No line carries a secret, a prompt or a reply: queries and bodies are not logged, and of an
+exception's message only the first line is (PostgreSQL puts the values of a row in the second).
+"""
+
+import logging
+import secrets
+import time
+import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
+from logging.config import dictConfig
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+logger = logging.getLogger(__name__)
+FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s request_id=%(request_id)s %(message)s"
+current_request_id: ContextVar[str] = ContextVar("current_request_id", default="-")
+
+
+class RequestLogMiddleware:
+    """Name each request `r_…`, answer with that name, and log how it went."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        started = time.monotonic()
+        request_id = f"r_{secrets.token_hex(12)}"
+        request.request_id = request_id  # type: ignore[attr-defined]
+        current_request_id.set(request_id)
+        response = self.get_response(request)
+        response["x-request-id"] = request_id
+        elapsed_ms = round((time.monotonic() - started) * 1000)
+        logger.info(
+            "method=%s path=%s status=%d ms=%d", request.method, quoted(request.path), response.status_code, elapsed_ms
+        )
+        return response
+
+
+def quoted(path: str) -> str:
+    """A path is a stranger's text: nothing in it may end the line or begin another field."""
+    return (
+        path[:200]
+        .encode("ascii", "backslashreplace")
+        .decode()
+        .replace(" ", "%20")
+        .replace("\n", "%0A")
+        .replace("\r", "%0D")
+    )
+
+
+class LogfmtFormatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.request_id = current_request_id.get()
+        return super().format(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        summary = traceback.TracebackException(*ei, capture_locals=False)
+        error: traceback.TracebackException | None = summary
+        while error is not None:
+            first_line = str(getattr(error, "_str", "")).partition("\n")[0]
+            error._str = first_line[:200]  # type: ignore[attr-defined]
+            error = error.__cause__ or error.__context__
+        return "".join(summary.format()).rstrip()
+
+
+def configure() -> None:
+    dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "logfmt": {
+                    "()": LogfmtFormatter,
+                    "format": FORMAT,
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "logfmt"}},
+            "root": {"handlers": ["stderr"], "level": "DEBUG" if settings.DEBUG else "INFO"},
+            "loggers": {
+                "django": {"level": "INFO"},
+                # Our own line says the same of each request, with its id.
+                "django.request": {"level": "CRITICAL"},
+                "django.server": {"level": "CRITICAL"},
+                "django.db.backends": {"level": "WARNING"},
+                # At DEBUG these print prompts, replies and keys.
+                "openai": {"level": "WARNING"},
+                "httpx2": {"level": "WARNING"},
+                "httpcore2": {"level": "WARNING"},
+            },
+        }
+    )

@@ -1,0 +1,242 @@
+"""Every value an operator may change comes from the environment or from `.env`; the environment wins.
+
+`.env.example` documents each of them.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+env.read_env(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
+
+
+def text(name: str, default: str = "") -> str:
+    """A blank value is an unset one: `.env.example` lists settings as `NAME=`."""
+    return env.str(name, default="").strip() or default
+
+
+def words(name: str) -> list[str]:
+    return [word.strip() for word in text(name).split(",") if word.strip()]
+
+
+def number(name: str, default: int, *, least: int = 0) -> int:
+    value = text(name, str(default))
+    if not value.isdecimal() or int(value) < least:
+        raise ImproperlyConfigured(f"{name} is {value!r}; set it to a whole number of at least {least}.")
+    return int(value)
+
+
+def flag(name: str) -> bool:
+    value = text(name, "false").lower()
+    if value not in {"true", "false", "1", "0", "yes", "no", "on", "off"}:
+        raise ImproperlyConfigured(f"{name} is {value!r}; set it to true or false.")
+    return value in {"true", "1", "yes", "on"}
+
+
+def database(url: str) -> dict[str, Any]:
+    """Django's settings for SQLite or PostgreSQL, tuned for short transactions in many greenlets."""
+    hint = "use sqlite:///db.sqlite3 or postgres://user:password@host:5432/name."
+    try:
+        config: dict[str, Any] = dict(env.db_url_config(url))
+    except Exception as exc:  # django-environ lets several kinds through
+        raise ImproperlyConfigured(f"DATABASE_URL cannot be read; {hint}") from exc
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        name = config["NAME"] if config["NAME"] == ":memory:" else str(BASE_DIR / config["NAME"])
+        # WAL lets readers go on while one writes; IMMEDIATE takes the write lock where a
+        # transaction begins, so that none fails halfway for want of it.
+        options = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 5,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        }
+        # A file, because tests run real server processes beside the test's own.
+        return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
+    if config["ENGINE"] == "django.db.backends.postgresql":
+        pool = {"min_size": 0, "max_size": number("DATABASE_POOL_SIZE", 8, least=1), "timeout": 2}
+        return {**config, "OPTIONS": {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2}}
+    raise ImproperlyConfigured(f"DATABASE_URL names a database that llmapi does not run on; {hint}")
+
+
+# --- what llmapi is told ---
+
+SECRET_KEY = text("SECRET_KEY")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("SECRET_KEY is not set; put a long random value in .env (`make run` writes one).")
+DEBUG = flag("DEBUG")
+ALLOWED_HOSTS = words("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
+LOOPBACK_ONLY = set(ALLOWED_HOSTS) <= {"localhost", ".localhost", "127.0.0.1", "[::1]"}
+
+OPENAI_API_KEY = text("OPENAI_API_KEY")
+OPENAI_BASE_URL = text("OPENAI_BASE_URL", "https://api.openai.com/v1")
+OPENAI_MODEL = text("OPENAI_MODEL", "gpt-4o-mini")
+OPENAI_MODELS = list(dict.fromkeys([OPENAI_MODEL, *words("OPENAI_MODELS")]))
+# Tokens that fit a model which genai-prices does not know.
+OPENAI_CONTEXT_TOKENS = number("OPENAI_CONTEXT_TOKENS", 8192, least=256)
+SYSTEM_PROMPT = text("SYSTEM_PROMPT")
+
+CLIENT_API_TOKEN = text("CLIENT_API_TOKEN")
+RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
+MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 2 * 1024 * 1024, least=1024)
+METRICS_PUBLIC = flag("METRICS_PUBLIC")
+
+# Seconds a whole upstream answer may take, and seconds a request waits for its twin's answer.
+UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
+IDEMPOTENCY_WAIT_SECONDS = number("IDEMPOTENCY_WAIT_SECONDS", 25)
+
+DATABASES = {"default": database(text("DATABASE_URL", "sqlite:///db.sqlite3"))}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Django ---
+
+INSTALLED_APPS = [
+    "llmapi.apps.ProjectConfig",
+    "chat",
+    "analytics",
+    "corsheaders",
+    "csp",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    "llmapi.logging.RequestLogMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+ROOT_URLCONF = "llmapi.urls"
+WSGI_APPLICATION = "llmapi.wsgi.application"
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+# Files are served from where the packages keep them: there is no collectstatic step to forget.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# --- security ---
+
+SILENCED_SYSTEM_CHECKS = [
+    # HSTS for sibling hosts and the browsers' preload list bind a whole domain: not ours to decide.
+    "security.W005",
+    "security.W021",
+    # TLS ends at the proxy in front, which also redirects to it: a redirect from here would
+    # come after a client has already sent its token in the clear.
+    "security.W008",
+]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not LOOPBACK_ONLY
+SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 31_536_000
+SECURE_REFERRER_POLICY = "same-origin"
+CSRF_TRUSTED_ORIGINS = [f"https://{'*' if host.startswith('.') else ''}{host}" for host in ALLOWED_HOSTS if host != "*"]
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
+
+CORS_ALLOWED_ORIGINS = words("CORS_ALLOWED_ORIGINS")
+CORS_URLS_REGEX = r"^/v1/"
+CORS_ALLOW_METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
+CORS_ALLOW_HEADERS = [
+    "accept",
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    # What the official JavaScript SDK adds in a browser.
+    "x-stainless-arch",
+    "x-stainless-helper-method",
+    "x-stainless-lang",
+    "x-stainless-os",
+    "x-stainless-package-version",
+    "x-stainless-retry-count",
+    "x-stainless-runtime",
+    "x-stainless-runtime-version",
+    "x-stainless-timeout",
+]
+CORS_EXPOSE_HEADERS = [
+    "idempotent-replayed",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-request-id",
+    "x-should-retry",
+]
+
+# --- DRF ---
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["chat.authentication.ClientTokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["chat.authentication.IsClient"],
+    "DEFAULT_THROTTLE_CLASSES": ["chat.throttling.ClientThrottle"],
+    "DEFAULT_PARSER_CLASSES": ["chat.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "chat.exceptions.answer_error",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "llmapi",
+    "DESCRIPTION": "A chat backend: conversations, idempotent turns, limits, usage and metrics over one OpenAI key.",
+    "VERSION": "1.0.0",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SWAGGER_UI_SETTINGS": {"persistAuthorization": False, "displayRequestDuration": True},
+}
+
+LOGGING_CONFIG = None

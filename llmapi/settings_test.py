@@ -1,0 +1,22 @@
+"""The settings under test: neither a developer's `.env` nor a real key counts."""
+
+import os
+
+os.environ.update(
+    ENV_FILE=os.devnull,
+    SECRET_KEY="a-secret-key-for-tests-that-is-long-enough-for-check",
+    DATABASE_URL=os.environ.get("TEST_DATABASE_URL", "sqlite:///test.sqlite3"),
+    OPENAI_API_KEY="sk-test-0123456789",
+    OPENAI_BASE_URL="http://127.0.0.1:9/v1",
+    OPENAI_MODEL="gpt-4o-mini",
+    OPENAI_MODELS="gpt-4o,smollm2-135m",
+    CLIENT_API_TOKEN="token-of-the-setting-0123456789",
+    IDEMPOTENCY_WAIT_SECONDS="0",
+    UPSTREAM_TIMEOUT_SECONDS="5",
+    RATE_LIMIT_PER_MIN="1000",
+)
+for name in ("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "DEBUG", "METRICS_PUBLIC", "SYSTEM_PROMPT", "MAX_REQUEST_BYTES"):
+    os.environ.pop(name, None)
+
+
+from llmapi.settings import *  # noqa: E402, F403

@@ -1,0 +1,27 @@
+from typing import Any
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from llmapi.health import health, ready
+
+# What describes the API is for everybody to read, and counts against nobody's limit.
+OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="docs"), name="home"),
+    path("health", health),
+    path("ready", ready),
+    path("v1/", include("chat.urls")),
+    path("", include("analytics.urls")),
+    path("schema", SpectacularAPIView.as_view(**OPEN), name="schema"),
+    path("docs", SpectacularSwaggerSplitView.as_view(url_name="schema", **OPEN), name="docs"),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "chat.exceptions.bad_request"
+handler403 = "chat.exceptions.permission_denied"
+handler404 = "chat.exceptions.not_found"
+handler500 = "chat.exceptions.server_error"
