@@ -57,7 +57,7 @@ class Verdict:
 
     def headers(self) -> dict[str, str]:
         """draft-ietf-httpapi-ratelimit-headers-11, and the names OpenAI uses."""
-        until_more = math.ceil(self.wait or self.backlog % self.interval)
+        until_more = math.ceil(self.wait or self.backlog % self.interval or self.interval)
         return {
             "RateLimit-Policy": f'"rpm";q={self.limit};w={PERIOD:.0f}',
             "RateLimit": f'"rpm";r={self.remaining};t={until_more}',

@@ -225,9 +225,9 @@ def answer_of(turn: Turn, completion: upstream.Completion, latency_ms: int) -> d
     tokens = completion.tokens
     usage = body["usage"] if isinstance(body.get("usage"), dict) else {}
     return {
-        **body,
         "id": turn.ask.request_id,
         "object": "chat.completion",
+        **{name: value for name, value in body.items() if name not in {"id", "object"}},
         "usage": {
             **usage,
             "prompt_tokens": tokens.prompt,
@@ -242,10 +242,19 @@ def answer_of(turn: Turn, completion: upstream.Completion, latency_ms: int) -> d
     }
 
 
-def settle_abandoned(now: datetime, *, limit: int = 1000) -> tuple[int, int]:
+def settle_abandoned(now: datetime, *, limit: int = 500) -> tuple[int, int]:
     """Close turns whose process died, and free their keys; how many of each, at most `limit`."""
     with transaction.atomic():
         closed = recording.abandon_stale(now, limit=limit)
-        stale = IdempotencyKey.objects.stale(now).values_list("pk", flat=True)[:limit]
-        freed, _ = IdempotencyKey.objects.stale(now).filter(pk__in=list(stale)).delete()
+        stale = list(IdempotencyKey.objects.stale(now).values_list("pk", flat=True)[:limit])
+        freed, _ = IdempotencyKey.objects.stale(now).filter(pk__in=stale).delete()
     return closed, freed
+
+
+def settle_all_abandoned(now: datetime) -> tuple[int, int]:
+    """The same until none is left, in short transactions."""
+    total_closed = total_freed = 0
+    while any(batch := settle_abandoned(now)):
+        total_closed += batch[0]
+        total_freed += batch[1]
+    return total_closed, total_freed

@@ -92,6 +92,8 @@ def configure() -> None:
                 "django.request": {"level": "CRITICAL"},
                 "django.server": {"level": "CRITICAL"},
                 "django.db.backends": {"level": "WARNING"},
+                # It repeats, line after line, what the failed request says once.
+                "psycopg.pool": {"level": "ERROR"},
                 # At DEBUG these print prompts, replies and keys.
                 "openai": {"level": "WARNING"},
                 "httpx2": {"level": "WARNING"},

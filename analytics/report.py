@@ -1,0 +1,86 @@
+"""Metrics for people: tables in a terminal, and rows for a spreadsheet."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_tables(figures: dict[str, Any]) -> None:
+    console = Console()
+    window = figures["window"]
+    days = window["days"]
+    console.print(summary_table(figures, f"llmapi, {window['from']} to {window['to']} (UTC)"))
+    console.print(by_day_table(figures[f"dau_last_{days}_days"], figures["token_burn"]))
+    console.print(rows_table("Tokens by day and model", figures["token_burn"]))
+    console.print(rows_table("Time spent, newest first", figures["time_spent_samples"][:20]))
+
+
+def summary_table(figures: dict[str, Any], title: str) -> Table:
+    table = Table("Metric", "Value", title=title, title_justify="left")
+    table.columns[1].justify = "right"
+    rate = figures["success_rate"]
+    rows = {
+        **{f"Turns {status}": count for status, count in figures["turns"].items()},
+        "Success rate": None if rate is None else f"{rate:.2%}",
+        **{f"Latency {name} (ms)": value for name, value in figures["latency_ms"].items()},
+        "Tokens": sum(row["total_tokens"] for row in figures["token_burn"]),
+        "Cost (USD)": figures["cost_usd"],
+    }
+    for name, value in rows.items():
+        table.add_row(name, shown(value))
+    return table
+
+
+def by_day_table(dau: list[dict[str, Any]], burn: list[dict[str, Any]]) -> Table:
+    """Days on which anything happened."""
+    days = [
+        {
+            "day": row["day"],
+            "active_users": row["users"],
+            "turns": sum(b["turns"] for b in burn if b["day"] == row["day"]),
+            "total_tokens": sum(b["total_tokens"] for b in burn if b["day"] == row["day"]),
+        }
+        for row in dau
+    ]
+    return rows_table("By day", [day for day in days if day["active_users"] or day["turns"]])
+
+
+def rows_table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    if not rows:
+        table.add_column("Nothing yet")
+        return table
+    for name, value in rows[0].items():
+        table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(shown(value) for value in row.values()))
+    return table
+
+
+def shown(value: Any) -> str:
+    """A figure as a person reads it; what is not known is a dash, never a 0."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+
+
+def rows(figures: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """One figure a row: metric, day, what it is about, value."""
+    yield "metric", "day", "subject", "value"
+    days = figures["window"]["days"]
+    for row in figures[f"dau_last_{days}_days"]:
+        yield "dau", row["day"], "", row["users"]
+    yield "success_rate", "", "", figures["success_rate"]
+    for name, value in figures["latency_ms"].items():
+        yield f"latency_ms_{name}", "", "", value
+    for status, count in figures["turns"].items():
+        yield "turns", "", status, count
+    for row in figures["token_burn"]:
+        yield "total_tokens", row["day"], row["model"], row["total_tokens"]
+        yield "cost_usd", row["day"], row["model"], row["cost_usd"]
+    for row in figures["time_spent_samples"]:
+        yield "time_spent_seconds", row["day"], row["user_id"], row["seconds"]

@@ -1,0 +1,32 @@
+"""What is deleted when its time is over, in batches, so that no lock is long."""
+
+from datetime import datetime
+from typing import Any
+
+from django.contrib.sessions.models import Session
+from django.db.models import QuerySet
+
+from chat.idempotency import KEPT
+from chat.models import IdempotencyKey, RateLimit
+
+BATCH = 1000
+
+
+def purge_expired(now: datetime) -> dict[str, int]:
+    """Delete; how many of each."""
+    keys = IdempotencyKey.objects.filter(created_at__lt=now - KEPT, locked_until__lt=now)
+    limits = RateLimit.objects.filter(theoretical_arrival__lt=now.timestamp())
+    sessions = Session.objects.filter(expire_date__lt=now)
+    return {
+        "idempotency keys": delete_in_batches(keys),
+        "rate limits at rest": delete_in_batches(limits),
+        "sessions": delete_in_batches(sessions),
+    }
+
+
+def delete_in_batches(rows: QuerySet[Any]) -> int:
+    deleted = 0
+    while batch := list(rows.values_list("pk", flat=True)[:BATCH]):
+        # The condition again: a row may have come back to life since it was listed.
+        deleted += rows.filter(pk__in=batch).delete()[0]
+    return deleted

