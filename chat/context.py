@@ -19,14 +19,18 @@ DEFAULT_REPLY_TOKENS = 4096
 PART_TOKENS = 1500
 
 
-@cache
 def window_of(model: str) -> int:
     """Tokens that fit the model, prompt and reply together."""
+    return published_window(model) or settings.OPENAI_CONTEXT_TOKENS
+
+
+@cache
+def published_window(model: str) -> int | None:
     try:
         _, info = get_snapshot().find_provider_model(model, None, "openai", None)
     except LookupError:
-        return settings.OPENAI_CONTEXT_TOKENS
-    return info.context_window or settings.OPENAI_CONTEXT_TOKENS
+        return None
+    return info.context_window
 
 
 def estimate_tokens(message: dict[str, Any]) -> int:

@@ -20,7 +20,8 @@ def generate(into: Path) -> None:
 
 def main() -> None:
     if "--check" not in sys.argv:
-        return generate(ROOT)
+        generate(ROOT)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
         for name in GENERATED:

@@ -1,0 +1,78 @@
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from chat.models import ClientToken
+from conftest import ApiClient
+
+URL = "/v1/conversations"
+
+
+def post(token: str | None, **headers: str) -> tuple[int, dict[str, str]]:
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    answer = Client(raise_request_exception=False).post(URL, "{}", content_type="application/json", headers=headers)
+    if answer.status_code == 401:
+        assert answer.json()["error"]["code"] == "invalid_token"
+        assert answer["WWW-Authenticate"].startswith("Bearer")
+    return answer.status_code, answer.json()
+
+
+def test_it_works(alice: ApiClient) -> None:
+    assert post(alice.token)[0] == 201
+    assert alice.token not in str(ClientToken.objects.values())
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer nobody", "Bearer \xff\xfe", "Bearer a b"]
+)
+def test_anything_else_is_401(db: None, header: str) -> None:
+    assert post(None, authorization=header)[0] == 401
+
+
+def test_no_header_is_401(db: None) -> None:
+    assert post(None)[0] == 401
+
+
+def test_revocation_and_expiry_act_at_once(alice: ApiClient) -> None:
+    rows = ClientToken.objects.filter(pk=alice.token_row.pk)
+
+    rows.update(expires_at=timezone.now() + timedelta(minutes=1))
+    assert post(alice.token)[0] == 201
+    rows.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert post(alice.token)[0] == 401
+    rows.update(expires_at=None, is_active=False)
+    assert post(alice.token)[0] == 401
+
+
+def test_the_setting_is_a_token_and_only_what_it_says_now(db: None, settings: Settings) -> None:
+    before = settings.CLIENT_API_TOKEN
+    assert post(before)[0] == 201
+
+    settings.CLIENT_API_TOKEN = "another-token-0123456789"
+
+    assert post(before)[0] == 401
+    assert post("another-token-0123456789")[0] == 201
+    assert ClientToken.objects.filter(is_setting=True).count() == 1
+    ClientToken.objects.update(is_active=False)
+    assert post("another-token-0123456789")[0] == 401
+
+
+def test_an_empty_setting_is_no_token(db: None, settings: Settings) -> None:
+    settings.CLIENT_API_TOKEN = ""
+
+    assert post("")[0] == 401
+
+
+def test_the_command_shows_a_token_that_works(db: None) -> None:
+    out = StringIO()
+
+    call_command("create_client_token", "web", "--rate-limit=7", "--expires-in-days=1", stdout=out, stderr=StringIO())
+
+    assert post(out.getvalue().strip())[0] == 201
+    assert ClientToken.objects.get().rate_limit_per_min == 7

@@ -1,0 +1,99 @@
+"""Whatever goes wrong is told in OpenAI's shape."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from conftest import ApiClient
+
+
+def error_of(answer: Any) -> tuple[int, str]:
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "code", "param"}
+    assert error["message"]
+    assert answer["x-request-id"].startswith("r_")
+    return answer.status_code, error["code"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1/nothing", "/v1/embeddings", "/v1/responses", "/v1/chat/completions/", "/admin/x/"]
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_unknown_paths(alice: ApiClient, settings: Settings, path: str, debug: bool) -> None:
+    settings.DEBUG = debug
+    if debug and not path.startswith("/v1/"):
+        return  # Django's own page helps the developer there
+    answer = alice.get(path)
+    if path == "/admin/x/":
+        assert answer.status_code == 302  # to the login, so that it tells nothing
+    else:
+        assert error_of(answer) == (404, "not_found")
+
+
+def test_unknown_paths_by_post(alice: ApiClient) -> None:
+    assert error_of(alice.send("/v1/embeddings", {})) == (404, "not_found")
+
+
+def test_methods(alice: ApiClient) -> None:
+    assert error_of(alice.get("/v1/chat/completions")) == (405, "method_not_allowed")
+    assert error_of(alice.put("/v1/conversations")) == (405, "method_not_allowed")
+
+
+def test_media_types(alice: ApiClient) -> None:
+    url = "/v1/chat/completions"
+    assert error_of(alice.post(url, "a=1", content_type="text/plain")) == (415, "unsupported_media_type")
+    assert error_of(alice.send(url, {}, accept="image/png")) == (406, "not_acceptable")
+
+
+def test_a_body_over_the_limit(alice: ApiClient, settings: Settings) -> None:
+    settings.MAX_REQUEST_BYTES = 1024
+
+    assert error_of(alice.send("/v1/chat/completions", {"message": "x" * 1024})) == (413, "request_too_large")
+
+
+def test_a_chunked_body(alice: ApiClient) -> None:
+    answer = alice.send("/v1/conversations", {}, **{"Transfer-Encoding": "chunked"})
+
+    assert error_of(answer) == (411, "length_required")
+
+
+def test_an_unknown_host(alice: ApiClient) -> None:
+    assert error_of(alice.get("/v1/models", headers={"host": "evil.example"}))[0] == 400
+
+
+def test_a_bug_outside_the_api(client: Client, settings: Settings) -> None:
+    client.raise_request_exception = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llmapi.health.JsonResponse", lambda *args, **kwargs: 1 / 0)
+        assert error_of(client.get("/health")) == (500, "internal_error")
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"k" * 65: "v"}, {str(n): "v" for n in range(17)}, {"k": 1}, {"k": "v" * 513}, []]
+)
+def test_metadata_of_a_conversation(alice: ApiClient, metadata: Any) -> None:
+    assert error_of(alice.send("/v1/conversations", {"metadata": metadata})) == (400, "invalid_request")
+
+
+def test_a_conversation(alice: ApiClient) -> None:
+    answer = alice.send("/v1/conversations", {"metadata": {"app": "web"}})
+
+    body = answer.json()
+    assert answer.status_code == 201
+    assert body == {
+        "id": body["conversation_id"],
+        "object": "conversation",
+        "created_at": body["created_at"],
+        "metadata": {"app": "web"},
+        "conversation_id": body["id"],
+    }
+    assert body["id"].startswith("c_")
+    assert alice.generic("POST", "/v1/conversations").status_code == 201  # without a body at all
+
+
+def test_models(alice: ApiClient) -> None:
+    names = [model["id"] for model in alice.get("/v1/models").json()["data"]]
+
+    assert names == ["gpt-4o-mini", "gpt-4o", "smollm2-135m"]

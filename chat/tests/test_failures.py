@@ -1,0 +1,177 @@
+import io
+import logging
+
+import pytest
+from django.db import OperationalError
+from pytest_django import Settings
+
+from analytics.models import AnalyticsEvent, UsageEvent
+from bench.openai_double import Behaviour, OpenAIDouble
+from chat import turns
+from chat.models import Conversation, Message
+from conftest import ApiClient
+from llmapi.logging import LogfmtFormatter
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "code", "retry"),
+    [
+        (Behaviour(status=500), 502, "upstream_error", None),
+        (Behaviour(status=503, headers={"Retry-After": "7"}), 502, "upstream_error", None),
+        (Behaviour(status=429), 502, "upstream_error", None),
+        (Behaviour(status=429, error={"message": "pay", "code": "insufficient_quota"}), 502, "upstream_error", "false"),
+        (Behaviour(status=401), 502, "upstream_error", "false"),
+        (Behaviour(status=404), 502, "upstream_error", "false"),
+        (Behaviour(status=400), 400, "invalid_request", None),
+        (
+            Behaviour(status=400, error={"message": "x", "code": "context_length_exceeded"}),
+            400,
+            "context_length_exceeded",
+            None,
+        ),
+        (Behaviour(raw=b"<html>"), 502, "upstream_error", "false"),
+        (Behaviour(raw=b"{}"), 502, "upstream_error", "false"),
+        (Behaviour(raw=b'{"choices": []}'), 502, "upstream_error", "false"),
+        (Behaviour(raw=b'{"choices": [{"message": {"content": 5}}]}'), 502, "upstream_error", "false"),
+        (Behaviour(raw=b"[" * 9999), 502, "upstream_error", "false"),
+        (Behaviour(cut=True), 502, "upstream_error", "false"),
+        (Behaviour(refuse=True), 502, "upstream_error", "false"),
+    ],
+)
+def test_an_upstream_failure_is_told_and_recorded(
+    alice: ApiClient, upstream: OpenAIDouble, behaviour: Behaviour, status: int, code: str, retry: str | None
+) -> None:
+    upstream.plan(behaviour)
+
+    answer = alice.say(alice.conversation(), "Hi")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers.get("x-should-retry") == retry
+    usage = UsageEvent.objects.get()
+    assert (usage.status, usage.error_code, usage.total_tokens) == ("failed", code, 0)
+    assert AnalyticsEvent.objects.get().event_name == "chat.failed"
+    assert Message.objects.count() == 0
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour(delay=3), Behaviour(dribble=0.05)])
+def test_a_slow_upstream_is_a_504(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings, behaviour: Behaviour
+) -> None:
+    settings.UPSTREAM_TIMEOUT_SECONDS = 1
+    upstream.plan(behaviour)
+
+    answer = alice.say(alice.conversation(), "Hi")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+    assert answer["x-should-retry"] == "false"
+    assert UsageEvent.objects.get().error_code == "upstream_timeout"
+
+
+def test_with_a_key_a_retry_is_safe_and_not_forbidden(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(cut=True))
+
+    answer = alice.say(alice.conversation(), "Hi", key="k")
+
+    assert answer.status_code == 502
+    assert "x-should-retry" not in answer
+
+
+def test_an_upstream_that_is_not_there(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.server.server_close()
+
+    answer = alice.say(alice.conversation(), "Hi")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_error")
+    assert "x-should-retry" not in answer  # nothing was bought
+
+
+def test_retry_after_of_the_upstream_is_passed_on(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(status=429, headers={"Retry-After": "7"}))
+
+    assert alice.say(alice.conversation(), "Hi")["Retry-After"] == "7"
+
+
+def test_no_secret_prompt_or_reply_is_told_or_logged(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = io.StringIO()
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h.formatter, LogfmtFormatter))
+    monkeypatch.setattr(handler, "stream", log)
+    upstream.plan(
+        Behaviour(status=401, error={"message": "Incorrect API key provided: sk-test-0123456789"}),
+        Behaviour(),
+        Behaviour(raw=b"bought reply"),
+    )
+    cid = alice.conversation()
+
+    answers = [alice.say(cid, "my secret prompt") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [502, 200, 502]
+    printed = log.getvalue()
+    assert "status=502" in printed
+    for secret in ("sk-test", "secret prompt", "bought reply", alice.token):
+        assert secret not in printed
+    assert b"sk-test" not in answers[0].content
+
+
+def test_our_own_bug_is_a_500_without_a_traceback_and_frees_the_turn(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chat.upstream.parse", lambda raw, asked: 1 / 0)
+        answer = alice.say(cid, "Hi", key="k")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert b"ZeroDivision" not in answer.content
+    assert UsageEvent.objects.get().error_code == "internal_error"
+    assert alice.say(cid, "Hi", key="k").status_code == 200
+
+
+def test_a_database_that_is_away_is_a_503(alice: ApiClient) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(*args: object) -> None:
+            raise OperationalError("could not connect")
+
+        patch.setattr("chat.authentication.ClientTokenAuthentication.find", fail)
+        answer = alice.send("/v1/conversations", {})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert answer["Retry-After"] == "1"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_paid_reply_outlives_a_short_outage(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    original = turns._settle
+    failures = iter([OperationalError("gone"), OperationalError("gone")])
+
+    def flaky(*args: object) -> object:
+        for failure in failures:
+            raise failure
+        return original(*args)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "_settle", flaky)
+        patch.setattr(turns, "PERSIST_DELAYS", (0.01, 0.01, 0.01))
+        answer = alice.say(cid, "Hi")
+
+    assert answer.status_code == 200
+    assert Message.objects.count() == 2
+
+
+def test_a_conversation_deleted_meanwhile(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    original = turns.release_connection
+
+    def delete() -> None:
+        original()
+        Conversation.objects.all().delete()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "release_connection", delete)
+        answer = alice.say(cid, "Hi", key="k")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "conversation_not_found")
+    assert UsageEvent.objects.get().total_tokens == upstream.sold[0]["total_tokens"]
+    assert Message.objects.count() == 0

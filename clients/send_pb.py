@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Send one message in Protobuf and print the reply.
+
+    TOKEN=<client token> CID=<conversation id> python clients/send_pb.py "Hello!"
+
+Without CID a conversation is made first.
+"""
+
+import argparse
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from protos.chat_pb2 import ChatRequest, ChatResponse, Error
+
+MEDIA_TYPE = "application/x-protobuf"
+
+
+def post(url: str, body: bytes, token: str, media_type: str, key: str | None = None) -> bytes:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": media_type, "Accept": media_type}
+    if key:
+        headers["Idempotency-Key"] = key
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=600) as answer:
+        data: bytes = answer.read()
+        return data
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("message", nargs="?", default="Hello in Protobuf!")
+    parser.add_argument("--url", default=os.environ.get("URL", "http://127.0.0.1:8080"), help="the server (or URL)")
+    parser.add_argument("--token", default=os.environ.get("TOKEN"), help="a client token (or TOKEN)")
+    parser.add_argument("--conversation", default=os.environ.get("CID"), help="a conversation id (or CID)")
+    parser.add_argument("--key", help="an Idempotency-Key")
+    args = parser.parse_args()
+    if not args.token:
+        parser.error("set TOKEN, or give --token")
+    try:
+        conversation_id = args.conversation
+        if not conversation_id:
+            answer = post(f"{args.url}/v1/conversations", b"{}", args.token, "application/json")
+            conversation_id = json.loads(answer)["id"]
+        request = ChatRequest(conversation_id=conversation_id, message=args.message)
+        url = f"{args.url}/v1/chat/completions.pb"
+        reply = ChatResponse.FromString(post(url, request.SerializeToString(), args.token, MEDIA_TYPE, args.key))
+    except urllib.error.HTTPError as exc:
+        body = exc.read()
+        is_protobuf = exc.headers.get_content_type() == MEDIA_TYPE
+        sys.exit(f"{exc.code}: {Error.FromString(body) if is_protobuf else body.decode()}")
+    except urllib.error.URLError as exc:
+        sys.exit(f"{args.url} cannot be reached: {exc.reason}")
+    print(reply)
+
+
+if __name__ == "__main__":
+    main()
