@@ -15,5 +15,4 @@ class MayReadMetrics(BasePermission):
             return True
         if request.auth is not None:
             return bool(getattr(request.auth, "can_read_metrics", False))
-        user = request._request.user
-        return user.is_active and user.is_staff
+        return request.user is not None and request.user.is_staff

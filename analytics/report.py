@@ -1,5 +1,6 @@
 """Metrics for people: tables in a terminal, and rows for a spreadsheet."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,8 @@ from rich.table import Table
 
 
 def print_tables(figures: dict[str, Any]) -> None:
-    console = Console()
+    # Into a file or a pipe no name is cut to the width of a terminal.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     window = figures["window"]
     days = window["days"]
     console.print(summary_table(figures, f"llmapi, {window['from']} to {window['to']} (UTC)"))

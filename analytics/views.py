@@ -1,7 +1,9 @@
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
+from rest_framework.authentication import SessionAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from analytics import metrics
@@ -26,6 +28,7 @@ METRICS = inline_serializer(
 
 
 class MetricsView(APIView):
+    authentication_classes = [*api_settings.DEFAULT_AUTHENTICATION_CLASSES, SessionAuthentication]  # type: ignore[list-item]
     permission_classes = [MayReadMetrics]
 
     @extend_schema(tags=["Metrics"], responses=METRICS)

@@ -11,13 +11,13 @@ from django.utils.cache import add_never_cache_headers
 from django.views.decorators.http import require_POST
 
 from chat.models import ClientToken, Conversation, IdempotencyKey, Message
-from llmapi.admin import ReadOnlyAdmin
+from llmapi.admin import BoundedAdmin, ReadOnlyAdmin
 
 THREAD_MESSAGES = 200
 
 
 @admin.register(ClientToken)
-class ClientTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ClientTokenAdmin(BoundedAdmin):
     list_display = [
         "name",
         "prefix",

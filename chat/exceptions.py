@@ -114,6 +114,7 @@ CODES = {
     406: "not_acceptable",
     415: "unsupported_media_type",
     429: "rate_limit_exceeded",
+    503: "unavailable",
 }
 
 

@@ -23,11 +23,14 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
         return bounded
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class BoundedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     paginator = BoundedPaginator
     show_full_result_count = False
     list_per_page = 50
     list_max_show_all = 0
+
+
+class ReadOnlyAdmin(BoundedAdmin):
     actions = None
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:

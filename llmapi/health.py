@@ -3,25 +3,48 @@ from functools import cache
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import Error
-from django.http import HttpRequest, JsonResponse
+from drf_spectacular.utils import extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+STATUS = inline_serializer("Status", {"status": serializers.CharField()})
 
 
-def health(request: HttpRequest) -> JsonResponse:
-    """The process answers."""
-    return JsonResponse({"status": "ok"})
+class OpenView(APIView):
+    """For everybody: probes carry no token."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
 
 
-def ready(request: HttpRequest) -> JsonResponse:
-    """The database is reachable and migrated."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        check_migrated()
-    except Error:
-        return not_ready("The database cannot be reached; check DATABASE_URL and that its server runs.")
-    except LookupError as exc:
-        return not_ready(str(exc))
-    return JsonResponse({"status": "ready"})
+class HealthView(OpenView):
+    @extend_schema(tags=["Operation"], responses=STATUS)
+    def get(self, request: Request) -> Response:
+        """The process answers."""
+        return Response({"status": "ok"})
+
+
+class ReadyView(OpenView):
+    @extend_schema(tags=["Operation"], responses=STATUS)
+    def get(self, request: Request) -> Response:
+        """The database is reachable and migrated; a 503 says what is missing."""
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            check_migrated()
+        except Error as exc:
+            raise NotReady("The database cannot be reached; check DATABASE_URL and that its server runs.") from exc
+        return Response({"status": "ready"})
+
+
+class NotReady(APIException):
+    status_code = 503
+    default_code = "unavailable"
+    retry_after = 1
 
 
 @cache
@@ -29,9 +52,4 @@ def check_migrated() -> None:
     """Once true it stays true for this process, so only a failure is looked up again."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise LookupError("The database is not migrated; run manage.py migrate.")
-
-
-def not_ready(message: str) -> JsonResponse:
-    error = {"message": message, "type": "server_error", "code": "unavailable", "param": None}
-    return JsonResponse({"error": error}, status=503, headers={"Retry-After": "1"})
+        raise NotReady("The database is not migrated; run manage.py migrate.")

@@ -43,9 +43,11 @@ def flag(name: str) -> bool:
 def database(url: str) -> dict[str, Any]:
     """Django's settings for SQLite or PostgreSQL, tuned for short transactions in many greenlets."""
     hint = "use sqlite:///db.sqlite3 or postgres://user:password@host:5432/name."
+    if not url.startswith(("sqlite://", "postgres://", "postgresql://")):
+        raise ImproperlyConfigured(f"DATABASE_URL names no database that llmapi runs on; {hint}")
     try:
         config: dict[str, Any] = dict(env.db_url_config(url))
-    except Exception as exc:  # django-environ lets several kinds through
+    except ValueError as exc:  # a port that is no number, a bracket left open
         raise ImproperlyConfigured(f"DATABASE_URL cannot be read; {hint}") from exc
     if config["ENGINE"] == "django.db.backends.sqlite3":
         name = config["NAME"] if config["NAME"] == ":memory:" else str(BASE_DIR / config["NAME"])
@@ -58,10 +60,8 @@ def database(url: str) -> dict[str, Any]:
         }
         # A file, because tests run real server processes beside the test's own.
         return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
-    if config["ENGINE"] == "django.db.backends.postgresql":
-        pool = {"min_size": 0, "max_size": number("DATABASE_POOL_SIZE", 8, least=1), "timeout": 2}
-        return {**config, "OPTIONS": {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2}}
-    raise ImproperlyConfigured(f"DATABASE_URL names a database that llmapi does not run on; {hint}")
+    pool = {"min_size": 0, "max_size": number("DATABASE_POOL_SIZE", 8, least=1), "timeout": 2}
+    return {**config, "OPTIONS": {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2}}
 
 
 # --- what llmapi is told ---

@@ -5,15 +5,15 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from llmapi.health import health, ready
+from llmapi.health import HealthView, ReadyView
 
 # What describes the API is for everybody to read, and counts against nobody's limit.
 OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="docs"), name="home"),
-    path("health", health),
-    path("ready", ready),
+    path("health", HealthView.as_view()),
+    path("ready", ReadyView.as_view()),
     path("v1/", include("chat.urls")),
     path("", include("analytics.urls")),
     path("schema", SpectacularAPIView.as_view(**OPEN), name="schema"),

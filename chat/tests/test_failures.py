@@ -78,6 +78,7 @@ def test_with_a_key_a_retry_is_safe_and_not_forbidden(alice: ApiClient, upstream
 
 
 def test_an_upstream_that_is_not_there(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.server.shutdown()
     upstream.server.server_close()
 
     answer = alice.say(alice.conversation(), "Hi")

@@ -1,7 +1,7 @@
+from django.db.models import F
 from pytest_django import Settings
 
-from chat import throttling
-from chat.models import ClientToken
+from chat.models import ClientToken, RateLimit
 from conftest import ApiClient
 
 URL = "/v1/models"
@@ -28,7 +28,7 @@ def test_a_place_comes_back_with_time(alice: ApiClient, settings: Settings) -> N
     for _ in range(4):
         alice.get(URL)
 
-    throttling.RateLimit.objects.update(theoretical_arrival=throttling.RateLimit.objects.get().theoretical_arrival - 20)
+    RateLimit.objects.update(theoretical_arrival=F("theoretical_arrival") - 20)
 
     assert [alice.get(URL).status_code for _ in range(2)] == [200, 429]
 

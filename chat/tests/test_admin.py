@@ -1,0 +1,141 @@
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.urls import reverse
+from pytest_django import DjangoAssertNumQueries
+
+from analytics.models import AnalyticsEvent, UsageEvent
+from bench.openai_double import OpenAIDouble
+from chat.models import ClientToken, IdempotencyKey
+from conftest import ApiClient
+
+LISTS = [
+    "chat_conversation",
+    "chat_idempotencykey",
+    "chat_clienttoken",
+    "analytics_usageevent",
+    "analytics_analyticsevent",
+]
+
+
+@pytest.fixture
+def staff(db: None) -> Client:
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("staff", password="a-long-password"))
+    return client
+
+
+def talk(alice: ApiClient, turns: int) -> str:
+    cid = alice.conversation()
+    for n in range(turns):
+        alice.say(cid, f"<script>alert({n})</script>", key=f"{cid}-{n}")
+    return cid
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_take_a_constant_number_of_queries(
+    staff: Client,
+    alice: ApiClient,
+    upstream: OpenAIDouble,
+    name: str,
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    url = reverse(f"admin:{name}_changelist")
+    talk(alice, 1)
+    with django_assert_num_queries(4):  # session, user, bounded count, rows
+        assert staff.get(url).status_code == 200
+    for _ in range(3):
+        talk(alice, 2)
+    with django_assert_num_queries(4):
+        page = staff.get(url)
+    assert page.status_code == 200
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_search_and_filter(staff: Client, alice: ApiClient, upstream: OpenAIDouble, name: str) -> None:
+    cid = talk(alice, 1)
+    url = reverse(f"admin:{name}_changelist")
+
+    assert staff.get(url, {"q": cid}).status_code == 200
+    assert staff.get(url, {"created_at__gte": "2020-01-01 00:00:00+00:00"}).status_code in {200, 302}
+
+
+def test_the_thread_is_readable_and_text_is_text(
+    staff: Client, alice: ApiClient, upstream: OpenAIDouble, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    cid = talk(alice, 3)
+    url = reverse("admin:chat_conversation_change", args=[cid])
+
+    staff.get(url)  # Django looks up the content type once a process
+    with django_assert_num_queries(5):  # session, user, conversation, its token, messages
+        page = staff.get(url).content.decode()
+
+    assert page.count("thread-message") == 6
+    assert page.index("alert(0)") < page.index("echo: &lt;script&gt;alert(0)") < page.index("alert(1)")
+    assert "<script>alert" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("chat_idempotencykey", IdempotencyKey),
+        ("analytics_usageevent", UsageEvent),
+        ("analytics_analyticsevent", AnalyticsEvent),
+    ],
+)
+def test_history_is_read_only(staff: Client, alice: ApiClient, upstream: OpenAIDouble, name: str, model: Any) -> None:
+    talk(alice, 1)
+    pk = model.objects.get().pk
+
+    assert staff.get(reverse(f"admin:{name}_change", args=[pk])).status_code == 200
+    assert staff.post(reverse(f"admin:{name}_change", args=[pk]), {"user_id": "x"}).status_code == 403
+    assert staff.post(reverse(f"admin:{name}_delete", args=[pk])).status_code == 403
+    assert staff.get(reverse(f"admin:{name}_add")).status_code == 403
+
+
+def token_in(page: Any) -> str:
+    assert page.status_code == 200
+    assert "no-store" in page["Cache-Control"]
+    token: str = page.context["token"]
+    assert token in page.content.decode()
+    return token
+
+
+def works(token: str) -> bool:
+    return Client().get("/v1/models", headers={"authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_a_token_is_created_shown_once_rotated_and_revoked(staff: Client) -> None:
+    first = token_in(staff.post(reverse("admin:chat_clienttoken_add"), {"name": "web", "is_active": "on"}))
+    row = ClientToken.objects.get()
+    change = reverse("admin:chat_clienttoken_change", args=[row.pk])
+    assert works(first)
+    assert first not in staff.get(change).content.decode()
+
+    second = token_in(staff.post(reverse("admin:chat_clienttoken_rotate", args=[row.pk])))
+    assert works(second)
+    assert not works(first)
+
+    action = {"action": "revoke", "_selected_action": [row.pk]}
+    staff.post(reverse("admin:chat_clienttoken_changelist"), action)
+    assert not works(second)
+    assert staff.post(reverse("admin:chat_clienttoken_delete", args=[row.pk])).status_code == 403
+
+
+def test_rotating_needs_a_post_and_the_right(staff: Client, alice: ApiClient) -> None:
+    url = reverse("admin:chat_clienttoken_rotate", args=[alice.token_row.pk])
+    assert staff.get(url).status_code == 405
+
+    reader = Client()
+    reader.force_login(get_user_model().objects.create_user("reader", is_staff=True))
+    assert reader.post(url).status_code == 403
+    assert works(alice.token)
+
+
+def test_pages_have_a_strict_policy(staff: Client) -> None:
+    for path in ("/admin/", "/docs"):
+        policy = staff.get(path)["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy

@@ -1,0 +1,165 @@
+"""Settings, checks, the schema, and what is open to everybody."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from django.core.checks import run_checks
+from django.db import OperationalError
+from django.test import Client
+from pytest_django import Settings
+
+from llmapi.launch import ROOT, write_env
+
+SAFE = {
+    "ALLOWED_HOSTS": ["chat.example.com"],
+    "LOOPBACK_ONLY": False,
+    "SECRET_KEY": "s3cret-" * 10,
+    "CLIENT_API_TOKEN": "0123456789-0123456789",
+    "METRICS_PUBLIC": False,
+    "DEBUG": False,
+    "OPENAI_API_KEY": "sk-x",
+    "OPENAI_BASE_URL": "https://api.openai.com/v1",
+    "SESSION_COOKIE_SECURE": True,
+    "CSRF_COOKIE_SECURE": True,
+    "SECURE_HSTS_SECONDS": 3600,
+}
+
+
+def problems(settings: Settings, **values: Any) -> set[str]:
+    for name, value in {**SAFE, **values}.items():
+        setattr(settings, name, value)
+    return {str(p.id) for p in run_checks(include_deployment_checks=True) if not p.is_silenced()}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, set()),
+        ({"CLIENT_API_TOKEN": ""}, set()),
+        ({"CLIENT_API_TOKEN": "dev-token"}, {"llmapi.E001"}),
+        ({"SECRET_KEY": "short-but-0f-many-different-chars"}, {"llmapi.E002", "security.W009"}),
+        ({"ALLOWED_HOSTS": ["*"]}, {"llmapi.E003"}),
+        ({"METRICS_PUBLIC": True}, {"llmapi.E004"}),
+        ({"DEBUG": True}, {"llmapi.E005", "security.W018"}),
+        ({"OPENAI_API_KEY": ""}, {"llmapi.W001"}),
+    ],
+)
+def test_unsafe_values_are_refused(settings: Settings, values: dict[str, Any], expected: set[str]) -> None:
+    assert problems(settings, **values) == expected
+
+
+def test_on_this_machine_alone_they_are_not(settings: Settings) -> None:
+    loopback = {"LOOPBACK_ONLY": True, "ALLOWED_HOSTS": ["localhost"]}
+    found = problems(settings, **loopback, CLIENT_API_TOKEN="dev-token", METRICS_PUBLIC=True, DEBUG=True)
+    assert not any(problem.startswith("llmapi") for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", ""),
+        ("RATE_LIMIT_PER_MIN", "many"),
+        ("MAX_REQUEST_BYTES", "-1"),
+        ("DEBUG", "perhaps"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("DATABASE_URL", "nonsense"),
+    ],
+)
+def test_a_bad_setting_is_one_sentence_that_names_it(name: str, value: str) -> None:
+    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "llmapi.settings", name: value}
+    result = subprocess.run(
+        [sys.executable, "manage.py", "check"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("llmapi: ")
+    assert name in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_health_and_ready(client: Client, db: None) -> None:
+    assert client.get("/health").json() == {"status": "ok"}
+    assert client.get("/ready").json() == {"status": "ready"}
+
+
+def test_not_ready_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OperationalError("could not connect")
+
+    monkeypatch.setattr("llmapi.health.connection.cursor", fail)
+    answer = client.get("/ready")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
+def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) -> None:
+    schema = yaml.safe_load(client.get("/schema").content)
+
+    assert set(schema["paths"]) == {
+        "/v1/conversations",
+        "/v1/chat/completions",
+        "/v1/chat/completions.pb",
+        "/v1/models",
+        "/metrics",
+        "/health",
+        "/ready",
+    }
+    completion = schema["paths"]["/v1/chat/completions"]["post"]
+    assert set(completion["requestBody"]["content"]) == {
+        "application/json",
+        "application/x-protobuf",
+        "application/protobuf",
+    }
+    expected = {"200", "400", "401", "404", "406", "409", "411", "413", "415", "429", "500", "502", "503", "504"}
+    assert set(completion["responses"]) == expected
+    assert completion["security"] == [{"clientToken": []}]
+    assert {parameter["name"] for parameter in completion["parameters"]} == {"Idempotency-Key"}
+    assert schema["components"]["securitySchemes"]["clientToken"]["scheme"] == "bearer"
+    fields = schema["components"]["schemas"]["CompletionInRequest"]["properties"]
+    assert {"conversation_id", "message", "messages"} <= set(fields)
+
+
+def test_the_first_run_writes_secrets_of_its_own(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env.example").write_text((ROOT / ".env.example").read_text())
+    monkeypatch.setattr("llmapi.launch.ROOT", tmp_path)
+
+    assert write_env()
+    written = (tmp_path / ".env").read_text()
+    values = dict(line.split("=", 1) for line in written.splitlines() if line and not line.startswith("#"))
+    assert len(values["SECRET_KEY"]) >= 50
+    assert values["CLIENT_API_TOKEN"].startswith("llm_")
+    assert values["METRICS_PUBLIC"] == "true"
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    assert not write_env()
+    assert (tmp_path / ".env").read_text() == written
+
+
+def test_every_setting_is_documented() -> None:
+    documented = {
+        line.split("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if not line.startswith("#")
+    }
+    for name in (
+        "SECRET_KEY",
+        "OPENAI_API_KEY",
+        "PORT",
+        "WEB_CONCURRENCY",
+        "DATABASE_POOL_SIZE",
+        "CORS_ALLOWED_ORIGINS",
+    ):
+        assert name in documented
+
+
+def test_a_browser_of_an_allowed_origin_may_call(client: Client, settings: Settings) -> None:
+    settings.CORS_ALLOWED_ORIGINS = ["chrome-extension://abcdefghijklmnop"]
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,idempotency-key"}
+
+    allowed = client.options("/v1/models", headers={"origin": "chrome-extension://abcdefghijklmnop", **asked})
+    other = client.options("/v1/models", headers={"origin": "https://evil.example", **asked})
+
+    assert allowed["Access-Control-Allow-Origin"] == "chrome-extension://abcdefghijklmnop"
+    assert "idempotency-key" in allowed["Access-Control-Allow-Headers"]
+    assert "Access-Control-Allow-Origin" not in other
