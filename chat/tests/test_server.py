@@ -1,0 +1,159 @@
+"""Against gunicorn on a real socket: what holds across processes, and what a client program sees."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+from django.db import connection
+
+from analytics.models import UsageEvent
+from bench.openai_double import Behaviour, OpenAIDouble
+from chat.models import IdempotencyKey, Message
+from conftest import Server
+from llmapi.launch import ROOT
+
+Serve = Callable[..., Server]
+COMPLETIONS = "/v1/chat/completions"
+
+
+def new_conversation(server: Server) -> str:
+    status, _, body = server.post("/v1/conversations", {})
+    assert status == 201
+    conversation_id: str = json.loads(body)["id"]
+    return conversation_id
+
+
+def test_fifty_equal_requests_at_once_are_one_turn(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(WEB_CONCURRENCY="2")
+    ask = {"conversation_id": new_conversation(server), "message": "Hi"}
+    upstream.default = Behaviour(delay=1)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: server.post(COMPLETIONS, ask, key="k"), range(50)))
+
+    assert {status for status, _, _ in answers} == {200}
+    assert len({body for _, _, body in answers}) == 1
+    assert sum("Idempotent-Replayed" not in headers for _, headers, _ in answers) == 1
+    assert len(upstream.requests) == 1
+    assert Message.objects.count() == 2
+    assert UsageEvent.objects.count() == 1
+
+
+def test_the_limit_is_exact_across_processes(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(WEB_CONCURRENCY="2", RATE_LIMIT_PER_MIN="5")
+    ask = {"messages": [{"role": "user", "content": "Hi"}]}
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: server.post(COMPLETIONS, ask), range(40)))
+
+    assert Counter(status for status, _, _ in answers) == {200: 5, 429: 35}
+    refused = [headers for status, headers, _ in answers if status == 429]
+    assert {headers["x-ratelimit-remaining-requests"] for headers in refused} == {"0"}
+    assert all(0 < int(headers["Retry-After"]) <= 12 for headers in refused)
+    assert len(upstream.requests) == 5
+
+
+def test_turns_at_once_in_one_conversation_are_each_whole(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(WEB_CONCURRENCY="2")
+    cid = new_conversation(server)
+
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda n: server.post(COMPLETIONS, {"conversation_id": cid, "message": str(n)}), range(30)))
+
+    texts = list(Message.objects.order_by("id").values_list("content", flat=True))
+    assert len(texts) == 60
+    assert texts[1::2] == [f"echo: {text}" for text in texts[::2]]
+
+
+def test_the_official_sdk(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve()
+    with openai.OpenAI(api_key=server.token, base_url=f"{server.url}/v1", max_retries=2) as client:
+        reply = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
+        assert reply.choices[0].message.content == "echo: Hi"
+        assert reply._request_id == reply.id
+
+        conversation = client.conversations.create()
+        remembered = client.chat.completions.create(
+            model="gpt-4o-mini",
+            messages=[{"role": "user", "content": "Hi"}],
+            extra_body={"conversation_id": conversation.id},
+            extra_headers={"Idempotency-Key": "k"},
+        )
+        assert remembered.to_dict()["conversation_id"] == conversation.id
+
+        calls = len(upstream.requests)
+        with pytest.raises(openai.ConflictError) as conflict:
+            client.chat.completions.create(
+                model="gpt-4o-mini",
+                messages=[{"role": "user", "content": "Ho"}],
+                extra_headers={"Idempotency-Key": "k"},
+            )
+        assert conflict.value.code == "idempotency_key_reused"
+        with pytest.raises(openai.BadRequestError) as bad:
+            client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
+        assert bad.value.param == "model"
+        assert len(upstream.requests) == calls
+        assert [model.id for model in client.models.list()][0] == "gpt-4o-mini"
+
+
+def test_send_pb(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve()
+    env = {**os.environ, "TOKEN": server.token, "URL": server.url, "CID": new_conversation(server)}
+
+    def send_pb(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "clients/send_pb.py", *arguments]
+        return subprocess.run(command, cwd=ROOT, env={**env, **more}, capture_output=True, text=True, check=False)
+
+    assert 'reply: "echo: Hi"' in send_pb("Hi").stdout
+    assert 'code: "conversation_not_found"' in send_pb("Hi", CID="c_nobody").stderr
+    assert "invalid_token" in send_pb("Hi", TOKEN="wrong").stderr
+    assert "TOKEN" in send_pb("--help").stdout
+
+
+def test_no_connection_is_held_while_the_upstream_works(serve: Serve, upstream: OpenAIDouble) -> None:
+    """Twenty turns wait on the upstream, with a pool of two."""
+    server = serve(WEB_CONCURRENCY="1", DATABASE_POOL_SIZE="2")
+    upstream.default = Behaviour(delay=2)
+    ask = {"messages": [{"role": "user", "content": "Hi"}]}
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(server.post, COMPLETIONS, ask) for _ in range(20)]
+        while len(upstream.requests) < 20:
+            time.sleep(0.05)
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+                assert cursor.fetchone()[0] <= 3  # the pool's two, and this one
+                cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'")
+                assert cursor.fetchone()[0] == 0
+        assert UsageEvent.objects.filter(status="pending").count() == 20
+        assert {answer.result()[0] for answer in answers} == {200}
+
+
+def test_a_killed_process_leaves_a_row_and_the_next_retry_takes_over(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(WEB_CONCURRENCY="1")
+    ask = {"conversation_id": new_conversation(server), "message": "Hi"}
+    upstream.plan(Behaviour(delay=30))
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(server.post, COMPLETIONS, ask, "k")
+        while not upstream.requests:
+            time.sleep(0.05)
+        subprocess.run(["pkill", "-KILL", "-P", str(server.process.pid)], check=True)
+        with pytest.raises(OSError, match="closed|reset|refused"):
+            lost.result()
+    assert UsageEvent.objects.get().status == "pending"
+    # Its lease ends, as it does by itself after UPSTREAM_TIMEOUT_SECONDS and a margin.
+    IdempotencyKey.objects.update(locked_until="2020-01-01T00:00:00Z")
+
+    status, _, _ = server.post(COMPLETIONS, ask, key="k")
+
+    assert status == 200
+    assert list(UsageEvent.objects.order_by("id").values_list("status", flat=True)) == ["abandoned", "completed"]
+    assert Message.objects.count() == 2
