@@ -100,7 +100,7 @@ def test_the_official_sdk(serve: Serve, upstream: OpenAIDouble) -> None:
             client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
         assert bad.value.param == "model"
         assert len(upstream.requests) == calls
-        assert [model.id for model in client.models.list()][0] == "gpt-4o-mini"
+        assert next(model.id for model in client.models.list()) == "gpt-4o-mini"
 
 
 def test_send_pb(serve: Serve, upstream: OpenAIDouble) -> None:
@@ -146,7 +146,7 @@ def test_a_killed_process_leaves_a_row_and_the_next_retry_takes_over(serve: Serv
         while not upstream.requests:
             time.sleep(0.05)
         subprocess.run(["pkill", "-KILL", "-P", str(server.process.pid)], check=True)
-        with pytest.raises(OSError, match="closed|reset|refused"):
+        with pytest.raises(OSError, match=r"closed|reset|refused"):
             lost.result()
     assert UsageEvent.objects.get().status == "pending"
     # Its lease ends, as it does by itself after UPSTREAM_TIMEOUT_SECONDS and a margin.
