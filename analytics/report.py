@@ -13,14 +13,15 @@ def print_tables(figures: dict[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     window = figures["window"]
     days = window["days"]
-    console.print(summary_table(figures, f"llmapi, {window['from']} to {window['to']} (UTC)"))
+    console.print(f"llmapi, {window['from']} to {window['to']} (UTC)", style="bold", highlight=False)
+    console.print(summary_table(figures))
     console.print(by_day_table(figures[f"dau_last_{days}_days"], figures["token_burn"]))
     console.print(rows_table("Tokens by day and model", figures["token_burn"]))
     console.print(rows_table("Time spent, newest first", figures["time_spent_samples"][:20]))
 
 
-def summary_table(figures: dict[str, Any], title: str) -> Table:
-    table = Table("Metric", "Value", title=title, title_justify="left")
+def summary_table(figures: dict[str, Any]) -> Table:
+    table = Table("Metric", "Value")
     table.columns[1].justify = "right"
     rate = figures["success_rate"]
     rows = {

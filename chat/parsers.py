@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from chat.exceptions import LengthRequired, RequestTooLarge
+from chat.exceptions import RequestTooLarge
 from protos.chat_pb2 import ChatRequest
 
 MAX_DEPTH = 100
@@ -17,10 +17,7 @@ TOO_DEEP = f"The JSON is nested deeper than {MAX_DEPTH} levels."
 
 def read_body(stream: IO[bytes], context: Mapping[str, Any]) -> bytes:
     """The whole body, refused before it is read when it is longer than MAX_REQUEST_BYTES."""
-    meta = context["request"].META
-    if "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower():
-        raise LengthRequired
-    if int(meta.get("CONTENT_LENGTH") or 0) > settings.MAX_REQUEST_BYTES:
+    if int(context["request"].META.get("CONTENT_LENGTH") or 0) > settings.MAX_REQUEST_BYTES:
         raise RequestTooLarge(f"The body is longer than {settings.MAX_REQUEST_BYTES} bytes; send less at once.")
     return stream.read()
 

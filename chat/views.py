@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from chat import schema, turns
+from chat.exceptions import LengthRequired
 from chat.idempotency import Idempotency
 from chat.models import ClientToken, Conversation
 from chat.parsers import JSONParser, ProtobufParser, RegisteredProtobufParser
@@ -22,6 +23,11 @@ from chat.throttling import set_headers
 
 class ClientViewSet(viewsets.ViewSet):
     """What every route of a client has: its limit is told on each answer, errors included."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+            raise LengthRequired  # WSGI knows no body without a length, and would see none
 
     def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
         set_headers(request, response)

@@ -28,6 +28,7 @@ class BoundedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     show_full_result_count = False
     list_per_page = 50
     list_max_show_all = 0
+    show_facets = admin.ShowFacets.NEVER
 
 
 class ReadOnlyAdmin(BoundedAdmin):

@@ -6,17 +6,16 @@ While only loopback hosts are allowed nobody else can reach it, and each of thes
 from typing import Any
 
 from django.conf import settings
-from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 
 SAMPLE_TOKENS = {"change-me", "changeme", "dev-token", "secret", "test", "token", "your-token-here"}
 
 
 def check_openai_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    if settings.OPENAI_API_KEY or "://api.openai.com" not in settings.OPENAI_BASE_URL:
+    if settings.LOOPBACK_ONLY or settings.OPENAI_API_KEY or "://api.openai.com" not in settings.OPENAI_BASE_URL:
         return []
     hint = "Set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs no key."
-    return [checks.Warning("OPENAI_API_KEY is not set: no message can be answered.", hint=hint, id="llmapi.W001")]
+    return [Error("OPENAI_API_KEY is not set: no message can be answered.", hint=hint, id="llmapi.E006")]
 
 
 def check_client_token(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -55,6 +54,5 @@ def check_debug(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def register_all() -> None:
-    register(check_openai_key)
-    for check in (check_client_token, check_secret_key, check_hosts, check_metrics, check_debug):
+    for check in (check_client_token, check_secret_key, check_hosts, check_metrics, check_debug, check_openai_key):
         register(check, Tags.security, deploy=True)

@@ -17,7 +17,11 @@ urlpatterns = [
     path("v1/", include("chat.urls")),
     path("", include("analytics.urls")),
     path("schema", SpectacularAPIView.as_view(**OPEN), name="schema"),
-    path("docs", SpectacularSwaggerSplitView.as_view(url_name="schema", **OPEN), name="docs"),
+    path(
+        "docs",
+        SpectacularSwaggerSplitView.as_view(url_name="schema", template_name="llmapi/docs.html", **OPEN),
+        name="docs",
+    ),
     path("admin/", admin.site.urls),
 ]
 

@@ -45,7 +45,7 @@ def problems(settings: Settings, **values: Any) -> set[str]:
         ({"ALLOWED_HOSTS": ["*"]}, {"llmapi.E003"}),
         ({"METRICS_PUBLIC": True}, {"llmapi.E004"}),
         ({"DEBUG": True}, {"llmapi.E005", "security.W018"}),
-        ({"OPENAI_API_KEY": ""}, {"llmapi.W001"}),
+        ({"OPENAI_API_KEY": ""}, {"llmapi.E006"}),
     ],
 )
 def test_unsafe_values_are_refused(settings: Settings, values: dict[str, Any], expected: set[str]) -> None:
