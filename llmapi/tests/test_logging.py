@@ -2,6 +2,7 @@ import logging
 import sys
 
 from django.test import Client
+
 from llmapi.logging import LogfmtFormatter, quoted
 
 
