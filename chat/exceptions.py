@@ -96,6 +96,30 @@ class UpstreamTimeout(UpstreamError):
     default_code = "upstream_timeout"
 
 
+class Cancelled(ApiError):
+    status_code = status.HTTP_409_CONFLICT
+    default_code = "cancelled"
+    default_detail = "The completion was cancelled before it said anything."
+
+    def __init__(self) -> None:
+        super().__init__(should_retry=False)
+
+
+class NotCancellable(ApiError):
+    status_code = status.HTTP_409_CONFLICT
+    default_code = "not_cancellable"
+    default_detail = "Only a completion that is being streamed can be cancelled."
+
+    def __init__(self) -> None:
+        super().__init__(should_retry=False)
+
+
+class CompletionNotFound(ApiError):
+    status_code = status.HTTP_404_NOT_FOUND
+    default_code = "completion_not_found"
+    default_detail = "No such completion; its id is the request_id of the first chunk."
+
+
 class Unavailable(ApiError):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "unavailable"

@@ -21,6 +21,7 @@ from chat import context, upstream
 from chat.exceptions import ApiError, ConversationNotFound, IdempotencyInProgress, Unavailable, UpstreamError
 from chat.idempotency import Idempotency
 from chat.models import ClientToken, Conversation, IdempotencyKey, Message
+from chat.replies import Completion
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -135,7 +136,7 @@ def wait_for_twin(idempotency: Idempotency, deadline: float) -> None:
         time.sleep(TWIN_POLL_SECONDS)
 
 
-def settle(turn: Turn, completion: upstream.Completion) -> dict[str, Any]:
+def settle(turn: Turn, completion: Completion) -> dict[str, Any]:
     """Write down the whole turn in one transaction; the answer to give once it is committed."""
     latency_ms = turn.latency_ms
     answer = answer_of(turn, completion, latency_ms)
@@ -149,7 +150,7 @@ def settle(turn: Turn, completion: upstream.Completion) -> dict[str, Any]:
     return answer
 
 
-def _settle(turn: Turn, completion: upstream.Completion, answer: dict[str, Any], latency_ms: int) -> ApiError | None:
+def _settle(turn: Turn, completion: Completion, answer: dict[str, Any], latency_ms: int) -> ApiError | None:
     """An error is returned, not raised, where the tokens are to be committed and the reply is not."""
     ask = turn.ask
     bought: dict[str, Any] = {"model": completion.model[:100], "tokens": completion.tokens, "latency_ms": latency_ms}
@@ -219,7 +220,7 @@ def release_connection() -> None:
         connection.close()
 
 
-def answer_of(turn: Turn, completion: upstream.Completion, latency_ms: int) -> dict[str, Any]:
+def answer_of(turn: Turn, completion: Completion, latency_ms: int) -> dict[str, Any]:
     """OpenAI's object under our id, with what the conversation form adds."""
     body = completion.body
     tokens = completion.tokens

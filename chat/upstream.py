@@ -1,9 +1,10 @@
 """The only module that talks to OpenAI, or to what speaks its protocol."""
 
-import json
+import contextlib
 import logging
+import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -11,9 +12,8 @@ import httpx2
 import openai
 from django.conf import settings
 
-from analytics.recording import Tokens
-from chat.context import estimate_tokens
-from chat.exceptions import ApiError, ContextLengthExceeded, UpstreamError, UpstreamTimeout
+from chat.exceptions import ApiError, Cancelled, ContextLengthExceeded, UpstreamError, UpstreamTimeout
+from chat.replies import Completion, loads, parse, storable
 
 logger = logging.getLogger(__name__)
 
@@ -22,24 +22,6 @@ CONNECT_SECONDS = 10
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 CLIENT_ERRORS = {400, 413, 422}
 KEY_ERRORS = {401, 403}
-
-
-@dataclass(frozen=True)
-class Completion:
-    """OpenAI's `chat.completion` object, checked, and what it cost."""
-
-    body: dict[str, Any]
-    tokens: Tokens
-
-    @property
-    def message(self) -> dict[str, Any]:
-        message: dict[str, Any] = self.body["choices"][0]["message"]
-        return message
-
-    @property
-    def model(self) -> str:
-        model: str = self.body["model"]
-        return model
 
 
 @cache
@@ -65,7 +47,56 @@ def complete(body: dict[str, Any]) -> Completion:
 
     Raises ApiError (the upstream refused the request as it is) or UpstreamError (the upstream failed).
     """
-    deadline = time.monotonic() + settings.UPSTREAM_TIMEOUT_SECONDS
+    with asking(body) as response:
+        raw = b"".join(read(response))
+    return parse(raw, body)
+
+
+def stream(body: dict[str, Any], cancellation: "Cancellation") -> Iterator[dict[str, Any]]:
+    """Ask for a completion in chunks, `chat.completion.chunk` objects as they come.
+
+    Ends where the upstream says [DONE]; raises UpstreamError where it breaks off before, and
+    Cancelled when `cancellation` was asked for. The errors of `complete` come before the first chunk.
+    """
+    try:
+        with asking({**body, "stream": True, "stream_options": {"include_usage": True}}) as response:
+            cancellation.arm(response)
+            for data in server_sent_data(read(response)):
+                if data == b"[DONE]":
+                    return
+                yield chunk_of(data)
+                if cancellation.is_asked:
+                    raise Cancelled
+            raise UpstreamError("The model's provider broke the reply off.", billed=True)
+    except UpstreamError as exc:
+        if cancellation.is_asked:
+            raise Cancelled from exc
+        raise
+
+
+class Cancellation:
+    """How another thread stops a stream: it hangs up, so that a read which waits for the upstream ends at once."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._socket: socket.socket | None = None
+
+    def arm(self, response: httpx2.Response) -> None:
+        network = response.extensions.get("network_stream")
+        self._socket = network.get_extra_info("socket") if network else None
+        if self.is_asked:
+            raise Cancelled
+
+    def ask(self) -> None:
+        self.is_asked = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def asking(body: dict[str, Any]) -> Iterator[httpx2.Response]:
+    """The upstream's answer to `body`, not yet read; every way in which it fails as one of our errors."""
     try:
         # `create()` would walk the typed message list for milliseconds; the generic call has the same
         # errors, timeouts and authentication. As a stream, so that what is read and for how long is ours.
@@ -75,85 +106,50 @@ def complete(body: dict[str, Any]) -> Completion:
             cast_to=object,
             stream=True,
             stream_cls=openai.Stream[object],
-        ) as stream:
-            raw = read(stream.response, deadline)
+        ) as answer:
+            yield answer.response
     except openai.APIStatusError as exc:
         raise refused(exc) from exc
     except (openai.APITimeoutError, httpx2.TimeoutException) as exc:
         raise timed_out(exc) from exc
     except (openai.APIConnectionError, httpx2.TransportError) as exc:
         raise disconnected(exc) from exc
-    return parse(raw, body)
 
 
-def read(response: httpx2.Response, deadline: float) -> bytes:
-    chunks: list[bytes] = []
+def read(response: httpx2.Response) -> Iterator[bytes]:
+    """The body as it comes, within a bound of time and of size."""
+    deadline = time.monotonic() + settings.UPSTREAM_TIMEOUT_SECONDS
     size = 0
-    for chunk in response.iter_bytes():
-        size += len(chunk)
+    for data in response.iter_bytes():
+        size += len(data)
         if size > MAX_ANSWER_BYTES:
             raise UpstreamError("The model's answer is too long to be one.", billed=True)
         if time.monotonic() > deadline:
             raise UpstreamTimeout("The model did not finish in time.", billed=True)
-        chunks.append(chunk)
-    return b"".join(chunks)
+        yield data
 
 
-def parse(raw: bytes, asked: dict[str, Any]) -> Completion:
-    try:
-        body = json.loads(raw, parse_constant=lambda _: None)
-    except (ValueError, RecursionError) as exc:
-        raise UpstreamError("The model's answer is not JSON.", billed=True) from exc
-    body = storable(body)
-    try:
-        choice = body["choices"][0]
-        message = choice["message"]
-        content = message.setdefault("content", None)
-        if not isinstance(content, str | None):
-            raise TypeError
-    except (LookupError, TypeError, AttributeError) as exc:
-        raise UpstreamError("The model's answer is not a completion.", billed=True) from exc
-    choice.setdefault("finish_reason", "stop")
-    if not isinstance(body.get("model"), str):
-        body["model"] = asked["model"]
-    if not isinstance(body.get("created"), int):
-        body["created"] = int(time.time())
-    return Completion(body, tokens_of(body.get("usage"), asked["messages"], message))
+def server_sent_data(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The data of each event of an event stream (WHATWG HTML, section 9.2.6), whose lines pieces cut anywhere."""
+    rest = b""
+    data: list[bytes] = []
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            line = line.removesuffix(b"\r")
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif not line and data:
+                yield b"\n".join(data)
+                data.clear()
 
 
-def tokens_of(usage: Any, prompt: list[dict[str, Any]], reply: dict[str, Any]) -> Tokens:
-    """The upstream's own figures; an estimate, marked as one, where it names none."""
-    figures = usage if isinstance(usage, dict) else {}
-    prompt_tokens = count(figures, "prompt_tokens")
-    completion_tokens = count(figures, "completion_tokens")
-    if prompt_tokens is None or completion_tokens is None:
-        estimates = sum(estimate_tokens(message) for message in prompt), estimate_tokens(reply)
-        return Tokens(*estimates, total=sum(estimates), is_estimated=True)
-    total = count(figures, "total_tokens")
-    return Tokens(
-        prompt=prompt_tokens,
-        completion=completion_tokens,
-        total=total if total is not None else prompt_tokens + completion_tokens,
-        cached=count(figures.get("prompt_tokens_details"), "cached_tokens") or 0,
-        reasoning=count(figures.get("completion_tokens_details"), "reasoning_tokens") or 0,
-    )
-
-
-def count(figures: Any, name: str) -> int | None:
-    """A figure that is one: a whole number that the database can hold."""
-    value = figures.get(name) if isinstance(figures, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
-
-
-def storable(value: Any) -> Any:
-    """A copy without what no database takes: NUL and halves of surrogate pairs become U+FFFD."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [storable(item) for item in value]
-    return value
+def chunk_of(data: bytes) -> dict[str, Any]:
+    chunk = loads(data)
+    if not isinstance(chunk, dict) or not isinstance(chunk.get("choices"), list):
+        # Some providers tell of their failure in the stream, after its status was sent.
+        raise UpstreamError("The model's provider failed in the middle of the reply.", billed=True)
+    return chunk
 
 
 def refused(exc: openai.APIStatusError) -> ApiError:

@@ -119,7 +119,7 @@ def test_no_secret_prompt_or_reply_is_told_or_logged(
 def test_our_own_bug_is_a_500_without_a_traceback_and_frees_the_turn(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chat.upstream.parse", lambda raw, asked: 1 / 0)
+        patch.setattr("chat.upstream.parse", lambda raw, body: 1 / 0)
         answer = alice.say(cid, "Hi", key="k")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
