@@ -34,3 +34,10 @@ def post_worker_init(worker: Any) -> None:
         held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
         held.execute("SELECT count(*) FROM sqlite_master").fetchone()
         _held.append(held)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Replies whose clients have gone are read to their end and settled before the process ends."""
+    from chat import running
+
+    running.drain(graceful_timeout)

@@ -43,6 +43,9 @@ class UsageEvent(models.Model):
     # Billionths of a dollar: the cheapest token on sale costs 5 of them, so sums are exact. Null: price unknown.
     cost_nanos = models.BigIntegerField(null=True, blank=True)
     latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    first_token_ms = models.PositiveIntegerField(null=True, blank=True, help_text="Of a streamed reply.")
+    is_stream = models.BooleanField(default=False)
+    is_cancel_asked = models.BooleanField(default=False, help_text="The client asked to stop the reply.")
     locked_until = models.DateTimeField(help_text="A row still pending after this is abandoned.")
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True, blank=True)

@@ -35,28 +35,43 @@ class Subject:
     conversation_id: str = ""
 
 
-def open_usage(subject: Subject, *, model: str, locked_until: datetime) -> None:
+def open_usage(subject: Subject, *, model: str, is_stream: bool, locked_until: datetime) -> None:
     UsageEvent.objects.create(
         request_id=subject.request_id,
         client_token_id=subject.client_token_id,
         user_id=subject.user_id,
         conversation_id=subject.conversation_id,
         model=model,
+        is_stream=is_stream,
         locked_until=locked_until,
     )
 
 
-def complete(subject: Subject, *, model: str, tokens: Tokens, latency_ms: int) -> bool:
-    """Close the row with what was bought; False when an earlier try, whose answer got lost, has done so."""
-    closed = _close(subject, Status.COMPLETED, model=model, latency_ms=latency_ms, **_figures(model, tokens))
+def complete(
+    subject: Subject,
+    *,
+    model: str,
+    tokens: Tokens,
+    latency_ms: int,
+    first_token_ms: int | None = None,
+    code: str = "",
+) -> bool:
+    """Close the row with what was bought; False when an earlier try, whose answer got lost, has done so.
+
+    `code` says what is special about the end of the turn, for example that it was cancelled.
+    """
+    figures = {"latency_ms": latency_ms, "first_token_ms": first_token_ms, "error_code": code}
+    closed = _close(subject, Status.COMPLETED, model=model, **figures, **_figures(model, tokens))
     if closed:
         metadata = {"model": model, "latency_ms": latency_ms, "total_tokens": tokens.total}
         record_event("chat.completed", subject, metadata)
     return closed
 
 
-def fail(subject: Subject, *, code: str, latency_ms: int) -> None:
-    if _close(subject, Status.FAILED, error_code=code, latency_ms=latency_ms):
+def fail(subject: Subject, *, code: str, latency_ms: int, model: str = "", tokens: Tokens | None = None) -> None:
+    """Close the row of a turn without a reply; `tokens` of `model` were bought all the same."""
+    figures = {"model": model, **_figures(model, tokens)} if tokens else {}
+    if _close(subject, Status.FAILED, error_code=code, latency_ms=latency_ms, **figures):
         record_event("chat.failed", subject, {"code": code, "latency_ms": latency_ms})
 
 
@@ -64,6 +79,23 @@ def account_superseded(subject: Subject, *, model: str, tokens: Tokens, latency_
     """Count what was bought by a turn that has lost its key to another; False when it was completed before."""
     figures = _figures(model, tokens)
     return _close(subject, Status.ABANDONED, model=model, latency_ms=latency_ms, error_code="superseded", **figures)
+
+
+def renew(request_ids: Iterable[str], locked_until: datetime) -> None:
+    """Their process lives: nobody may abandon them before `locked_until`."""
+    UsageEvent.objects.pending().filter(request_id__in=list(request_ids)).update(locked_until=locked_until)
+
+
+def ask_to_cancel(request_id: str, client_token_id: int) -> tuple[str, bool] | None:
+    """Note that the client wants a stream stopped: its status, and whether it is one; None where it is not theirs."""
+    mine = UsageEvent.objects.filter(request_id=request_id, client_token_id=client_token_id)
+    mine.pending().filter(is_stream=True).update(is_cancel_asked=True)
+    return mine.values_list("status", "is_stream").first()
+
+
+def asked_to_cancel(request_ids: Iterable[str]) -> list[str]:
+    pending = UsageEvent.objects.pending().filter(request_id__in=list(request_ids), is_cancel_asked=True)
+    return list(pending.values_list("request_id", flat=True))
 
 
 def abandon(request_ids: Iterable[str]) -> int:

@@ -7,6 +7,7 @@ In a test: `with OpenAIDouble() as upstream: upstream.plan(Behaviour(status=429)
 import argparse
 import itertools
 import json
+import re
 import socket
 import threading
 import time
@@ -31,6 +32,10 @@ class Behaviour:
     delay: float = 0  # before the first byte
     dribble: float = 0  # between the bytes of the answer
     cut: bool = False  # close the connection in the middle of the answer
+    pieces: list[str] | None = None  # the deltas of a stream; None: the words of the text
+    pause: float = 0  # before each chunk of a stream but the first
+    stop_after: int | None = None  # chunks of text; then, as `ending` says:
+    ending: str = "cut"  # "cut", "hang", "error" (told in the stream), "quiet" (a clean end without [DONE])
     refuse: bool = False  # close it before any answer
     gate: threading.Event | None = None  # wait for this before the first byte
 
@@ -39,6 +44,7 @@ class OpenAIDouble:
     def __init__(self, port: int = 0) -> None:
         self.requests: list[dict[str, Any]] = []  # what came in: path, headers, body
         self.sold: list[dict[str, int]] = []  # usage of each completion that was made
+        self.hung_up: list[str] = []  # streams that the other side closed
         self.default = Behaviour()
         self._planned: deque[Behaviour] = deque()
         self._lock = threading.Lock()
@@ -68,6 +74,8 @@ class OpenAIDouble:
             return self._planned.popleft() if self._planned else self.default
 
     def completion(self, body: dict[str, Any], behaviour: Behaviour) -> dict[str, Any]:
+        if behaviour.pieces is not None:
+            behaviour.text = "".join(behaviour.pieces)
         text = behaviour.text if behaviour.text is not None else f"echo: {_text_of(body['messages'][-1])}"
         message = behaviour.message or {"role": "assistant", "content": text, "refusal": None}
         usage = {
@@ -85,6 +93,28 @@ class OpenAIDouble:
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
             **({"usage": usage} if behaviour.usage else {}),
         }
+
+
+def chunk_head(completion: dict[str, Any]) -> dict[str, Any]:
+    return {"object": "chat.completion.chunk", **{name: completion[name] for name in ("id", "created", "model")}}
+
+
+def deltas_of(completion: dict[str, Any], behaviour: Behaviour) -> list[tuple[dict[str, Any], str | None]]:
+    """The deltas that spell the completion, each with its finish_reason."""
+    message = completion["choices"][0]["message"]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if message["content"] is not None else None}]
+    pieces = behaviour.pieces or re.findall(r"\s*\S+|\s+$", message["content"] or "")
+    deltas += [{"content": piece} for piece in pieces]
+    for index, call in enumerate(message.get("tool_calls", [])):
+        arguments = call["function"]["arguments"]
+        head = {**call, "function": {**call["function"], "arguments": ""}}
+        deltas.append({"tool_calls": [{"index": index, **head}]})
+        deltas += [
+            {"tool_calls": [{"index": index, "function": {"arguments": arguments[n : n + 4]}}]}
+            for n in range(0, len(arguments), 4)
+        ]
+    finish_reason = "tool_calls" if message.get("tool_calls") else "stop"
+    return [*((delta, None) for delta in deltas), ({}, finish_reason)]
 
 
 def _text_of(message: dict[str, Any]) -> str:
@@ -123,8 +153,48 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(json.dumps({"error": behaviour.error}).encode(), behaviour)
         elif behaviour.raw is not None:
             self.answer(behaviour.raw, behaviour)
+        elif body.get("stream"):
+            self.stream(self.server.double.completion(body, behaviour), behaviour, body)
         else:
             self.answer(json.dumps(self.server.double.completion(body, behaviour)).encode(), behaviour)
+
+    def stream(self, completion: dict[str, Any], behaviour: Behaviour, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        chunks = deltas_of(completion, behaviour)
+        try:
+            for index, (delta, finish_reason) in enumerate(chunks):
+                if index:
+                    time.sleep(behaviour.pause)
+                if behaviour.stop_after is not None and index == behaviour.stop_after + 1:
+                    return self.break_off(behaviour)
+                choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+                self.event(json.dumps({**chunk_head(completion), "choices": [choice], "usage": None}))
+            if body.get("stream_options", {}).get("include_usage") and "usage" in completion:
+                self.event(json.dumps({**chunk_head(completion), "choices": [], "usage": completion["usage"]}))
+            self.event("[DONE]")
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.server.double.hung_up.append(completion["id"])
+            self.close_connection = True
+
+    def break_off(self, behaviour: Behaviour) -> None:
+        if behaviour.ending == "hang":
+            # Until the other side has enough of it.
+            self.connection.recv(1)
+            self.server.double.hung_up.append("hang")
+        elif behaviour.ending == "error":
+            self.event(json.dumps({"error": {"message": "overloaded", "type": "server_error"}}))
+        if behaviour.ending in {"error", "quiet"}:
+            self.wfile.write(b"0\r\n\r\n")
+        else:
+            self.hang_up()
+
+    def event(self, data: str) -> None:
+        line = f"data: {data}\n\n".encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
 
     def answer(self, data: bytes, behaviour: Behaviour) -> None:
         self.send_response(behaviour.status)

@@ -120,6 +120,12 @@ class CompletionNotFound(ApiError):
     default_detail = "No such completion; its id is the request_id of the first chunk."
 
 
+class InternalError(ApiError):
+    status_code = status.HTTP_500_INTERNAL_SERVER_ERROR
+    default_code = "internal_error"
+    default_detail = "Something broke on our side; quote the x-request-id when you report it."
+
+
 class Unavailable(ApiError):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "unavailable"
@@ -191,7 +197,7 @@ def known_error(exc: Exception) -> exceptions.APIException:
         return exceptions.PermissionDenied()
     if isinstance(exc, OperationalError | InterfaceError):
         return Unavailable()
-    return exceptions.APIException("Something broke on our side; quote the x-request-id when you report it.")
+    return InternalError()
 
 
 def first_problem(detail: Any, path: str = "") -> tuple[str, str | None]:
@@ -228,4 +234,4 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
 
 
 def server_error(request: HttpRequest) -> JsonResponse:
-    return json_error(request, 500, "Something broke on our side; quote the x-request-id when you report it.")
+    return json_error(request, 500, InternalError.default_detail)

@@ -55,6 +55,9 @@ class Idempotency:
         assert isinstance(request.auth, ClientToken)
         return cls(request.auth, key, asked)
 
+    def is_for(self, client_token_id: int, key: str) -> bool:
+        return (self.client.pk, self.key) == (client_token_id, key)
+
     def claim(self, request_id: str, locked_until: datetime) -> Claim:
         """Take the key for the turn `request_id`, inside its opening transaction.
 

@@ -35,7 +35,6 @@ def error_message(error: Mapping[str, Any]) -> Error:
 
 
 def response_message(completion: Mapping[str, Any]) -> ChatResponse:
-    usage = completion["usage"]
     return ChatResponse(
         request_id=completion["request_id"],
         conversation_id=completion["conversation_id"] or "",
@@ -44,22 +43,29 @@ def response_message(completion: Mapping[str, Any]) -> ChatResponse:
         finish_reason=completion["choices"][0]["finish_reason"] or "",
         created=completion["created"],
         history_truncated=completion["history_truncated"],
-        usage=Usage(
-            prompt_tokens=usage["prompt_tokens"],
-            completion_tokens=usage["completion_tokens"],
-            total_tokens=usage["total_tokens"],
-            latency_ms=usage["latency_ms"],
-        ),
+        usage=usage_message(completion["usage"]),
     )
 
 
+def usage_message(usage: Mapping[str, Any]) -> Usage:
+    return Usage(**{field.name: usage[field.name] for field in Usage.DESCRIPTOR.fields})
+
+
 class SameFormatNegotiation(DefaultContentNegotiation):
-    """A client that takes anything is answered in the format it spoke."""
+    """A client that takes anything is answered in the format it spoke.
+
+    Whether a reply is an event stream is said by `stream` in the body, as OpenAI's API has it, so a client
+    that accepts event streams takes anything else here as an error does.
+    """
+
+    def get_accept_list(self, request: Request) -> list[str]:
+        accepted: list[str] = super().get_accept_list(request)
+        return ["*/*" if media_type == "text/event-stream" else media_type for media_type in accepted]
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        if self.get_accept_list(request) == ["*/*"]:
+        if set(self.get_accept_list(request)) == {"*/*"}:
             spoken = (request.content_type or "").partition(";")[0].strip().lower()
             for renderer in renderers:
                 if renderer.media_type == spoken and format_suffix in (None, renderer.format):

@@ -24,7 +24,7 @@ DESCRIPTIONS = {
     401: "`invalid_token`: no token, or one that is unknown, expired or revoked.",
     404: "`conversation_not_found`: not there, or somebody else's.",
     406: "`not_acceptable`: no format of the `Accept` header is offered.",
-    409: "`idempotency_key_reused`: same key, different request. "
+    409: "`cancelled`, `not_cancellable`. `idempotency_key_reused`: same key, different request. "
     "`idempotency_in_progress`: the first request with this key still runs; `Retry-After` says when to ask again.",
     411: "`length_required`: the body was sent without a Content-Length.",
     413: "`request_too_large`: the body is over MAX_REQUEST_BYTES.",
@@ -78,6 +78,9 @@ CREATE_COMPLETION: dict[str, Any] = {
     },
     "responses": {
         (200, "application/json"): serializers.CompletionOut,
+        (200, "text/event-stream"): OpenApiResponse(
+            OpenApiTypes.STR, "With `stream: true`: OpenAI's chunks as server-sent events, then `[DONE]`."
+        ),
         **{(200, media_type): OpenApiTypes.BINARY for media_type in PROTOBUF},
         **errors_with_protobuf(400, 404, 409, 411, 413, 415, 502, 504, *COMMON),
     },
@@ -95,6 +98,11 @@ CREATE_COMPLETION: dict[str, Any] = {
             media_type="application/json",
         ),
     ],
+}
+CANCEL_COMPLETION: dict[str, Any] = {
+    "tags": ["Chat"],
+    "request": None,
+    "responses": {200: serializers.CancellationOut, **errors(404, 409, *COMMON)},
 }
 LIST_MODELS: dict[str, Any] = {
     "tags": ["Models"],

@@ -81,6 +81,11 @@ class MessageIn(KnownFieldsSerializer):
         return attrs
 
 
+class StreamOptions(KnownFieldsSerializer):
+    include_usage = serializers.BooleanField(required=False, help_text="One more chunk at the end, with the usage.")
+    include_obfuscation = serializers.BooleanField(required=False, help_text="Accepted; nothing is padded.")
+
+
 class CompletionIn(KnownFieldsSerializer):
     """Either `conversation_id` and `message`, or `messages`; the rest is OpenAI's."""
 
@@ -89,7 +94,8 @@ class CompletionIn(KnownFieldsSerializer):
     messages = serializers.ListField(child=MessageIn(), required=False, allow_empty=False, max_length=2048)
     model = Text(required=False, max_length=100)
     user = Text(required=False, max_length=255, help_text="Names the end user.")
-    stream = serializers.BooleanField(required=False)
+    stream = serializers.BooleanField(required=False, allow_null=True)
+    stream_options = StreamOptions(required=False, allow_null=True)
     n = serializers.IntegerField(required=False, min_value=1)
 
     temperature = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=2)
@@ -113,7 +119,7 @@ class CompletionIn(KnownFieldsSerializer):
     metadata = Metadata(required=False, allow_null=True)
 
     # What llmapi itself acts on; all the others go to the upstream as they are.
-    OWN = frozenset({"conversation_id", "message", "messages", "model", "user", "stream", "n"})
+    OWN = frozenset({"conversation_id", "message", "messages", "model", "user", "stream", "stream_options", "n"})
 
     def validate_model(self, value: str) -> str:
         if value not in settings.OPENAI_MODELS:
@@ -125,11 +131,6 @@ class CompletionIn(KnownFieldsSerializer):
     def validate_n(self, value: int) -> int:
         if value != 1:
             raise serializers.ValidationError("A turn has one reply; leave n out.")
-        return value
-
-    def validate_stream(self, value: bool) -> bool:
-        if value:
-            raise serializers.ValidationError("Streaming is not offered; leave stream out.")
         return value
 
     def validate_stop(self, value: Any) -> Any:
@@ -147,6 +148,8 @@ class CompletionIn(KnownFieldsSerializer):
             raise serializers.ValidationError(
                 {"conversation_id": ["This field is required beside message; POST /v1/conversations makes one."]}
             )
+        if attrs.get("stream_options") and not attrs.get("stream"):
+            raise serializers.ValidationError({"stream_options": ["Only with stream: true."]})
         return {name: value for name, value in attrs.items() if value is not None}
 
     @property
@@ -154,6 +157,12 @@ class CompletionIn(KnownFieldsSerializer):
         if "message" in self.validated_data:
             return [{"role": "user", "content": self.validated_data["message"]}]
         return [dict(message) for message in self.validated_data["messages"]]
+
+    @property
+    def wants_usage_chunk(self) -> bool:
+        """Where the client asked for it, and always where the server keeps the conversation."""
+        options = self.validated_data.get("stream_options", {})
+        return "conversation_id" in self.validated_data or options.get("include_usage", False)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -193,6 +202,12 @@ class CompletionOut(serializers.Serializer[Any]):
     history_truncated = serializers.BooleanField(
         help_text="Earlier turns were left out: the model could not hold them."
     )
+
+
+class CancellationOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    object = serializers.ChoiceField(choices=["chat.completion.cancellation"])
+    status = serializers.CharField(help_text="cancelling, or how the completion ended before.")
 
 
 class ModelOut(serializers.Serializer[Any]):

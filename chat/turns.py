@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -17,7 +17,7 @@ from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
 from analytics import recording
-from chat import context, upstream
+from chat import context, running, upstream
 from chat.exceptions import ApiError, ConversationNotFound, IdempotencyInProgress, Unavailable, UpstreamError
 from chat.idempotency import Idempotency
 from chat.models import ClientToken, Conversation, IdempotencyKey, Message
@@ -25,9 +25,8 @@ from chat.replies import Completion
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+J = TypeVar("J")
 
-# Longer than any turn runs, so that only a dead process lets a lease end.
-LEASE_MARGIN = timedelta(seconds=30)
 TWIN_POLL_SECONDS = 0.1
 # Seconds between tries to write down what has been paid for.
 PERSIST_DELAYS = (0.1, 0.3, 1, 3)
@@ -45,6 +44,7 @@ class Ask:
     user_id: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     idempotency: Idempotency | None = None
+    is_stream: bool = False
 
     @property
     def subject(self) -> recording.Subject:
@@ -82,35 +82,51 @@ def take_turn(ask: Ask) -> Outcome:
     if isinstance(opened, Outcome):
         return opened
     release_connection()
-    try:
-        completion = upstream.complete(opened.upstream_body)
-    except ApiError as exc:
-        close_failed(opened, exc.default_code)
-        if isinstance(exc, UpstreamError) and exc.billed and ask.idempotency is None:
-            # The SDKs would buy the same answer twice.
-            exc.should_retry = False
-        raise
-    except BaseException:
-        close_failed(opened, "internal_error")
-        raise
-    return Outcome(settle(opened, completion))
+    with running.registered(opened):
+        try:
+            completion = upstream.complete(opened.upstream_body)
+        except ApiError as exc:
+            close_failed(opened, exc.default_code)
+            forbid_retry(exc, ask)
+            raise
+        except BaseException:
+            close_failed(opened, "internal_error")
+            raise
+        return Outcome(settle(opened, completion))
 
 
-def open_or_replay(ask: Ask) -> Turn | Outcome:
-    """Open the turn; or wait for the twin that holds its key, and give that one's answer."""
+def forbid_retry(exc: ApiError, ask: Ask) -> None:
+    """Without a key, a retry of what may have been billed would buy it twice: the SDKs must not try by themselves."""
+    if isinstance(exc, UpstreamError) and exc.billed and ask.idempotency is None:
+        exc.should_retry = False
+
+
+def open_or_replay(ask: Ask, join: Callable[[int, str], J | None] = lambda *_: None) -> Turn | Outcome | J:
+    """Open the turn; or wait for the twin that holds its key, and give that one's answer.
+
+    `join` may find the twin at work under the client's key, to follow it instead of waiting for its end.
+    """
     deadline = time.monotonic() + settings.IDEMPOTENCY_WAIT_SECONDS
     while True:
         try:
             with transaction.atomic():
                 return _open(ask)
         except IdempotencyInProgress:
-            if ask.idempotency is None or time.monotonic() >= deadline:
+            if ask.idempotency is None:
                 raise
-        wait_for_twin(ask.idempotency, deadline)
+            if time.monotonic() >= deadline:
+                if twin := join(ask.client.pk, ask.idempotency.key):
+                    return twin
+                raise
+        while time.monotonic() < deadline and ask.idempotency.is_held():
+            if twin := join(ask.client.pk, ask.idempotency.key):
+                return twin
+            release_connection()
+            time.sleep(TWIN_POLL_SECONDS)
 
 
 def _open(ask: Ask) -> Turn | Outcome:
-    locked_until = timezone.now() + timedelta(seconds=settings.UPSTREAM_TIMEOUT_SECONDS) + LEASE_MARGIN
+    locked_until = timezone.now() + running.LEASE
     if ask.idempotency:
         claim = ask.idempotency.claim(ask.request_id, locked_until)
         if claim.answer is not None:
@@ -125,23 +141,16 @@ def _open(ask: Ask) -> Turn | Outcome:
             raise ConversationNotFound
     limit = ask.parameters.get("max_completion_tokens") or ask.parameters.get("max_tokens")
     messages, is_truncated = context.build(conversation, ask.messages, model=ask.model, reply_tokens=limit)
-    recording.open_usage(ask.subject, model=ask.model, locked_until=locked_until)
+    recording.open_usage(ask.subject, model=ask.model, is_stream=ask.is_stream, locked_until=locked_until)
     return Turn(ask, {**ask.parameters, "model": ask.model, "messages": messages}, is_truncated)
 
 
-def wait_for_twin(idempotency: Idempotency, deadline: float) -> None:
-    """Return when the key may be claimed or replayed, or the deadline has passed; hold no connection meanwhile."""
-    while time.monotonic() < deadline and idempotency.is_held():
-        release_connection()
-        time.sleep(TWIN_POLL_SECONDS)
-
-
-def settle(turn: Turn, completion: Completion) -> dict[str, Any]:
+def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = None, code: str = "") -> dict[str, Any]:
     """Write down the whole turn in one transaction; the answer to give once it is committed."""
-    latency_ms = turn.latency_ms
-    answer = answer_of(turn, completion, latency_ms)
+    answer = answer_of(turn, completion, turn.latency_ms)
+    figures = {"latency_ms": answer["usage"]["latency_ms"], "first_token_ms": first_token_ms, "code": code}
     try:
-        problem = persist(lambda: _settle(turn, completion, answer, latency_ms))
+        problem = persist(lambda: _settle(turn.ask, completion, answer, figures))
     except (OperationalError, InterfaceError) as exc:
         logger.exception("turn %s was paid for and could not be settled", turn.ask.request_id)
         raise Unavailable(should_retry=None if turn.ask.idempotency else False) from exc
@@ -150,13 +159,13 @@ def settle(turn: Turn, completion: Completion) -> dict[str, Any]:
     return answer
 
 
-def _settle(turn: Turn, completion: Completion, answer: dict[str, Any], latency_ms: int) -> ApiError | None:
+def _settle(ask: Ask, completion: Completion, answer: dict[str, Any], figures: dict[str, Any]) -> ApiError | None:
     """An error is returned, not raised, where the tokens are to be committed and the reply is not."""
-    ask = turn.ask
-    bought: dict[str, Any] = {"model": completion.model[:100], "tokens": completion.tokens, "latency_ms": latency_ms}
+    model, tokens = completion.model[:100], completion.tokens
     if ask.idempotency and not ask.idempotency.complete(ask.request_id, answer):
-        return IdempotencyInProgress() if recording.account_superseded(ask.subject, **bought) else None
-    if not recording.complete(ask.subject, **bought):
+        late = recording.account_superseded(ask.subject, model=model, tokens=tokens, latency_ms=figures["latency_ms"])
+        return IdempotencyInProgress() if late else None
+    if not recording.complete(ask.subject, model=model, tokens=tokens, **figures):
         return None
     if ask.conversation_id and not touch(ask):
         if ask.idempotency:
@@ -181,14 +190,15 @@ def touch(ask: Ask) -> bool:
     )
 
 
-def close_failed(turn: Turn, code: str) -> None:
-    """Record how the turn failed, and free its key for a retry.
+def close_failed(turn: Turn, code: str, *, bought: Completion | None = None) -> None:
+    """Record how the turn failed and what was `bought` all the same, and free its key for a retry.
 
     When the database is away as well, the row stays pending and is abandoned once its lease ends.
     """
 
     def close() -> None:
-        recording.fail(turn.ask.subject, code=code, latency_ms=turn.latency_ms)
+        figures: dict[str, Any] = {"model": bought.model[:100], "tokens": bought.tokens} if bought else {}
+        recording.fail(turn.ask.subject, code=code, latency_ms=turn.latency_ms, **figures)
         if turn.ask.idempotency:
             turn.ask.idempotency.release(turn.ask.request_id)
 

@@ -1,6 +1,8 @@
+import itertools
 from typing import Any
 
 from django.conf import settings
+from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework import status, viewsets
@@ -11,14 +13,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from chat import schema, turns
-from chat.exceptions import LengthRequired
+from analytics import recording
+from chat import schema, streams, turns
+from chat.exceptions import CompletionNotFound, LengthRequired, NotCancellable
 from chat.idempotency import Idempotency
 from chat.models import ClientToken, Conversation
 from chat.parsers import JSONParser, ProtobufParser, RegisteredProtobufParser
 from chat.renderers import ProtobufRenderer, RegisteredProtobufRenderer, SameFormatNegotiation
 from chat.serializers import CompletionIn, ConversationIn
+from chat.stream_renderers import EventStream, ProtobufStream, StreamRenderer, render_stream
 from chat.throttling import set_headers
+
+REPLAYED = {"Idempotent-Replayed": "true"}
 
 
 class ClientViewSet(viewsets.ViewSet):
@@ -68,7 +74,7 @@ class CompletionViewSet(ClientViewSet):
     idempotency_class = Idempotency
 
     @extend_schema(**schema.CREATE_COMPLETION)
-    def create(self, request: Request, **kwargs: Any) -> Response:
+    def create(self, request: Request, **kwargs: Any) -> Response | StreamingHttpResponse:
         """Send a message and get the reply.
 
         Either `conversation_id` and `message`, or OpenAI's `messages`. With an `Idempotency-Key` header the
@@ -77,20 +83,50 @@ class CompletionViewSet(ClientViewSet):
         asked = CompletionIn(data=request.data)
         asked.is_valid(raise_exception=True)
         data = asked.validated_data
-        outcome = turns.take_turn(
-            turns.Ask(
-                client=client_of(request),
-                request_id=request._request.request_id,  # type: ignore[attr-defined]
-                model=data.get("model", settings.OPENAI_MODEL),
-                messages=asked.new_messages,
-                conversation_id=data.get("conversation_id", ""),
-                user_id=data.get("user", ""),
-                parameters=asked.parameters,
-                idempotency=self.idempotency_class.of(request, data),
-            )
+        ask = turns.Ask(
+            client=client_of(request),
+            request_id=request._request.request_id,  # type: ignore[attr-defined]
+            model=data.get("model", settings.OPENAI_MODEL),
+            messages=asked.new_messages,
+            conversation_id=data.get("conversation_id", ""),
+            user_id=data.get("user", ""),
+            parameters=asked.parameters,
+            idempotency=self.idempotency_class.of(request, data),
+            is_stream=data.get("stream", False),
         )
-        headers = {"Idempotent-Replayed": "true"} if outcome.is_replay else None
-        return Response(outcome.answer, headers=headers)
+        if ask.is_stream:
+            return self.stream(ask, wants_usage_chunk=asked.wants_usage_chunk)
+        outcome = turns.take_turn(ask)
+        return Response(outcome.answer, headers=REPLAYED if outcome.is_replay else None)
+
+    def stream(self, ask: turns.Ask, *, wants_usage_chunk: bool) -> StreamingHttpResponse:
+        """Begin the answer with the first chunk, or after 10 seconds of silence: from then on an error is an event."""
+        log, is_replay = streams.begin(ask)
+        reading = log.read()
+        first = next(reading)
+        form: StreamRenderer = EventStream()
+        if self.request.accepted_renderer.format == "pb":
+            form = ProtobufStream(self.request.accepted_renderer.media_type)
+        wants_usage = wants_usage_chunk or form.content_type != EventStream.content_type
+        body = render_stream(itertools.chain([first], reading), lambda: log.usage if wants_usage else None, form)
+        headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+        return StreamingHttpResponse(
+            body, content_type=form.content_type, headers=headers | (REPLAYED if is_replay else {})
+        )
+
+    @extend_schema(**schema.CANCEL_COMPLETION)
+    def cancel(self, request: Request, request_id: str) -> Response:
+        """Stop a reply that is being streamed; what has come of it is kept, its tokens as an estimate."""
+        found = recording.ask_to_cancel(request_id, client_of(request).pk)
+        if found is None:
+            raise CompletionNotFound
+        status_now, is_stream = found
+        if status_now == "pending":
+            if not is_stream:
+                raise NotCancellable
+            streams.cancel(request_id)
+            status_now = "cancelling"
+        return Response({"id": request_id, "object": "chat.completion.cancellation", "status": status_now})
 
 
 class ModelViewSet(ClientViewSet):

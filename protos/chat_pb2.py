@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11protos/chat.proto\x12\x0ellmapi.chat.v1\"\xa1\x03\n\x0b\x43hatRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12-\n\x08messages\x18\x04 \x03(\x0b\x32\x1b.llmapi.chat.v1.ChatMessage\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x18\n\x0btemperature\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\"\n\x15max_completion_tokens\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x11\n\x04seed\x18\n \x01(\x05H\x03\x88\x01\x01\x12;\n\x08metadata\x18\x0b \x03(\x0b\x32).llmapi.chat.v1.ChatRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x18\n\x16_max_completion_tokensB\x07\n\x05_seed\":\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xc2\x01\n\x0c\x43hatResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\r\n\x05reply\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\x12$\n\x05usage\x18\x06 \x01(\x0b\x32\x15.llmapi.chat.v1.Usage\x12\x0f\n\x07\x63reated\x18\x07 \x01(\r\x12\x19\n\x11history_truncated\x18\x08 \x01(\x08\"c\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x14\n\x0ctotal_tokens\x18\x03 \x01(\r\x12\x12\n\nlatency_ms\x18\x04 \x01(\r\"C\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\r\n\x05param\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11protos/chat.proto\x12\x0ellmapi.chat.v1\"\xb1\x03\n\x0b\x43hatRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12-\n\x08messages\x18\x04 \x03(\x0b\x32\x1b.llmapi.chat.v1.ChatMessage\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x18\n\x0btemperature\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\"\n\x15max_completion_tokens\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x11\n\x04seed\x18\n \x01(\x05H\x03\x88\x01\x01\x12;\n\x08metadata\x18\x0b \x03(\x0b\x32).llmapi.chat.v1.ChatRequest.MetadataEntry\x12\x0e\n\x06stream\x18\x0c \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x18\n\x16_max_completion_tokensB\x07\n\x05_seed\":\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xc2\x01\n\x0c\x43hatResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\r\n\x05reply\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\x12$\n\x05usage\x18\x06 \x01(\x0b\x32\x15.llmapi.chat.v1.Usage\x12\x0f\n\x07\x63reated\x18\x07 \x01(\r\x12\x19\n\x11history_truncated\x18\x08 \x01(\x08\"c\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x14\n\x0ctotal_tokens\x18\x03 \x01(\r\x12\x12\n\nlatency_ms\x18\x04 \x01(\r\"\xd4\x01\n\tChatChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x19\n\x11history_truncated\x18\x04 \x01(\x08\x12\r\n\x05\x64\x65lta\x18\x05 \x01(\t\x12\x15\n\rfinish_reason\x18\x06 \x01(\t\x12$\n\x05usage\x18\x07 \x01(\x0b\x32\x15.llmapi.chat.v1.Usage\x12$\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x15.llmapi.chat.v1.Error\"C\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\r\n\x05param\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_CHATREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_CHATREQUEST']._serialized_start=38
-  _globals['_CHATREQUEST']._serialized_end=455
-  _globals['_CHATREQUEST_METADATAENTRY']._serialized_start=347
-  _globals['_CHATREQUEST_METADATAENTRY']._serialized_end=394
-  _globals['_CHATMESSAGE']._serialized_start=457
-  _globals['_CHATMESSAGE']._serialized_end=515
-  _globals['_CHATRESPONSE']._serialized_start=518
-  _globals['_CHATRESPONSE']._serialized_end=712
-  _globals['_USAGE']._serialized_start=714
-  _globals['_USAGE']._serialized_end=813
-  _globals['_ERROR']._serialized_start=815
-  _globals['_ERROR']._serialized_end=882
+  _globals['_CHATREQUEST']._serialized_end=471
+  _globals['_CHATREQUEST_METADATAENTRY']._serialized_start=363
+  _globals['_CHATREQUEST_METADATAENTRY']._serialized_end=410
+  _globals['_CHATMESSAGE']._serialized_start=473
+  _globals['_CHATMESSAGE']._serialized_end=531
+  _globals['_CHATRESPONSE']._serialized_start=534
+  _globals['_CHATRESPONSE']._serialized_end=728
+  _globals['_USAGE']._serialized_start=730
+  _globals['_USAGE']._serialized_end=829
+  _globals['_CHATCHUNK']._serialized_start=832
+  _globals['_CHATCHUNK']._serialized_end=1044
+  _globals['_ERROR']._serialized_start=1046
+  _globals['_ERROR']._serialized_end=1113
 # @@protoc_insertion_point(module_scope)

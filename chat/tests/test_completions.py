@@ -146,7 +146,11 @@ def test_a_deleted_conversation_leaves_its_cost(alice: ApiClient, upstream: Open
         ({"messages": [{"role": "user", "content": "Hi", "extra": 1}]}, "messages.0.extra"),
         ({"messages": [{"role": "user", "content": "Hi"}], "model": "gpt-9"}, "model"),
         ({"messages": [{"role": "user", "content": "Hi"}], "n": 2}, "n"),
-        ({"messages": [{"role": "user", "content": "Hi"}], "stream": True}, "stream"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "stream": "perhaps"}, "stream"),
+        (
+            {"messages": [{"role": "user", "content": "Hi"}], "stream_options": {"include_usage": True}},
+            "stream_options",
+        ),
         ({"messages": [{"role": "user", "content": "Hi"}], "temperature": 3}, "temperature"),
         ({"messages": [{"role": "user", "content": "Hi"}], "store": True}, "store"),
         ({"messages": [{"role": "user", "content": "Hi"}], "stop": ["a"] * 5}, "stop"),

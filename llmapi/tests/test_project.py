@@ -103,6 +103,7 @@ def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) ->
         "/v1/conversations",
         "/v1/chat/completions",
         "/v1/chat/completions.pb",
+        "/v1/chat/completions/{request_id}/cancel",
         "/v1/models",
         "/metrics",
         "/health",

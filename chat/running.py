@@ -1,0 +1,120 @@
+"""The turns that run in this process: their leases are renewed, and it is heard when one is to be cancelled."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import Error, connection
+from django.utils import timezone
+
+from analytics import recording
+from chat.models import IdempotencyKey
+
+if TYPE_CHECKING:
+    from chat.streams import ReplyLog
+    from chat.turns import Turn
+
+logger = logging.getLogger(__name__)
+
+# How long after its process has died a turn may be taken over. Renewed three times in between,
+# so that one missed renewal, or a database away for some seconds, loses nothing.
+LEASE = timedelta(seconds=45)
+RENEW_SECONDS = 15
+CANCEL_POLL_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Running:
+    turn: "Turn"
+    log: "ReplyLog | None"  # of a turn that is streamed
+
+
+_running: dict[str, Running] = {}
+_lock = threading.Lock()
+_keeper: threading.Thread | None = None
+
+
+@contextlib.contextmanager
+def registered(turn: "Turn", log: "ReplyLog | None" = None) -> Iterator[None]:
+    """Keep the turn's lease while the block runs."""
+    enter(turn, log)
+    try:
+        yield
+    finally:
+        leave(turn)
+
+
+def enter(turn: "Turn", log: "ReplyLog | None" = None) -> None:
+    global _keeper
+    with _lock:
+        _running[turn.ask.request_id] = Running(turn, log)
+        if _keeper is None or not _keeper.is_alive():
+            _keeper = threading.Thread(target=_keep, name="keeper", daemon=True)
+            _keeper.start()
+
+
+def leave(turn: "Turn") -> None:
+    with _lock:
+        _running.pop(turn.ask.request_id, None)
+
+
+def find(request_id: str) -> Running | None:
+    return _running.get(request_id)
+
+
+def log_under_key(client_token_id: int, key: str) -> "ReplyLog | None":
+    """The reply that is being streamed under an idempotency key in this process."""
+    for running in list(_running.values()):
+        idempotency = running.turn.ask.idempotency
+        if running.log and idempotency and idempotency.is_for(client_token_id, key):
+            return running.log
+    return None
+
+
+def drain(seconds: float) -> None:
+    """Wait until no turn runs, for so long at most: replies whose clients have gone are settled too."""
+    deadline = time.monotonic() + seconds
+    while _running and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _keep() -> None:
+    """While any turn runs: look for cancellations each second, renew leases now and then."""
+    renewed = time.monotonic()
+    while True:
+        time.sleep(CANCEL_POLL_SECONDS)
+        with _lock:
+            request_ids = list(_running)
+            if not request_ids:
+                global _keeper
+                _keeper = None
+                return
+        try:
+            _hear_cancellations(request_ids)
+            if time.monotonic() - renewed >= RENEW_SECONDS:
+                _renew(request_ids)
+                renewed = time.monotonic()
+        except Error as exc:
+            logger.warning("leases could not be renewed: %s", type(exc).__name__)
+        finally:
+            connection.close()
+
+
+def _hear_cancellations(request_ids: list[str]) -> None:
+    streamed = [request_id for request_id in request_ids if (r := find(request_id)) and r.log]
+    if not streamed:
+        return
+    for request_id in recording.asked_to_cancel(streamed):
+        if (running := find(request_id)) and running.log:
+            running.log.cancellation.ask()
+
+
+def _renew(request_ids: list[str]) -> None:
+    until = timezone.now() + LEASE
+    recording.renew(request_ids, until)
+    IdempotencyKey.objects.held().filter(request_id__in=request_ids).update(locked_until=until)

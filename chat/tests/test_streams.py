@@ -1,0 +1,349 @@
+"""Streams in one process, through Django's test client; test_server.py has them on real sockets."""
+
+import io
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf import proto
+from pytest_django import Settings
+
+from analytics.models import AnalyticsEvent, UsageEvent
+from bench.openai_double import Behaviour, OpenAIDouble
+from chat import running, streams
+from chat.models import ClientToken, IdempotencyKey, Message
+from conftest import ApiClient
+from protos.chat_pb2 import ChatChunk, ChatRequest, Error
+
+pytestmark = pytest.mark.django_db(transaction=True)
+URL = "/v1/chat/completions"
+
+
+@pytest.fixture(autouse=True)
+def _no_turn_is_left() -> Iterator[None]:
+    yield
+    running.drain(10)
+    assert not running._running
+
+
+def events(answer: Any) -> list[Any]:
+    """The data of the events: chunks, then "[DONE]"."""
+    assert answer.status_code == 200, answer.content
+    assert answer["Content-Type"] == "text/event-stream; charset=utf-8"
+    blocks = b"".join(answer.streaming_content).decode().replace(": ping\n", "").split("\n\n")
+    assert blocks.pop() == ""
+    return [json.loads(block[6:]) if block != "data: [DONE]" else "[DONE]" for block in blocks]
+
+
+def text_of(chunks: list[Any]) -> str:
+    deltas = (choice["delta"] for chunk in chunks if chunk != "[DONE]" for choice in chunk.get("choices", []))
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+def stream(client: ApiClient, message: str = "a b c", key: str | None = None, **fields: Any) -> Any:
+    return client.send(URL, {"messages": [{"role": "user", "content": message}], "stream": True, **fields}, key)
+
+
+def test_it_works(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+
+    answer = alice.say(cid, "Hello there", stream=True)
+
+    chunks = events(answer)
+    usage = UsageEvent.objects.get()
+    assert answer["Cache-Control"] == "no-cache, no-transform"
+    assert answer["X-Accel-Buffering"] == "no"
+    assert text_of(chunks) == "echo: Hello there"
+    assert {chunk["id"] for chunk in chunks[:-1]} == {usage.request_id} == {answer["x-request-id"]}
+    assert {chunk["object"] for chunk in chunks[:-1]} == {"chat.completion.chunk"}
+    assert (chunks[0]["request_id"], chunks[0]["conversation_id"]) == (usage.request_id, cid)
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert chunks[-3]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-2]["choices"] == []
+    assert chunks[-2]["usage"] == {**upstream.sold[0], "latency_ms": usage.latency_ms}
+    assert chunks[-1] == "[DONE]"
+    assert (usage.status, usage.total_tokens, usage.is_estimated) == (
+        "completed",
+        upstream.sold[0]["total_tokens"],
+        False,
+    )
+    assert usage.first_token_ms is not None
+    assert usage.latency_ms is not None
+    assert usage.first_token_ms <= usage.latency_ms
+    assert list(Message.objects.order_by("id").values_list("content", flat=True)) == [
+        "Hello there",
+        "echo: Hello there",
+    ]
+    assert upstream.requests[0]["body"]["stream_options"] == {"include_usage": True}
+
+
+def test_a_usage_chunk_comes_where_it_was_asked_for(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    without = events(stream(alice))
+    with_usage = events(stream(alice, stream_options={"include_usage": True}))
+
+    assert not any("usage" in chunk for chunk in without[:-1])
+    assert with_usage[-2]["usage"]["total_tokens"] == upstream.sold[1]["total_tokens"]
+
+
+def test_tool_calls_stream_and_are_remembered(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+    upstream.plan(Behaviour(message={"role": "assistant", "content": None, "tool_calls": [call]}))
+
+    chunks = events(alice.say(cid, "weather?", stream=True))
+    alice.send(
+        URL, {"conversation_id": cid, "messages": [{"role": "tool", "tool_call_id": "call_1", "content": "sun"}]}
+    )
+
+    pieces = [c["choices"][0]["delta"]["tool_calls"][0] for c in chunks[1:-3]]
+    assert "".join(piece["function"]["arguments"] for piece in pieces) == '{"city": "Oslo"}'
+    assert chunks[-3]["choices"][0]["finish_reason"] == "tool_calls"
+    assert upstream.requests[1]["body"]["messages"][1] == {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status"),
+    [(Behaviour(status=500), 502), (Behaviour(refuse=True), 502), (Behaviour(raw=b"data: {}\n\n"), 502)],
+)
+def test_an_error_before_the_first_chunk_is_a_plain_one(
+    alice: ApiClient, upstream: OpenAIDouble, behaviour: Behaviour, status: int
+) -> None:
+    upstream.plan(behaviour)
+
+    answer = stream(alice)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, "upstream_error")
+    assert UsageEvent.objects.get().status == "failed"
+
+
+@pytest.mark.parametrize("ending", ["cut", "error", "quiet"])
+def test_an_error_after_it_is_an_event(alice: ApiClient, upstream: OpenAIDouble, ending: str) -> None:
+    cid = alice.conversation()
+    upstream.plan(Behaviour(text="one two three", stop_after=2, ending=ending))
+
+    chunks = events(alice.say(cid, "Hi", stream=True, key="k"))
+
+    assert text_of(chunks[:-2]) == "one two"
+    assert chunks[-2]["error"]["code"] == "upstream_error"
+    assert chunks[-1] == "[DONE]"
+    usage = UsageEvent.objects.get()
+    assert (usage.status, usage.error_code, usage.is_estimated) == ("failed", "upstream_error", True)
+    assert usage.completion_tokens > 0
+    assert Message.objects.count() == 0
+    assert IdempotencyKey.objects.count() == 0
+    assert AnalyticsEvent.objects.get().event_name == "chat.failed"
+
+
+def test_an_upstream_that_hangs_is_waited_for_so_long(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.UPSTREAM_TIMEOUT_SECONDS = 1
+    upstream.plan(Behaviour(text="one two three", stop_after=1, ending="hang"))
+
+    chunks = events(stream(alice))
+
+    assert chunks[-2]["error"]["code"] == "upstream_timeout"
+    assert UsageEvent.objects.get().error_code == "upstream_timeout"
+
+
+def test_silence_is_filled_with_signs_of_life(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.2)
+    upstream.plan(Behaviour(text="late", delay=0.5))
+    whole = b"".join(stream(alice).streaming_content)
+    assert re.match(rb"(: ping\n)+data: \{", whole)
+    assert b"late" in whole
+
+    upstream.plan(Behaviour(delay=0.5, status=500))
+    chunks = events(stream(alice))
+    assert chunks[0]["error"]["code"] == "upstream_error"  # the status has been sent: an error is an event
+
+
+def test_chunks_are_passed_on_as_they_come(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(pieces=["first", "second"], pause=0.1))
+    answer = stream(alice)
+    pieces = iter(answer.streaming_content)
+
+    first = b"".join(itertools.islice(pieces, 2))
+
+    assert b"first" in first
+    assert b"second" not in first
+    b"".join(pieces)
+
+
+def test_a_client_that_goes_away_does_not_stop_the_turn(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    upstream.plan(Behaviour(text="a long reply", pause=0.05))
+    answer = alice.say(cid, "Hi", stream=True, key="k")
+    next(iter(answer.streaming_content))
+
+    answer.close()
+    running.drain(10)
+
+    assert Message.objects.get(role="assistant").content == "a long reply"
+    assert UsageEvent.objects.get().total_tokens == upstream.sold[0]["total_tokens"]
+    again = alice.say(cid, "Hi", stream=True, key="k")
+    assert again["Idempotent-Replayed"] == "true"
+    assert text_of(events(again)) == "a long reply"
+
+
+def test_a_finished_turn_replays_as_a_stream_or_as_json(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    first = events(alice.say(cid, "Hi", stream=True, key="k"))
+
+    again = alice.say(cid, "Hi", stream=True, key="k")
+    as_json = alice.say(cid, "Hi", key="k")
+
+    chunks = events(again)
+    assert text_of(chunks) == text_of(first) == as_json.json()["reply"]
+    assert chunks[0]["request_id"] == first[0]["request_id"] == as_json.json()["id"]
+    assert chunks[-2]["usage"] == first[-2]["usage"] == as_json.json()["usage"]
+    assert as_json["Idempotent-Replayed"] == "true"
+    assert len(upstream.requests) == 1
+
+
+def test_a_json_turn_replays_as_a_stream_with_its_tool_calls(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    upstream.plan(Behaviour(message={"role": "assistant", "content": None, "tool_calls": [call]}))
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    alice.send(URL, body, "k")
+
+    chunks = events(alice.send(URL, {**body, "stream": True}, "k"))
+
+    assert chunks[0]["choices"][0]["delta"]["tool_calls"] == [{"index": 0, **call}]
+
+
+def test_a_twin_joins_the_stream_that_runs(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    upstream.plan(Behaviour(text="one two three four", pause=0.1))
+    first = alice.say(cid, "Hi", stream=True, key="k")
+
+    twin = alice.say(cid, "Hi", stream=True, key="k")
+    other = alice.say(cid, "Something else", stream=True, key="k")
+
+    assert twin["Idempotent-Replayed"] == "true"
+    assert events(twin) == events(first)
+    assert other.status_code == 409
+    assert len(upstream.requests) == 1
+
+
+def test_a_key_of_another_client_joins_nothing(alice: ApiClient, bob: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.default = Behaviour(pause=0.05)
+    first, other = stream(alice, key="k"), stream(bob, key="k")
+
+    assert events(first)[0]["id"] != events(other)[0]["id"]
+    assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize("asked_elsewhere", [False, True])
+def test_a_stream_is_cancelled_for_real(alice: ApiClient, upstream: OpenAIDouble, asked_elsewhere: bool) -> None:
+    cid = alice.conversation()
+    upstream.plan(Behaviour(text="one two three", stop_after=2, ending="hang"))
+    answer = alice.say(cid, "Hi", stream=True, key="k")
+    pieces = iter(answer.streaming_content)
+    read = b""
+    while b"two" not in read:
+        read += next(pieces)
+    request_id = answer["x-request-id"]
+
+    if asked_elsewhere:  # another process notes it in the database alone
+        UsageEvent.objects.update(is_cancel_asked=True)
+    else:
+        cancelled = alice.post(f"{URL}/{request_id}/cancel")
+        assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelling")
+    began = time.monotonic()
+    rest = b"".join(pieces)
+
+    assert time.monotonic() - began < 4  # the upstream would have been waited for longer
+    assert b'"finish_reason":"stop"' in rest
+    assert b'"cancelled":true' in rest
+    usage = UsageEvent.objects.get()
+    assert (usage.status, usage.error_code, usage.is_estimated) == ("completed", "cancelled", True)
+    assert usage.completion_tokens > 0
+    assert Message.objects.get(role="assistant").content == "one two"
+    assert upstream.hung_up == ["hang"]
+    assert alice.post(f"{URL}/{request_id}/cancel").json()["status"] == "completed"
+    assert alice.say(cid, "Hi", key="k").json()["cancelled"] is True
+
+
+def test_what_cannot_be_cancelled(alice: ApiClient, bob: ApiClient, upstream: OpenAIDouble) -> None:
+    request_id = alice.send(URL, {"messages": [{"role": "user", "content": "Hi"}]}).json()["id"]
+    cancel = f"{URL}/{request_id}/cancel"
+
+    assert bob.post(cancel).json()["error"]["code"] == "completion_not_found"
+    assert alice.post(f"{URL}/r_nothing/cancel").status_code == 404
+    assert alice.post(cancel).json()["status"] == "completed"
+    UsageEvent.objects.update(status="pending", finished_at=None)
+    assert alice.post(cancel).json()["error"]["code"] == "not_cancellable"
+
+
+def test_leases_are_renewed_while_a_turn_runs(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "RENEW_SECONDS", 0)
+    monkeypatch.setattr(running, "CANCEL_POLL_SECONDS", 0.1)
+    upstream.plan(Behaviour(text="one two", stop_after=1, ending="hang"))
+    answer = stream(alice, key="k")
+    before = UsageEvent.objects.get().locked_until
+
+    deadline = time.monotonic() + 4
+    while UsageEvent.objects.get().locked_until == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert UsageEvent.objects.get().locked_until > before
+    assert IdempotencyKey.objects.get().locked_until > before
+    streams.cancel(answer["x-request-id"])
+    events(answer)
+
+
+def frames(answer: Any) -> list[ChatChunk]:
+    body = io.BytesIO(b"".join(answer.streaming_content))
+    chunks: list[ChatChunk] = []
+    while body.tell() < len(body.getbuffer()):
+        chunks.append(proto.parse_length_prefixed(ChatChunk, body))
+    return chunks
+
+
+def send_pb(client: ApiClient, **fields: Any) -> Any:
+    return client.post(
+        f"{URL}.pb", ChatRequest(stream=True, **fields).SerializeToString(), content_type="application/protobuf"
+    )
+
+
+def test_protobuf(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+
+    answer = send_pb(alice, conversation_id=cid, message="Hello there")
+
+    chunks = frames(answer)
+    assert answer["Content-Type"] == "application/protobuf"
+    assert "".join(chunk.delta for chunk in chunks) == "echo: Hello there"
+    assert (chunks[0].conversation_id, chunks[0].request_id) == (cid, answer["x-request-id"])
+    assert chunks[-1].usage.total_tokens == upstream.sold[0]["total_tokens"]
+    assert chunks[-2].finish_reason == "stop"
+
+
+def test_protobuf_errors(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    upstream.plan(Behaviour(status=500), Behaviour(text="one two three", stop_after=2))
+
+    plain = send_pb(alice, conversation_id=cid, message="Hi")
+    broken = send_pb(alice, conversation_id=cid, message="Hi")
+
+    assert (plain.status_code, Error.FromString(plain.content).code) == (502, "upstream_error")
+    assert frames(broken)[-1].error.code == "upstream_error"
+
+
+def test_the_limit_is_told_on_streams(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    ClientToken.objects.update(rate_limit_per_min=1)
+
+    first, second = stream(alice), stream(alice)
+
+    assert first["x-ratelimit-remaining-requests"] == "0"
+    assert text_of(events(first)) == "echo: a b c"
+    assert second.status_code == 429
