@@ -114,6 +114,18 @@ class NotCancellable(ApiError):
         super().__init__(should_retry=False)
 
 
+class ModelNotFound(ApiError):
+    status_code = status.HTTP_404_NOT_FOUND
+    default_code = "model_not_found"
+    default_detail = "Not a model of this server; GET /v1/models lists them."
+
+
+class ItemNotFound(ApiError):
+    status_code = status.HTTP_404_NOT_FOUND
+    default_code = "item_not_found"
+    default_detail = "No such item in this conversation; list its items to see their ids."
+
+
 class CompletionNotFound(ApiError):
     status_code = status.HTTP_404_NOT_FOUND
     default_code = "completion_not_found"

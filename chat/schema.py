@@ -22,7 +22,8 @@ PROTOBUF = ("application/x-protobuf", "application/protobuf")
 DESCRIPTIONS = {
     400: "`invalid_request`, `context_length_exceeded`: the message names the field and what to change.",
     401: "`invalid_token`: no token, or one that is unknown, expired or revoked.",
-    404: "`conversation_not_found`: not there, or somebody else's.",
+    404: "`conversation_not_found`, `item_not_found`, `completion_not_found`, `model_not_found`: "
+    "not there, or somebody else's.",
     406: "`not_acceptable`: no format of the `Accept` header is offered.",
     409: "`cancelled`, `not_cancellable`. `idempotency_key_reused`: same key, different request. "
     "`idempotency_in_progress`: the first request with this key still runs; `Retry-After` says when to ask again.",
@@ -103,6 +104,43 @@ CANCEL_COMPLETION: dict[str, Any] = {
     "tags": ["Chat"],
     "request": None,
     "responses": {200: serializers.CancellationOut, **errors(404, 409, *COMMON)},
+}
+BODY_ERRORS = (400, 404, 411, 413, 415, *COMMON)
+RETRIEVE_CONVERSATION: dict[str, Any] = {
+    "tags": ["Conversations"],
+    "responses": {200: serializers.ConversationOut, **errors(404, *COMMON)},
+}
+UPDATE_CONVERSATION: dict[str, Any] = {
+    "tags": ["Conversations"],
+    "operation_id": "v1_conversations_update",
+    "request": serializers.ConversationUpdateIn,
+    "responses": {200: serializers.ConversationOut, **errors(*BODY_ERRORS)},
+}
+DELETE_CONVERSATION: dict[str, Any] = {
+    "tags": ["Conversations"],
+    "responses": {200: serializers.ConversationDeletedOut, **errors(404, *COMMON)},
+}
+LIST_ITEMS: dict[str, Any] = {
+    "tags": ["Conversations"],
+    "parameters": [serializers.ItemListQuery],
+    "responses": {200: serializers.ItemListOut, **errors(400, 404, *COMMON)},
+}
+CREATE_ITEMS: dict[str, Any] = {
+    "tags": ["Conversations"],
+    "request": serializers.ItemsIn,
+    "responses": {200: serializers.ItemListOut, **errors(*BODY_ERRORS)},
+}
+RETRIEVE_ITEM: dict[str, Any] = {
+    "tags": ["Conversations"],
+    "responses": {200: serializers.ItemOut, **errors(404, *COMMON)},
+}
+DELETE_ITEM: dict[str, Any] = {
+    "tags": ["Conversations"],
+    "responses": {200: serializers.ConversationOut, **errors(404, *COMMON)},
+}
+RETRIEVE_MODEL: dict[str, Any] = {
+    "tags": ["Models"],
+    "responses": {200: serializers.ModelOut, **errors(404, *COMMON)},
 }
 LIST_MODELS: dict[str, Any] = {
     "tags": ["Models"],

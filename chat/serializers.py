@@ -38,10 +38,6 @@ class Metadata(serializers.DictField):
         return super().to_internal_value(data)
 
 
-class ConversationIn(KnownFieldsSerializer):
-    metadata = Metadata(required=False, allow_null=True)
-
-
 class ConversationOut(serializers.Serializer[Any]):
     id = serializers.CharField()
     object = serializers.ChoiceField(choices=["conversation"])
@@ -62,6 +58,34 @@ class Content(serializers.JSONField):
 
     def is_part(self, part: Any) -> bool:
         return isinstance(part, dict) and isinstance(part.get("type"), str) and isinstance(part.get("text", ""), str)
+
+
+class ItemIn(KnownFieldsSerializer):
+    """A message as the Conversations API has it."""
+
+    type = serializers.ChoiceField(choices=["message"], required=False)
+    role = serializers.ChoiceField(choices=["system", "developer", "user", "assistant"])
+    content = Content()
+    status = serializers.ChoiceField(choices=["completed"], required=False)
+
+
+class ItemsIn(KnownFieldsSerializer):
+    items = serializers.ListField(child=ItemIn(), allow_empty=False, max_length=20)
+
+
+class ItemListQuery(serializers.Serializer[Any]):
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
+    order = serializers.ChoiceField(choices=["asc", "desc"], default="desc")
+    after = Text(required=False, help_text="The last_id of the page before.")
+
+
+class ConversationUpdateIn(KnownFieldsSerializer):
+    metadata = Metadata(allow_null=True)
+
+
+class ConversationIn(KnownFieldsSerializer):
+    metadata = Metadata(required=False, allow_null=True)
+    items = serializers.ListField(child=ItemIn(), required=False, allow_null=True, max_length=20)
 
 
 class MessageIn(KnownFieldsSerializer):
@@ -202,6 +226,29 @@ class CompletionOut(serializers.Serializer[Any]):
     history_truncated = serializers.BooleanField(
         help_text="Earlier turns were left out: the model could not hold them."
     )
+
+
+class ConversationDeletedOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    object = serializers.ChoiceField(choices=["conversation.deleted"])
+    deleted = serializers.BooleanField()
+
+
+class ItemOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    type = serializers.ChoiceField(choices=["message"])
+    role = serializers.CharField()
+    status = serializers.ChoiceField(choices=["completed"])
+    content = serializers.ListField(child=serializers.DictField())
+    created_at = serializers.IntegerField(help_text="Seconds since 1970.")
+
+
+class ItemListOut(serializers.Serializer[Any]):
+    object = serializers.ChoiceField(choices=["list"])
+    data = ItemOut(many=True)  # type: ignore[assignment]
+    first_id = serializers.CharField(allow_null=True)
+    last_id = serializers.CharField(allow_null=True)
+    has_more = serializers.BooleanField()
 
 
 class CancellationOut(serializers.Serializer[Any]):

@@ -1,12 +1,24 @@
 from django.urls import path
 
-from chat.views import CompletionViewSet, ConversationViewSet, ModelViewSet, UnknownRouteView
+from chat.conversation_views import ConversationViewSet, ItemViewSet
+from chat.views import CompletionViewSet, ModelViewSet, UnknownRouteView
+
+conversations = ConversationViewSet.as_view({"post": "create"})
+# OpenAI updates by POST.
+conversation = ConversationViewSet.as_view({"get": "retrieve", "post": "update", "delete": "destroy"})
+items = ItemViewSet.as_view({"get": "list", "post": "create"})
+item = ItemViewSet.as_view({"get": "retrieve", "delete": "destroy"})
+completions = CompletionViewSet.as_view({"post": "create"})
 
 urlpatterns = [
-    path("conversations", ConversationViewSet.as_view({"post": "create"})),
-    path("chat/completions", CompletionViewSet.as_view({"post": "create"})),
-    path("chat/completions.pb", CompletionViewSet.as_view({"post": "create"}), {"format": "pb"}),
+    path("conversations", conversations),
+    path("conversations/<str:conversation_id>", conversation),
+    path("conversations/<str:conversation_id>/items", items),
+    path("conversations/<str:conversation_id>/items/<str:item_id>", item),
+    path("chat/completions", completions),
+    path("chat/completions.pb", completions, {"format": "pb"}),
     path("chat/completions/<str:request_id>/cancel", CompletionViewSet.as_view({"post": "cancel"})),
     path("models", ModelViewSet.as_view({"get": "list"})),
+    path("models/<path:model>", ModelViewSet.as_view({"get": "retrieve"})),
     path("<path:unknown>", UnknownRouteView.as_view()),
 ]

@@ -3,9 +3,7 @@ from typing import Any
 
 from django.conf import settings
 from django.http import StreamingHttpResponse
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
-from rest_framework import status, viewsets
 from rest_framework.exceptions import NotFound
 from rest_framework.permissions import AllowAny
 from rest_framework.renderers import JSONRenderer
@@ -15,56 +13,15 @@ from rest_framework.views import APIView
 
 from analytics import recording
 from chat import schema, streams, turns
-from chat.exceptions import CompletionNotFound, LengthRequired, NotCancellable
+from chat.client_views import ClientViewSet, client_of
+from chat.exceptions import CompletionNotFound, ModelNotFound, NotCancellable
 from chat.idempotency import Idempotency
-from chat.models import ClientToken, Conversation
 from chat.parsers import JSONParser, ProtobufParser, RegisteredProtobufParser
 from chat.renderers import ProtobufRenderer, RegisteredProtobufRenderer, SameFormatNegotiation
-from chat.serializers import CompletionIn, ConversationIn
+from chat.serializers import CompletionIn
 from chat.stream_renderers import EventStream, ProtobufStream, StreamRenderer, render_stream
-from chat.throttling import set_headers
 
 REPLAYED = {"Idempotent-Replayed": "true"}
-
-
-class ClientViewSet(viewsets.ViewSet):
-    """What every route of a client has: its limit is told on each answer, errors included."""
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-            raise LengthRequired  # WSGI knows no body without a length, and would see none
-
-    def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
-        set_headers(request, response)
-        return super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
-
-
-class ConversationViewSet(ClientViewSet):
-    @extend_schema(**schema.CREATE_CONVERSATION)
-    def create(self, request: Request) -> Response:
-        """Begin a conversation: the server remembers its messages."""
-        asked = ConversationIn(data=request.data or {})
-        asked.is_valid(raise_exception=True)
-        conversation = Conversation.objects.create(
-            client_token=client_of(request), metadata=asked.validated_data.get("metadata") or {}
-        )
-        return Response(conversation_object(conversation), status=status.HTTP_201_CREATED)
-
-
-def client_of(request: Request) -> ClientToken:
-    assert isinstance(request.auth, ClientToken)  # IsClient has seen to it
-    return request.auth
-
-
-def conversation_object(conversation: Conversation) -> dict[str, Any]:
-    return {
-        "id": conversation.pk,
-        "object": "conversation",
-        "created_at": int(conversation.created_at.timestamp()),
-        "metadata": conversation.metadata,
-        "conversation_id": conversation.pk,
-    }
 
 
 class CompletionViewSet(ClientViewSet):
@@ -134,6 +91,13 @@ class ModelViewSet(ClientViewSet):
     def list(self, request: Request) -> Response:
         """The models a client may name."""
         return Response({"object": "list", "data": [model_object(name) for name in settings.OPENAI_MODELS]})
+
+    @extend_schema(**schema.RETRIEVE_MODEL)
+    def retrieve(self, request: Request, model: str) -> Response:
+        """One of them."""
+        if model not in settings.OPENAI_MODELS:
+            raise ModelNotFound
+        return Response(model_object(model))
 
 
 def model_object(name: str) -> dict[str, Any]:

@@ -101,6 +101,10 @@ def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) ->
 
     assert set(schema["paths"]) == {
         "/v1/conversations",
+        "/v1/conversations/{conversation_id}",
+        "/v1/conversations/{conversation_id}/items",
+        "/v1/conversations/{conversation_id}/items/{item_id}",
+        "/v1/models/{model}",
         "/v1/chat/completions",
         "/v1/chat/completions.pb",
         "/v1/chat/completions/{request_id}/cancel",
