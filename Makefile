@@ -41,6 +41,7 @@ clean:
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt constraints.txt
+.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt constraints.txt chat/tests/sdk/package-lock.json
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@cd chat/tests/sdk && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-fund --no-audit
 	@touch $@

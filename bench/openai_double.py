@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -46,6 +47,8 @@ class OpenAIDouble:
         self.sold: list[dict[str, int]] = []  # usage of each completion that was made
         self.hung_up: list[str] = []  # streams that the other side closed
         self.default = Behaviour()
+        # For what a plan cannot foresee: looks at the request's body, and may say how to answer it.
+        self.choose: Callable[[dict[str, Any]], Behaviour | None] = lambda _: None
         self._planned: deque[Behaviour] = deque()
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
@@ -71,7 +74,9 @@ class OpenAIDouble:
     def take(self, request: dict[str, Any]) -> Behaviour:
         with self._lock:
             self.requests.append(request)
-            return self._planned.popleft() if self._planned else self.default
+            if self._planned:
+                return self._planned.popleft()
+        return self.choose(request["body"]) or self.default
 
     def completion(self, body: dict[str, Any], behaviour: Behaviour) -> dict[str, Any]:
         if behaviour.pieces is not None:
