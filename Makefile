@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST_DATABASE_URL ?= postgres://127.0.0.1:5432/postgres
 
-.PHONY: run test check lint test-postgres protos clean
+.PHONY: run test check lint test-postgres test-browser protos clean
 
 run: .venv/run
 	@$(BIN)/python -m llmapi.launch
@@ -25,6 +25,14 @@ lint: .venv/dev
 
 test-postgres: .venv/dev
 	TEST_DATABASE_URL=$(TEST_DATABASE_URL) $(BIN)/python -m pytest
+
+# In real Chromium, which is not a Python package: on Debian it is installed here.
+test-browser: .venv/dev
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 || \
+	  { echo "Chromium is missing; install it, then run make test-browser again."; exit 1; }
+	@# Playwright runs an event loop in the thread of the tests, in which Django then sees no database.
+	DJANGO_ALLOW_ASYNC_UNSAFE=true $(BIN)/python -m pytest -m browser clients
 
 protos: .venv/dev
 	$(BIN)/python -m protos.generate

@@ -19,7 +19,8 @@ worker_class = "gevent"
 worker_connections = 2000
 # SQLite has one writer at a time, and waits for it badly: one process needs no waiting.
 workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
-keepalive = 30
+# Seconds. A stop waits for idle connections too, so they are not kept for long.
+keepalive = 5
 graceful_timeout = 30
 loglevel = "warning"
 control_socket_disable = True

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 admin.site.site_title = admin.site.site_header = "llmapi"
 admin.site.index_title = "Conversations, usage and access"
-admin.site.site_url = "/docs"
+admin.site.site_url = "/"
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]

@@ -184,6 +184,7 @@ def banner(env: Mapping[str, str], port: int, *, is_local: bool, password: str |
         "",
         "llmapi is ready.",
         f"  Model    {model}",
+        f"  Chat     {base}/",
         f"  Docs     {base}/docs",
         f"  Admin    {base}/admin/",
         f"  Metrics  {base}/metrics",

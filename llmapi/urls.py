@@ -2,7 +2,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.urls import include, path
-from django.views.generic import RedirectView
+from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from llmapi.health import HealthView, ReadyView
@@ -11,7 +11,7 @@ from llmapi.health import HealthView, ReadyView
 OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="docs"), name="home"),
+    path("", TemplateView.as_view(template_name="web/index.html"), name="home"),
     path("health", HealthView.as_view()),
     path("ready", ReadyView.as_view()),
     path("v1/", include("chat.urls")),

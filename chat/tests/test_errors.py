@@ -66,7 +66,7 @@ def test_an_unknown_host(alice: ApiClient) -> None:
 def test_a_bug_outside_the_api(client: Client, settings: Settings) -> None:
     client.raise_request_exception = False
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("django.views.generic.base.RedirectView.get", lambda *args, **kwargs: 1 / 0)
+        patch.setattr("django.views.generic.base.TemplateView.get", lambda *args, **kwargs: 1 / 0)
         assert error_of(client.get("/")) == (500, "internal_error")
 
 

@@ -1,0 +1,114 @@
+"""The web page in real Chromium, against a real server."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from analytics.models import UsageEvent
+from bench.openai_double import Behaviour, OpenAIDouble
+from chat.models import Message
+from conftest import Server
+
+pytestmark = pytest.mark.browser
+# Nothing but the page: no sandbox as root in a container, and no calls home.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "Chromium is missing; install it (on Debian: apt-get install chromium)."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page()
+        page.set_default_timeout(10_000)
+        complaints: list[str] = []
+        page.on(
+            "console", lambda message: complaints.append(message.text) if "Content Security" in message.text else None
+        )
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        yield page
+        browser.close()
+        assert complaints == []
+
+
+@pytest.fixture
+def at_home(page: Page, serve: Callable[..., Server]) -> Server:
+    """The page of a server, with its token entered."""
+    server = serve(RATE_LIMIT_PER_MIN="0")
+    page.goto(server.url)
+    page.get_by_label("Client token").fill(server.token)
+    page.get_by_role("button", name="Start").click()
+    return server
+
+
+def send(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def test_it_works(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(pieces=["echo:", " Hello", " <b>there</b>"], pause=1))
+
+    send(page, "Hello <b>there</b>")
+
+    reply = page.locator("li.assistant")
+    expect(reply).to_have_text(re.compile("^echo:( Hello)?$"))  # streamed: the beginning is there before the end
+    expect(reply).to_have_text("echo: Hello <b>there</b>")
+    expect(page.locator("li.user")).to_have_text("Hello <b>there</b>")
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+
+    send(page, "And you?")
+    expect(page.locator("li.assistant").nth(1)).to_have_text("echo: And you?")
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    assert len(upstream.requests[1]["body"]["messages"]) == 3
+
+    page.reload()
+    expect(page.locator("li")).to_have_count(4)
+
+
+def test_an_error_is_said_and_a_retry_is_the_same_turn(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(status=500), Behaviour(text="one two three", stop_after=2, ending="error"))
+
+    send(page, "Hi")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("provider failed")
+    page.get_by_role("button", name="Try again").click()
+    expect(alert).to_contain_text("in the middle of the reply")
+    page.get_by_role("button", name="Try again").click()
+
+    expect(page.locator("li.assistant")).to_have_text("echo: Hi")
+    expect(alert).to_be_hidden()
+    assert Message.objects.count() == 2
+
+
+def test_a_reload_in_the_middle_gets_the_same_reply(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(text="one two three four five", pause=0.3))
+    send(page, "Hi")
+    expect(page.locator("li.assistant")).to_contain_text("one")
+
+    page.reload()
+
+    expect(page.locator("li.assistant").last).to_have_text("one two three four five")
+    assert len(upstream.requests) == 1
+    assert UsageEvent.objects.count() == 1
+
+
+def test_a_wrong_token_is_said(page: Page, serve: Callable[..., Server]) -> None:
+    page.goto(serve().url)
+    page.get_by_label("Client token").fill("wrong")
+    page.get_by_role("button", name="Start").click()
+
+    send(page, "Hi")
+
+    expect(page.get_by_label("Client token")).to_be_visible()

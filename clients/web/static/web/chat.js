@@ -1,0 +1,157 @@
+// A plain chat page: one conversation, its replies streamed. What must outlive a reload is in `store`.
+const $ = (id) => document.getElementById(id);
+const store = {
+  get: (name) => localStorage.getItem(`llmapi.${name}`),
+  set: (name, value) => localStorage.setItem(`llmapi.${name}`, value),
+  remove: (...names) => names.forEach((name) => localStorage.removeItem(`llmapi.${name}`)),
+};
+
+class Problem extends Error {
+  constructor(message, code) {
+    super(message);
+    this.code = code;
+  }
+}
+
+async function api(path, { method = "GET", body, key } = {}) {
+  const headers = { Authorization: `Bearer ${store.get("token")}` };
+  if (body) headers["Content-Type"] = "application/json";
+  if (key) headers["Idempotency-Key"] = key;
+  let response;
+  try {
+    response = await fetch(`/v1${path}`, { method, headers, body: body && JSON.stringify(body) });
+  } catch {
+    throw new Problem("The server cannot be reached. Your message is kept here; try again.");
+  }
+  if (response.ok) return response;
+  const { error } = await response.json().catch(() => ({ error: { message: `The server answered ${response.status}.` } }));
+  throw new Problem(error.message, error.code);
+}
+
+// The data of each server-sent event, up to [DONE].
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read().catch(() => ({ done: true }));
+    if (done) throw new Problem("The connection was lost. The reply goes on at the server; try again to get it.");
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line === "data: [DONE]") return;
+      if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
+    }
+  }
+}
+
+function show(role, text) {
+  const item = document.createElement("li");
+  item.className = role;
+  item.textContent = text;
+  $("messages").append(item);
+  $("messages").scrollTop = $("messages").scrollHeight;
+  return item;
+}
+
+function say(problem) {
+  $("problem").hidden = !problem;
+  if (!problem) return;
+  $("problem").firstElementChild.textContent = problem.message;
+  $("again").hidden = !store.get("pending");
+}
+
+function page() {
+  const known = Boolean(store.get("token"));
+  $("enter").hidden = known;
+  $("chat").hidden = $("new").hidden = $("forget").hidden = !known;
+  $(known ? "message" : "token").focus();
+}
+
+async function conversation() {
+  if (!store.get("conversation")) {
+    const response = await api("/conversations", { method: "POST", body: {} });
+    store.set("conversation", (await response.json()).id);
+  }
+  return store.get("conversation");
+}
+
+async function history() {
+  const id = store.get("conversation");
+  if (!id) return;
+  try {
+    const { data } = await (await api(`/conversations/${id}/items?limit=100`)).json();
+    for (const item of data.reverse()) show(item.role, item.content.map((part) => part.text ?? `[${part.type}]`).join("\n"));
+  } catch (problem) {
+    if (problem.code === "conversation_not_found") store.remove("conversation", "pending");
+    else say(problem);
+  }
+}
+
+// The pending message keeps its key until its reply is here: however often it is sent, it is one turn.
+async function deliver() {
+  const { key, text } = JSON.parse(store.get("pending"));
+  say(null);
+  $("send").lastElementChild.disabled = true;
+  const mine = show("user", text);
+  const reply = show("assistant waiting", "");
+  try {
+    const body = { conversation_id: await conversation(), message: text, stream: true };
+    for await (const chunk of events(await api("/chat/completions", { method: "POST", body, key }))) {
+      if (chunk.error) throw new Problem(chunk.error.message, chunk.error.code);
+      reply.textContent += chunk.choices[0]?.delta.content ?? "";
+      $("messages").scrollTop = $("messages").scrollHeight;
+    }
+    store.remove("pending");
+  } catch (problem) {
+    mine.remove();
+    reply.remove();
+    if (problem.code === "invalid_token") store.remove("token");
+    if (problem.code === "conversation_not_found") store.remove("conversation");
+    say(problem);
+    page();
+  } finally {
+    reply.classList.remove("waiting");
+    $("send").lastElementChild.disabled = false;
+  }
+}
+
+$("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  store.set("token", $("token").value.trim());
+  $("token").value = "";
+  page();
+});
+
+$("send").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = $("message").value;
+  if (!text.trim() || $("send").lastElementChild.disabled) return;
+  store.set("pending", JSON.stringify({ key: crypto.randomUUID(), text }));
+  $("message").value = "";
+  deliver();
+});
+
+$("message").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    $("send").requestSubmit();
+  }
+});
+
+$("again").addEventListener("click", deliver);
+$("new").addEventListener("click", () => {
+  store.remove("conversation", "pending");
+  $("messages").replaceChildren();
+  say(null);
+  page();
+});
+$("forget").addEventListener("click", () => {
+  store.remove("token", "conversation", "pending");
+  $("messages").replaceChildren();
+  say(null);
+  page();
+});
+
+page();
+if (store.get("token")) await history();
+if (store.get("pending")) await deliver();
