@@ -34,6 +34,7 @@ class Behaviour:
     dribble: float = 0  # between the bytes of the answer
     cut: bool = False  # close the connection in the middle of the answer
     pieces: list[str] | None = None  # the deltas of a stream; None: the words of the text
+    stamp: bool = False  # each delta of a stream begins with the time it is sent, in nanoseconds (CLOCK_MONOTONIC)
     pause: float = 0  # before each chunk of a stream but the first
     stop_after: int | None = None  # chunks of text; then, as `ending` says:
     ending: str = "cut"  # "cut", "hang", "error" (told in the stream), "quiet" (a clean end without [DONE])
@@ -175,6 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(behaviour.pause)
                 if behaviour.stop_after is not None and index == behaviour.stop_after + 1:
                     return self.break_off(behaviour)
+                if behaviour.stamp and "content" in delta:
+                    delta["content"] = f"{time.monotonic_ns()} "
                 choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
                 self.event(json.dumps({**chunk_head(completion), "choices": [choice], "usage": None}))
             if body.get("stream_options", {}).get("include_usage") and "usage" in completion:
@@ -225,7 +228,11 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=9000)
-    double = OpenAIDouble(parser.parse_args().port)
+    parser.add_argument("--chunks", type=int, default=20, help="of each stream")
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds between them")
+    args = parser.parse_args()
+    double = OpenAIDouble(args.port)
+    double.default = Behaviour(pieces=["word "] * args.chunks, pause=args.pause, stamp=True)
     print(f"OPENAI_BASE_URL={double.url}", flush=True)
     double.server.serve_forever()
 

@@ -104,11 +104,17 @@ def test_a_reload_in_the_middle_gets_the_same_reply(page: Page, at_home: Server,
     assert UsageEvent.objects.count() == 1
 
 
-def test_a_wrong_token_is_said(page: Page, serve: Callable[..., Server]) -> None:
-    page.goto(serve().url)
+def test_a_wrong_token_is_said_and_the_message_kept(page: Page, serve: Callable[..., Server]) -> None:
+    server = serve()
+    page.goto(server.url)
     page.get_by_label("Client token").fill("wrong")
     page.get_by_role("button", name="Start").click()
 
     send(page, "Hi")
 
     expect(page.get_by_label("Client token")).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text("unknown, expired or revoked")
+
+    page.get_by_label("Client token").fill(server.token)
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("li.assistant")).to_have_text("echo: Hi")

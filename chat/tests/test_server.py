@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -113,6 +114,37 @@ def test_a_chunked_body_is_refused_not_lost(serve: Serve, upstream: OpenAIDouble
         assert answer.status == 411
         assert json.loads(answer.read())["error"]["code"] == "length_required"
     connection.close()
+
+
+def test_two_hundred_streams_cut_at_random_are_all_whole(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(WEB_CONCURRENCY="2", RATE_LIMIT_PER_MIN="0")
+    cid = new_conversation(server)
+    upstream.default = Behaviour(text=" ".join(f"word{n}" for n in range(30)), pause=0.01)
+    dice = random.Random(7)  # noqa: S311
+
+    def cut(events: int) -> None:
+        body = {"conversation_id": cid, "message": "Hi", "stream": True}
+        headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        connection.request("POST", COMPLETIONS, json.dumps(body), headers)
+        if events:
+            answer = connection.getresponse()
+            for _ in range(events):
+                answer.readline()
+                answer.readline()
+        connection.close()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(cut, (dice.randint(0, 30) for _ in range(200))))
+    deadline = time.monotonic() + 60
+    while UsageEvent.objects.filter(status="completed").count() < 200 and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+    replies = Message.objects.filter(role="assistant").values_list("content", flat=True)
+    assert list(replies) == [upstream.default.text] * 200
+    figures = UsageEvent.objects.filter(status="completed", is_estimated=False).values_list("total_tokens", flat=True)
+    assert sorted(figures) == sorted(usage["total_tokens"] for usage in upstream.sold)
+    assert len(figures) == 200
 
 
 def test_send_pb(serve: Serve, upstream: OpenAIDouble) -> None:

@@ -57,7 +57,7 @@ function say(problem) {
   $("problem").hidden = !problem;
   if (!problem) return;
   $("problem").firstElementChild.textContent = problem.message;
-  $("again").hidden = !store.get("pending");
+  $("again").hidden = !store.get("pending") || !store.get("token");
 }
 
 function page() {
@@ -106,7 +106,10 @@ async function deliver() {
     mine.remove();
     reply.remove();
     if (problem.code === "invalid_token") store.remove("token");
-    if (problem.code === "conversation_not_found") store.remove("conversation");
+    if (problem.code === "conversation_not_found") {
+      store.remove("conversation");
+      problem.message = "This conversation was deleted. Try again to send the message in a new one.";
+    }
     say(problem);
     page();
   } finally {
@@ -119,7 +122,9 @@ $("enter").addEventListener("submit", (event) => {
   event.preventDefault();
   store.set("token", $("token").value.trim());
   $("token").value = "";
+  say(null);
   page();
+  if (store.get("pending")) deliver();
 });
 
 $("send").addEventListener("submit", (event) => {
