@@ -55,7 +55,7 @@ def read_stream(base: str) -> Reading:
 def read_many(base: str, streams: int) -> list[Reading]:
     jobs = [gevent.spawn(read_stream, base) for _ in range(streams)]
     gevent.joinall(jobs, raise_error=True)
-    return [job.value for job in jobs]
+    return [job.get() for job in jobs]
 
 
 def percentiles(values: list[float]) -> tuple[float, float]:
@@ -108,15 +108,17 @@ def many(streams: int, seconds: int, database_url: str) -> None:
     p50, p99 = percentiles([d for reading in readings for d in reading.delays])
     print(f"{streams} streams of {seconds} s at once in one worker process: {whole} whole")
     print(f"delay of a chunk: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    print(
-        f"memory: {before / 2**20:.0f} MiB before, {peak / 2**20:.0f} MiB at most: {(peak - before) / streams / 1024:.0f} KiB a stream"
-    )
+    each = (peak - before) / streams / 1024
+    print(f"memory: {before / 2**20:.0f} MiB before, {peak / 2**20:.0f} MiB at most: {each:.0f} KiB a stream")
     if held:
         print(f"pg_stat_activity each second, (open, not idle): {held}")
 
 
 def connections(database_url: str) -> tuple[int, int]:
-    query = "SELECT count(*), count(*) FILTER (WHERE state <> 'idle') FROM pg_stat_activity WHERE application_name = 'llmapi-bench'"
+    query = """
+        SELECT count(*), count(*) FILTER (WHERE state <> 'idle')
+        FROM pg_stat_activity WHERE application_name = 'llmapi-bench'
+    """
     with psycopg.connect(database_url) as connection:
         row = connection.execute(query).fetchone()
     assert row
