@@ -60,7 +60,8 @@ def database(url: str) -> dict[str, Any]:
         }
         # A file, because tests run real server processes beside the test's own.
         return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
-    pool = {"min_size": 0, "max_size": number("DATABASE_POOL_SIZE", 8, least=1), "timeout": 2}
+    # Seconds: a burst of some hundred requests waits its turn for a connection, and is served.
+    pool = {"min_size": 0, "max_size": number("DATABASE_POOL_SIZE", 8, least=1), "timeout": 10}
     return {**config, "OPTIONS": {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2}}
 
 
