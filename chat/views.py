@@ -24,9 +24,12 @@ from chat.stream_renderers import EventStream, ProtobufStream, StreamRenderer, r
 REPLAYED = {"Idempotent-Replayed": "true"}
 
 
+RENDERERS = [JSONRenderer, ProtobufRenderer, RegisteredProtobufRenderer]
+
+
 class CompletionViewSet(ClientViewSet):
     parser_classes = [JSONParser, ProtobufParser, RegisteredProtobufParser]
-    renderer_classes = [JSONRenderer, ProtobufRenderer, RegisteredProtobufRenderer]
+    renderer_classes = RENDERERS
     content_negotiation_class = SameFormatNegotiation
     idempotency_class = Idempotency
 
@@ -108,6 +111,8 @@ def model_object(name: str) -> dict[str, Any]:
 class UnknownRouteView(APIView):
     """What is not offered under /v1 is a 404 in OpenAI's shape, whatever the method, in DEBUG as well."""
 
+    renderer_classes = RENDERERS
+    content_negotiation_class = SameFormatNegotiation
     authentication_classes = ()
     permission_classes = (AllowAny,)
     throttle_classes = ()

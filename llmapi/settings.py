@@ -62,7 +62,9 @@ def database(url: str) -> dict[str, Any]:
         return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
     # Seconds: a burst of some hundred requests waits its turn for a connection, and is served.
     pool = {"min_size": 0, "max_size": number("DATABASE_POOL_SIZE", 8, least=1), "timeout": 10}
-    return {**config, "OPTIONS": {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2}}
+    options = {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2}
+    # A connection that a restart of the server has broken is replaced before it is used.
+    return {**config, "OPTIONS": options, "CONN_HEALTH_CHECKS": True}
 
 
 # --- what llmapi is told ---

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
 from bench.openai_double import Behaviour, OpenAIDouble
 from conftest import ApiClient
@@ -105,6 +106,30 @@ def test_garbage_is_refused(alice: ApiClient, body: bytes) -> None:
     answer = alice.post(f"{URL}.pb", body, content_type=TYPES[0])
 
     assert (answer.status_code, Error.FromString(answer.content).code) == (400, "invalid_request")
+
+
+def test_an_unknown_route_is_protobuf_too(alice: ApiClient) -> None:
+    answer = send(alice, ChatRequest(message="Hi"), "/v1/embeddings")
+
+    assert (answer.status_code, Error.FromString(answer.content).code) == (404, "not_found")
+
+
+def test_our_own_bug_is_protobuf_too(alice: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chat.turns.take_turn", lambda ask: 1 / 0)
+
+    answer = send(alice, ChatRequest(messages=[ChatMessage(role="user", content="Hi")]))
+
+    assert (answer.status_code, Error.FromString(answer.content).code) == (500, "internal_error")
+
+
+def test_the_limit_and_the_length_are_protobuf_too(alice: ApiClient, settings: Settings) -> None:
+    settings.MAX_REQUEST_BYTES = 10
+    assert Error.FromString(send(alice, ChatRequest(message="x" * 20)).content).code == "request_too_large"
+    settings.RATE_LIMIT_PER_MIN = 1
+
+    answer = send(alice, ChatRequest(message="x"))
+
+    assert (answer.status_code, Error.FromString(answer.content).code) == (429, "rate_limit_exceeded")
 
 
 def test_no_token_is_protobuf_too(alice: ApiClient) -> None:

@@ -48,6 +48,26 @@ def test_fifty_equal_requests_at_once_are_one_turn(serve: Serve, upstream: OpenA
     assert UsageEvent.objects.count() == 1
 
 
+def test_equal_streams_at_once_are_one_turn(serve: Serve, upstream: OpenAIDouble) -> None:
+    """Those in the process of the first follow it; the others wait for its end."""
+    server = serve(WEB_CONCURRENCY="2")
+    ask = {"conversation_id": new_conversation(server), "message": "Hi", "stream": True}
+    upstream.default = Behaviour(text=" ".join("word" for _ in range(20)), pause=0.05)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: server.post(COMPLETIONS, ask, key="k"), range(20)))
+
+    assert {status for status, _, _ in answers} == {200}
+    for _, _, body in answers:
+        events = [json.loads(line[6:]) for line in body.splitlines() if line.startswith(b"data: {")]
+        deltas = (choice["delta"] for event in events for choice in event["choices"])
+        assert "".join(delta.get("content", "") for delta in deltas) == upstream.default.text
+        assert body.endswith(b"data: [DONE]\n\n")
+    assert sum("Idempotent-Replayed" not in headers for _, headers, _ in answers) == 1
+    assert len(upstream.requests) == 1
+    assert Message.objects.count() == 2
+
+
 def test_the_limit_is_exact_across_processes(serve: Serve, upstream: OpenAIDouble) -> None:
     server = serve(WEB_CONCURRENCY="2", RATE_LIMIT_PER_MIN="5")
     ask = {"messages": [{"role": "user", "content": "Hi"}]}
