@@ -31,6 +31,9 @@ _held: list[sqlite3.Connection] = []
 
 
 def post_worker_init(worker: Any) -> None:
+    from chat import chores
+
+    chores.start()
     if IS_SQLITE:
         held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
         held.execute("SELECT count(*) FROM sqlite_master").fetchone()

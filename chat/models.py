@@ -213,3 +213,16 @@ class RateLimit(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class Chore(models.Model):
+    """Work that any process may do, and one at a time does."""
+
+    name = models.CharField(primary_key=True, max_length=64)
+    due_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "chores"
+
+    def __str__(self) -> str:
+        return self.name

@@ -107,7 +107,7 @@ def _produce(turn: Turn, log: ReplyLog) -> None:
     first_token_ms: int | None = None
     code = ""
     try:
-        for raw in upstream.stream(turn.upstream_body, log.cancellation):
+        for raw in upstream.stream(turn.upstream_body, turn.ask.request_id, log.cancellation):
             assembler.add(raw)
             if raw["choices"]:
                 chunk = client_chunk(turn, raw, is_first=first_token_ms is None)

@@ -84,7 +84,7 @@ def take_turn(ask: Ask) -> Outcome:
     release_connection()
     with running.registered(opened):
         try:
-            completion = upstream.complete(opened.upstream_body)
+            completion = upstream.complete(opened.upstream_body, ask.request_id)
         except ApiError as exc:
             close_failed(opened, exc.default_code)
             forbid_retry(exc, ask)

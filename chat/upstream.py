@@ -42,24 +42,24 @@ def client() -> openai.OpenAI:
     )
 
 
-def complete(body: dict[str, Any]) -> Completion:
-    """Ask for a completion. Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes.
+def complete(body: dict[str, Any], request_id: str) -> Completion:
+    """Ask for a completion, under the id of our row in the ledger. Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes.
 
     Raises ApiError (the upstream refused the request as it is) or UpstreamError (the upstream failed).
     """
-    with asking(body) as response:
+    with asking(body, request_id) as response:
         raw = b"".join(read(response))
     return parse(raw, body)
 
 
-def stream(body: dict[str, Any], cancellation: "Cancellation") -> Iterator[dict[str, Any]]:
+def stream(body: dict[str, Any], request_id: str, cancellation: "Cancellation") -> Iterator[dict[str, Any]]:
     """Ask for a completion in chunks, `chat.completion.chunk` objects as they come.
 
     Ends where the upstream says [DONE]; raises UpstreamError where it breaks off before, and
     Cancelled when `cancellation` was asked for. The errors of `complete` come before the first chunk.
     """
     try:
-        with asking({**body, "stream": True, "stream_options": {"include_usage": True}}) as response:
+        with asking({**body, "stream": True, "stream_options": {"include_usage": True}}, request_id) as response:
             cancellation.arm(response)
             for data in server_sent_data(read(response)):
                 if data == b"[DONE]":
@@ -95,7 +95,7 @@ class Cancellation:
 
 
 @contextlib.contextmanager
-def asking(body: dict[str, Any]) -> Iterator[httpx2.Response]:
+def asking(body: dict[str, Any], request_id: str) -> Iterator[httpx2.Response]:
     """The upstream's answer to `body`, not yet read; every way in which it fails as one of our errors."""
     try:
         # `create()` would walk the typed message list for milliseconds; the generic call has the same
@@ -103,6 +103,8 @@ def asking(body: dict[str, Any]) -> Iterator[httpx2.Response]:
         with client().post(
             "/chat/completions",
             body=body,
+            # By this OpenAI finds the call again, and so does whoever compares two ledgers.
+            options={"headers": {"X-Client-Request-Id": request_id}},
             cast_to=object,
             stream=True,
             stream_cls=openai.Stream[object],

@@ -57,6 +57,8 @@ def test_the_upstream_gets_the_history_oldest_first(
         ],
     }
     assert upstream.requests[2]["headers"]["authorization"] == "Bearer sk-test-0123456789"
+    ours = UsageEvent.objects.order_by("-id").values_list("request_id", flat=True)[0]
+    assert upstream.requests[2]["headers"]["x-client-request-id"] == ours
 
 
 def test_openai_messages_are_stateless(alice: ApiClient, upstream: OpenAIDouble) -> None:

@@ -1,0 +1,64 @@
+"""What must be done now and then, without an operator: by the server processes, by one at a time."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import Error, connection
+from django.utils import timezone
+
+from chat import retention, turns
+from chat.models import Chore
+
+logger = logging.getLogger(__name__)
+
+# Between two looks for what is due: one indexed read of a tiny table.
+LOOK_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    every: timedelta
+    run: Callable[[datetime], object]
+
+
+TASKS = {
+    # Turns of dead processes, and the keys they hold.
+    "settle_abandoned": Task(timedelta(seconds=15), turns.settle_all_abandoned),
+    "purge_expired": Task(timedelta(hours=1), retention.purge_expired),
+}
+
+
+def start() -> None:
+    threading.Thread(target=_keep_looking, name="chores", daemon=True).start()
+
+
+def _keep_looking() -> None:
+    while True:
+        try:
+            run_due(timezone.now())
+        except Error as exc:
+            logger.warning("chores have to wait: %s", type(exc).__name__)
+        finally:
+            connection.close()
+        # Not all processes at once.
+        time.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+
+
+def run_due(now: datetime) -> list[str]:
+    """Do what is due and what no other process has taken; the names of it."""
+    due = {chore.name: chore.due_at for chore in Chore.objects.all()}
+    return [name for name, task in TASKS.items() if due.get(name, now) <= now and _take(name, task, now)]
+
+
+def _take(name: str, task: Task, now: datetime) -> bool:
+    Chore.objects.bulk_create([Chore(name=name, due_at=now)], ignore_conflicts=True)
+    if not Chore.objects.filter(name=name, due_at__lte=now).update(due_at=now + task.every):
+        return False
+    result = task.run(now)
+    logger.debug("chore %s: %s", name, result)
+    return True

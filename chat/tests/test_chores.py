@@ -1,0 +1,55 @@
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from analytics.models import UsageEvent
+from bench.openai_double import OpenAIDouble
+from chat import chores
+from chat.models import Chore
+from conftest import Server
+
+
+def test_each_is_done_when_it_is_due(db: None) -> None:
+    now = timezone.now()
+
+    assert chores.run_due(now) == ["settle_abandoned", "purge_expired"]
+    assert chores.run_due(now + timedelta(seconds=1)) == []
+    assert chores.run_due(now + timedelta(seconds=20)) == ["settle_abandoned"]
+    assert chores.run_due(now + timedelta(hours=2)) == ["settle_abandoned", "purge_expired"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_process_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(chores, "TASKS", {"count": chores.Task(timedelta(minutes=1), done.append)})
+    now = timezone.now()
+
+    def run(_: int) -> list[str]:
+        try:
+            return chores.run_due(now)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(8)))
+
+    assert len(done) == 1
+
+
+def test_a_server_closes_what_a_dead_one_left(serve: Callable[..., Server], upstream: OpenAIDouble) -> None:
+    long_ago = timezone.now() - timedelta(minutes=1)
+    UsageEvent.objects.create(request_id="r_dead", client_token_id=1, user_id="u", model="m", locked_until=long_ago)
+    Chore.objects.all().delete()
+
+    serve()
+
+    for _ in range(100):
+        if UsageEvent.objects.get().status == "abandoned":
+            break
+        time.sleep(0.1)
+    assert UsageEvent.objects.get().status == "abandoned"
