@@ -46,6 +46,7 @@ class OpenAIDouble:
     def __init__(self, port: int = 0) -> None:
         self.requests: list[dict[str, Any]] = []  # what came in: path, headers, body
         self.sold: list[dict[str, int]] = []  # usage of each completion that was made
+        self.sold_to: dict[str, dict[str, int]] = {}  # the same, by the caller's request id
         self.hung_up: list[str] = []  # streams that the other side closed
         self.default = Behaviour()
         # For what a plan cannot foresee: looks at the request's body, and may say how to answer it.
@@ -79,7 +80,7 @@ class OpenAIDouble:
                 return self._planned.popleft()
         return self.choose(request["body"]) or self.default
 
-    def completion(self, body: dict[str, Any], behaviour: Behaviour) -> dict[str, Any]:
+    def completion(self, body: dict[str, Any], behaviour: Behaviour, request_id: str = "") -> dict[str, Any]:
         if behaviour.pieces is not None:
             behaviour.text = "".join(behaviour.pieces)
         text = behaviour.text if behaviour.text is not None else f"echo: {_text_of(body['messages'][-1])}"
@@ -91,6 +92,7 @@ class OpenAIDouble:
         usage["total_tokens"] = sum(usage.values())
         with self._lock:
             self.sold.append(usage)
+            self.sold_to[request_id] = usage
         return {
             "id": f"chatcmpl-{next(self._ids)}",
             "object": "chat.completion",
@@ -160,9 +162,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif behaviour.raw is not None:
             self.answer(behaviour.raw, behaviour)
         elif body.get("stream"):
-            self.stream(self.server.double.completion(body, behaviour), behaviour, body)
+            self.stream(self.completion(body, behaviour), behaviour, body)
         else:
-            self.answer(json.dumps(self.server.double.completion(body, behaviour)).encode(), behaviour)
+            self.answer(json.dumps(self.completion(body, behaviour)).encode(), behaviour)
+
+    def completion(self, body: dict[str, Any], behaviour: Behaviour) -> dict[str, Any]:
+        return self.server.double.completion(body, behaviour, self.headers.get("X-Client-Request-Id", ""))
 
     def stream(self, completion: dict[str, Any], behaviour: Behaviour, body: dict[str, Any]) -> None:
         self.send_response(200)

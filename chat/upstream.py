@@ -43,8 +43,9 @@ def client() -> openai.OpenAI:
 
 
 def complete(body: dict[str, Any], request_id: str) -> Completion:
-    """Ask for a completion, under the id of our row in the ledger. Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes.
+    """Ask for a completion, under the id of our row in the ledger.
 
+    Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes.
     Raises ApiError (the upstream refused the request as it is) or UpstreamError (the upstream failed).
     """
     with asking(body, request_id) as response:
