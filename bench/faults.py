@@ -274,6 +274,8 @@ def main() -> None:
         configure(args, scratch)
         with cluster(args, upstream) as nodes:
             run = Run(args, upstream, nodes)
+            # Slow enough that whatever is killed is killed in the middle of turns.
+            upstream.default = Behaviour(delay=0.3, pause=0.1)
             misbehave(upstream, args.seed, run.count)
             breaker = threading.Thread(target=run.break_things)
             breaker.start()
