@@ -30,9 +30,13 @@ class CannotStart(Exception):
     """One sentence: what is in the way, and what to do."""
 
 
+def env_file() -> Path:
+    return Path(os.environ.get("ENV_FILE") or ROOT / ".env")
+
+
 def write_env() -> bool:
     """Write `.env` with secrets of its own on the first run; whether this is it."""
-    target = ROOT / ".env"
+    target = env_file()
     if target.exists():
         return False
     values = {
@@ -51,7 +55,7 @@ def write_env() -> bool:
 
 def check_env_file() -> None:
     """django-environ passes over a line it cannot read; a setting lost like that is worse than no start."""
-    for number, line in enumerate((ROOT / ".env").read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(env_file().read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#") and not LINE.fullmatch(line.strip()):
             raise CannotStart(f"Line {number} of .env is not NAME=value; correct it, or put # before it.")
 
@@ -220,7 +224,7 @@ def start(children: list[subprocess.Popen[bytes]]) -> None:
     check_env_file()
     import environ
 
-    environ.Env.read_env(ROOT / ".env")
+    environ.Env.read_env(env_file())
     port_text = os.environ.get("PORT") or "8080"
     if not port_text.isdecimal() or not 0 < int(port_text) < 65536:
         raise CannotStart(f"PORT is {port_text!r}; set it to a number from 1 to 65535.")

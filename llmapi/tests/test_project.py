@@ -129,8 +129,7 @@ def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) ->
 
 
 def test_the_first_run_writes_secrets_of_its_own(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env.example").write_text((ROOT / ".env.example").read_text())
-    monkeypatch.setattr("llmapi.launch.ROOT", tmp_path)
+    monkeypatch.setenv("ENV_FILE", str(tmp_path / ".env"))
 
     assert write_env()
     written = (tmp_path / ".env").read_text()
