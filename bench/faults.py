@@ -32,7 +32,7 @@ from typing import Any
 import psycopg
 
 from bench.openai_double import Behaviour, OpenAIDouble
-from bench.stack import TOKEN
+from bench.stack import TOKEN, children_of
 from llmapi.launch import ROOT, free_port, wait_for
 
 TRIES = 60
@@ -53,8 +53,7 @@ class Node:
         wait_for(f"http://127.0.0.1:{self.port}/health", self.process, "A node did not start.")
 
     def workers(self) -> list[int]:
-        listed = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
-        return [int(pid) for pid in listed.stdout.split()]
+        return children_of(self.process.pid)
 
     def kill_worker(self, dice: random.Random) -> None:
         with contextlib.suppress(ProcessLookupError, IndexError):

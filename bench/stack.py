@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmapi.launch import ROOT, free_port, wait_for
@@ -24,8 +25,7 @@ class Stack:
 
     @property
     def workers(self) -> list[int]:
-        listed = subprocess.run(["pgrep", "-P", str(self.master)], capture_output=True, text=True, check=True)
-        return [int(pid) for pid in listed.stdout.split()]
+        return children_of(self.master)
 
 
 @contextlib.contextmanager
@@ -75,6 +75,14 @@ def started(arguments: list[str], env: dict[str, str], *, quiet: bool) -> Iterat
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that `pid` started (Linux)."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def resident_bytes(pid: int) -> int:

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from django.db import connection
 
 from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
+from bench.stack import children_of
 from chat.models import IdempotencyKey, Message
 from conftest import Server
 from llmapi.launch import ROOT
@@ -209,7 +211,8 @@ def test_a_killed_process_leaves_a_row_and_the_next_retry_takes_over(serve: Serv
         lost = pool.submit(server.post, COMPLETIONS, ask, "k")
         while not upstream.requests:
             time.sleep(0.05)
-        subprocess.run(["pkill", "-KILL", "-P", str(server.process.pid)], check=True)
+        (worker,) = children_of(server.process.pid)
+        os.kill(worker, signal.SIGKILL)
         with pytest.raises(OSError, match=r"closed|reset|refused"):
             lost.result()
     assert UsageEvent.objects.get().status == "pending"
