@@ -12,12 +12,12 @@ completions = CompletionViewSet.as_view({"post": "create"})
 
 urlpatterns = [
     path("conversations", conversations),
-    path("conversations/<str:conversation_id>", conversation),
-    path("conversations/<str:conversation_id>/items", items),
-    path("conversations/<str:conversation_id>/items/<str:item_id>", item),
+    path("conversations/<slug:conversation_id>", conversation),
+    path("conversations/<slug:conversation_id>/items", items),
+    path("conversations/<slug:conversation_id>/items/<slug:item_id>", item),
     path("chat/completions", completions),
     path("chat/completions.pb", completions, {"format": "pb"}),
-    path("chat/completions/<str:request_id>/cancel", CompletionViewSet.as_view({"post": "cancel"})),
+    path("chat/completions/<slug:request_id>/cancel", CompletionViewSet.as_view({"post": "cancel"})),
     path("models", ModelViewSet.as_view({"get": "list"})),
     path("models/<path:model>", ModelViewSet.as_view({"get": "retrieve"})),
     path("<path:unknown>", UnknownRouteView.as_view()),

@@ -36,6 +36,14 @@ def test_unknown_paths_by_post(alice: ApiClient) -> None:
     assert error_of(alice.send("/v1/embeddings", {})) == (404, "not_found")
 
 
+@pytest.mark.parametrize("name", ["%00", "c_%00", "%ed%a0%80", "c_'%20OR%201=1", "é"])
+def test_names_that_no_row_can_have(alice: ApiClient, name: str) -> None:
+    """PostgreSQL takes no NUL, not even to look for it."""
+    for path in (f"conversations/{name}", f"conversations/{name}/items/{name}", f"models/{name}"):
+        assert error_of(alice.get(f"/v1/{path}"))[0] == 404
+    assert error_of(alice.send(f"/v1/chat/completions/{name}/cancel", {}))[0] == 404
+
+
 def test_methods(alice: ApiClient) -> None:
     assert error_of(alice.get("/v1/chat/completions")) == (405, "method_not_allowed")
     assert error_of(alice.put("/v1/conversations")) == (405, "method_not_allowed")
