@@ -154,6 +154,10 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     except (OperationalError, InterfaceError) as exc:
         logger.exception("turn %s was paid for and could not be settled", turn.ask.request_id)
         raise Unavailable(should_retry=None if turn.ask.idempotency else False) from exc
+    except Exception:
+        # Our own bug loses the reply; what it cost is not lost.
+        close_failed(turn, "internal_error", bought=completion)
+        raise
     if problem:
         raise problem
     return answer

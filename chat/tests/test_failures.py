@@ -128,6 +128,20 @@ def test_our_own_bug_is_a_500_without_a_traceback_and_frees_the_turn(alice: ApiC
     assert alice.say(cid, "Hi", key="k").status_code == 200
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_bug_while_settling_loses_no_cost(alice: ApiClient, upstream: OpenAIDouble, key: str | None) -> None:
+    cid = alice.conversation()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Message, "from_openai", lambda *args, **kwargs: 1 / 0)
+        answer = alice.say(cid, "Hi", key=key)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    usage = UsageEvent.objects.get()
+    assert (usage.status, usage.total_tokens) == ("failed", upstream.sold[0]["total_tokens"])
+    assert Message.objects.count() == 0
+    assert alice.say(cid, "Hi", key=key).status_code == 200
+
+
 def test_a_database_that_is_away_is_a_503(alice: ApiClient) -> None:
     with pytest.MonkeyPatch.context() as patch:
 
