@@ -3,7 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from analytics.recording import Tokens
 from chat.context import estimate_tokens
@@ -90,6 +90,27 @@ def storable(value: Any) -> Any:
     if isinstance(value, list):
         return [storable(item) for item in value]
     return value
+
+
+def is_chunk(chunk: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it has the shape of a `chat.completion.chunk`, as far as it is read here."""
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    return isinstance(choices, list) and all(isinstance(choice, dict) and is_delta(choice) for choice in choices)
+
+
+def is_delta(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    logprobs = choice.get("logprobs") or {}
+    if not isinstance(delta, dict) or not isinstance(logprobs, dict):
+        return False
+    calls = delta.get("tool_calls") or []
+    return (
+        isinstance(delta.get("content"), str | None)
+        and isinstance(choice.get("finish_reason"), str | None)
+        and all(isinstance(entries, list | None) for entries in logprobs.values())
+        and isinstance(calls, list)
+        and all(isinstance(call, dict) and isinstance(call.get("index"), int) for call in calls)
+    )
 
 
 class Assembler:

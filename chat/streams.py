@@ -94,8 +94,8 @@ def _run(turn: Turn, log: ReplyLog) -> None:
         log.close(error=exc)
     except BaseException:
         logger.exception("stream %s failed", turn.ask.request_id)
+        # Not raised again: it ends here, and the interpreter would print what the log keeps out.
         log.close(error=InternalError())
-        raise
     finally:
         running.leave(turn)
         release_connection()

@@ -13,7 +13,7 @@ import openai
 from django.conf import settings
 
 from chat.exceptions import ApiError, Cancelled, ContextLengthExceeded, UpstreamError, UpstreamTimeout
-from chat.replies import Completion, loads, parse, storable
+from chat.replies import Completion, is_chunk, loads, parse, storable
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def server_sent_data(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def chunk_of(data: bytes) -> dict[str, Any]:
     chunk = loads(data)
-    if not isinstance(chunk, dict) or not isinstance(chunk.get("choices"), list):
+    if not is_chunk(chunk):
         # Some providers tell of their failure in the stream, after its status was sent.
         raise UpstreamError("The model's provider failed in the middle of the reply.", billed=True)
     return chunk

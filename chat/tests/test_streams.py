@@ -120,6 +120,46 @@ def test_an_error_before_the_first_chunk_is_a_plain_one(
     assert UsageEvent.objects.get().status == "failed"
 
 
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        "[]",
+        '{"choices": 5}',
+        '{"choices": [5]}',
+        '{"choices": [{"delta": "x"}]}',
+        '{"choices": [{"delta": {"content": 5}}]}',
+        '{"choices": [{"delta": {"tool_calls": [{}]}}]}',
+        '{"choices": [{"finish_reason": {}}]}',
+        '{"choices": [{"logprobs": {"content": 5}}]}',
+        "not JSON",
+    ],
+)
+def test_a_chunk_that_is_none_fails_the_turn_and_frees_its_key(
+    alice: ApiClient, upstream: OpenAIDouble, chunk: str
+) -> None:
+    good = '{"model": "m", "created": 1, "choices": [{"delta": {"content": "one"}}]}'
+    upstream.plan(Behaviour(raw=f"data: {good}\n\ndata: {chunk}\n\n".encode()))
+
+    chunks = events(stream(alice, key="k"))
+
+    assert text_of(chunks[:1]) == "one"
+    assert chunks[-2]["error"]["code"] == "upstream_error"
+    usage = UsageEvent.objects.get()
+    assert (usage.status, usage.error_code, usage.is_estimated) == ("failed", "upstream_error", True)
+    assert IdempotencyKey.objects.count() == 0
+
+
+def test_our_own_bug_in_a_stream_is_an_event(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "settle", lambda *args, **kwargs: 1 / 0)
+
+    chunks = events(stream(alice))
+
+    assert chunks[-2]["error"]["code"] == "internal_error"
+    assert chunks[-1] == "[DONE]"
+
+
 @pytest.mark.parametrize("ending", ["cut", "error", "quiet"])
 def test_an_error_after_it_is_an_event(alice: ApiClient, upstream: OpenAIDouble, ending: str) -> None:
     cid = alice.conversation()
