@@ -32,6 +32,7 @@ class UsageEvent(models.Model):
     user_id = models.CharField(max_length=255)
     conversation_id = models.CharField(max_length=40, blank=True, help_text="Empty for a stateless completion.")
     model = models.CharField(max_length=100)
+    app_version = models.CharField(max_length=64, blank=True, help_text="As the client's metadata named it.")
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     error_code = models.CharField(max_length=64, blank=True)
     prompt_tokens = models.PositiveIntegerField(default=0)
@@ -47,6 +48,8 @@ class UsageEvent(models.Model):
     is_stream = models.BooleanField(default=False)
     is_cancel_asked = models.BooleanField(default=False, help_text="The client asked to stop the reply.")
     locked_until = models.DateTimeField(help_text="A row still pending after this is abandoned.")
+    # What the turn has reserved of each budget, by its key, until the row is closed.
+    reserved_json = models.JSONField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -58,6 +61,8 @@ class UsageEvent(models.Model):
             # Metrics and the admin's list read a time range; the thread page, one conversation.
             models.Index(fields=["created_at"], name="usage_created"),
             models.Index(fields=["conversation_id", "id"], name="usage_conversation"),
+            # A client's own use of today.
+            models.Index(fields=["client_token_id", "created_at"], name="usage_client_created"),
             # settle_abandoned looks for dead turns among the few that are pending.
             models.Index(fields=["locked_until"], condition=Q(status="pending"), name="usage_pending"),
         ]
@@ -84,6 +89,8 @@ class AnalyticsEvent(models.Model):
     user_id = models.CharField(max_length=255)
     conversation_id = models.CharField(max_length=40, blank=True)
     request_id = models.CharField(max_length=40, blank=True)
+    model = models.CharField(max_length=100, blank=True)
+    app_version = models.CharField(max_length=64, blank=True)
     metadata_json = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 

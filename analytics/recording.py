@@ -11,6 +11,8 @@ from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.prices import cost_nanos
 
 Status = UsageEvent.Status
+# What the rows of dead processes say, until somebody learns better.
+GIVEN_UP = "abandoned"
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,45 @@ class Subject:
     client_token_id: int
     user_id: str
     conversation_id: str = ""
+    app_version: str = ""
 
 
-def open_usage(subject: Subject, *, model: str, is_stream: bool, locked_until: datetime) -> None:
+@dataclass(frozen=True)
+class Closed:
+    """A row that was closed: for how much money (None: the price is unknown), and whether it had been given up."""
+
+    cost_nanos: int | None
+    was_abandoned: bool = False
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A row that was given up, and what it had reserved."""
+
+    request_id: str
+    reserved: dict[str, int]
+
+
+def open_usage(
+    subject: Subject,
+    *,
+    model: str,
+    is_stream: bool,
+    created_at: datetime,
+    locked_until: datetime,
+    reserved: dict[str, int],
+) -> None:
     UsageEvent.objects.create(
         request_id=subject.request_id,
         client_token_id=subject.client_token_id,
         user_id=subject.user_id,
         conversation_id=subject.conversation_id,
+        app_version=subject.app_version,
         model=model,
         is_stream=is_stream,
+        created_at=created_at,
         locked_until=locked_until,
+        reserved_json=reserved or None,
     )
 
 
@@ -55,8 +85,8 @@ def complete(
     latency_ms: int,
     first_token_ms: int | None = None,
     code: str = "",
-) -> bool:
-    """Close the row with what was bought; False when an earlier try, whose answer got lost, has done so.
+) -> Closed | None:
+    """Close the row with what was bought; None when an earlier try, whose answer got lost, has done so.
 
     `code` says what is special about the end of the turn, for example that it was cancelled.
     """
@@ -64,19 +94,21 @@ def complete(
     closed = _close(subject, Status.COMPLETED, model=model, **figures, **_figures(model, tokens))
     if closed:
         metadata = {"model": model, "latency_ms": latency_ms, "total_tokens": tokens.total}
-        record_event("chat.completed", subject, metadata)
+        record_event("chat.completed", subject, metadata, model=model)
     return closed
 
 
-def fail(subject: Subject, *, code: str, latency_ms: int, model: str = "", tokens: Tokens | None = None) -> None:
+def fail(subject: Subject, *, code: str, latency_ms: int, model: str, tokens: Tokens | None = None) -> Closed | None:
     """Close the row of a turn without a reply; `tokens` of `model` were bought all the same."""
     figures = {"model": model, **_figures(model, tokens)} if tokens else {}
-    if _close(subject, Status.FAILED, error_code=code, latency_ms=latency_ms, **figures):
-        record_event("chat.failed", subject, {"code": code, "latency_ms": latency_ms})
+    closed = _close(subject, Status.FAILED, error_code=code, latency_ms=latency_ms, **figures)
+    if closed:
+        record_event("chat.failed", subject, {"code": code, "latency_ms": latency_ms}, model=model)
+    return closed
 
 
-def account_superseded(subject: Subject, *, model: str, tokens: Tokens, latency_ms: int) -> bool:
-    """Count what was bought by a turn that has lost its key to another; False when it was completed before."""
+def account_superseded(subject: Subject, *, model: str, tokens: Tokens, latency_ms: int) -> Closed | None:
+    """Count what was bought by a turn that has lost its key to another; None when it was counted before."""
     figures = _figures(model, tokens)
     return _close(subject, Status.ABANDONED, model=model, latency_ms=latency_ms, error_code="superseded", **figures)
 
@@ -98,39 +130,46 @@ def asked_to_cancel(request_ids: Iterable[str]) -> list[str]:
     return list(pending.values_list("request_id", flat=True))
 
 
-def abandon(request_ids: Iterable[str]) -> int:
-    """Close pending rows whose process died; the number of those that this call closed."""
-    closed = 0
-    for row in UsageEvent.objects.pending().filter(request_id__in=list(request_ids)):
+def abandon(request_ids: Iterable[str]) -> list[Abandoned]:
+    """Close pending rows whose process died: those that this call closed, with what they had reserved."""
+    closed = []
+    for row in UsageEvent.objects.pending().filter(request_id__in=list(request_ids)).order_by("pk"):
         mine = UsageEvent.objects.pending().filter(pk=row.pk)
-        if mine.update(status=Status.ABANDONED, error_code="abandoned", finished_at=timezone.now()):
-            record_event(
-                "chat.abandoned", Subject(row.request_id, row.client_token_id, row.user_id, row.conversation_id)
-            )
-            closed += 1
+        values = {"status": Status.ABANDONED, "error_code": GIVEN_UP, "reserved_json": None}
+        if mine.update(**values, finished_at=timezone.now()):
+            subject = Subject(row.request_id, row.client_token_id, row.user_id, row.conversation_id, row.app_version)
+            record_event("chat.abandoned", subject, model=row.model)
+            closed.append(Abandoned(row.request_id, row.reserved_json or {}))
     return closed
 
 
-def abandon_stale(now: datetime, *, limit: int) -> int:
+def abandon_stale(now: datetime, *, limit: int) -> list[Abandoned]:
     """Abandon at most `limit` pending rows whose lease has ended."""
     return abandon(UsageEvent.objects.stale(now).values_list("request_id", flat=True)[:limit])
 
 
-def record_event(name: str, subject: Subject, metadata: dict[str, Any] | None = None) -> None:
+def record_event(name: str, subject: Subject, metadata: dict[str, Any] | None = None, *, model: str = "") -> None:
     AnalyticsEvent.objects.create(
         event_name=name,
         client_token_id=subject.client_token_id,
         user_id=subject.user_id,
         conversation_id=subject.conversation_id,
         request_id=subject.request_id,
+        model=model,
+        app_version=subject.app_version,
         metadata_json=metadata or {},
     )
 
 
-def _close(subject: Subject, status: Status, **values: Any) -> bool:
-    """Only a row that is open, or was given up too early, is closed."""
-    rows = UsageEvent.objects.filter(request_id=subject.request_id, status__in=[Status.PENDING, Status.ABANDONED])
-    return rows.update(**{"error_code": "", **values}, status=status, finished_at=timezone.now()) == 1
+def _close(subject: Subject, status: Status, **values: Any) -> Closed | None:
+    """Only a row that is open, or was given up too early, is closed, and once."""
+    rows = UsageEvent.objects.filter(request_id=subject.request_id)
+    values = {"error_code": "", "reserved_json": None, **values, "status": status, "finished_at": timezone.now()}
+    if rows.pending().update(**values):
+        return Closed(values.get("cost_nanos", 0))
+    if rows.filter(status=Status.ABANDONED, error_code=GIVEN_UP).update(**values):
+        return Closed(values.get("cost_nanos", 0), was_abandoned=True)
+    return None
 
 
 def _figures(model: str, tokens: Tokens) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class ClientViewSet(viewsets.ViewSet):
             raise LengthRequired  # WSGI knows no body without a length, and would see none
 
     def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
-        set_headers(request, response)
+        set_headers(request, response, getattr(response, "quota", None))
         return super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
 
 

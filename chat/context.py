@@ -47,8 +47,22 @@ def estimate_tokens(message: dict[str, Any]) -> int:
     return math.ceil(size / 3) + others * PART_TOKENS + 4
 
 
+def reply_tokens(model: str, parameters: dict[str, Any]) -> int:
+    """The most that the reply may have: as the client says, or what is kept free for it."""
+    said: int | None = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
+    # A short window is not given away to the reply: a quarter of it is.
+    return said or min(DEFAULT_REPLY_TOKENS, window_of(model) // 4)
+
+
+def prompt_tokens(messages: list[dict[str, Any]], parameters: dict[str, Any]) -> int:
+    """An upper estimate of what the upstream counts as the prompt: messages, and what tools and formats say."""
+    spoken = sum(estimate_tokens(message) for message in messages)
+    said = [parameters[name] for name in ("tools", "response_format") if name in parameters]
+    return spoken + (math.ceil(len(json.dumps(said).encode()) / 3) if said else 0)
+
+
 def build(
-    conversation: Conversation | None, new: list[dict[str, Any]], *, model: str, reply_tokens: int | None
+    conversation: Conversation | None, new: list[dict[str, Any]], *, model: str, parameters: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], bool]:
     """The messages to send, oldest first, and whether earlier ones were left out.
 
@@ -56,9 +70,7 @@ def build(
     """
     window = window_of(model)
     system = [{"role": "system", "content": settings.SYSTEM_PROMPT}] if settings.SYSTEM_PROMPT else []
-    # A short window is not given away to the reply: a quarter of it is.
-    budget = window - (reply_tokens or min(DEFAULT_REPLY_TOKENS, window // 4))
-    budget -= sum(estimate_tokens(message) for message in [*system, *new])
+    budget = window - reply_tokens(model, parameters) - prompt_tokens([*system, *new], parameters)
     if budget < 0:
         raise ContextLengthExceeded(
             f"The messages and the reply do not fit the {window} tokens of {model}; "

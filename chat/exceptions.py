@@ -5,13 +5,16 @@ The body is OpenAI's: `{"error": {"message", "type", "code", "param"}}`.
 
 import logging
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions, status
 from rest_framework.response import Response
+
+if TYPE_CHECKING:
+    from chat.throttling import Quota
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,17 @@ class LengthRequired(ApiError):
 class RateLimitExceeded(ApiError):
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
     default_code = "rate_limit_exceeded"
+
+
+class BudgetExceeded(ApiError):
+    """`quota` says what is left, for the headers of the answer."""
+
+    status_code = status.HTTP_429_TOO_MANY_REQUESTS
+    default_code = "budget_exceeded"
+
+    def __init__(self, message: str, *, quota: "Quota") -> None:
+        super().__init__(message, retry_after=quota.seconds, should_retry=False)
+        self.quota = quota
 
 
 class UpstreamError(ApiError):
@@ -184,6 +198,7 @@ def answer_error(exc: Exception, context: dict[str, Any]) -> Response:
     response = Response(
         error_body(error.status_code, message, code, getattr(error, "param", None) or param), status=error.status_code
     )
+    response.quota = getattr(error, "quota", None)  # type: ignore[attr-defined]
     if auth_header := getattr(error, "auth_header", None):
         response["WWW-Authenticate"] = auth_header
     if (retry_after := getattr(error, "retry_after", None)) is not None:

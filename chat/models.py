@@ -1,6 +1,7 @@
 import hashlib
 import secrets
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Self
 
 from django.conf import settings
@@ -12,6 +13,24 @@ from django.utils import timezone
 
 def new_conversation_id() -> str:
     return f"c_{secrets.token_hex(12)}"
+
+
+def limit(name: str) -> "models.PositiveBigIntegerField[int | None, int | None]":
+    return models.PositiveBigIntegerField(
+        name, null=True, blank=True, validators=[MinValueValidator(1)], help_text="Empty: no limit."
+    )
+
+
+def dollars(name: str) -> "models.DecimalField[Decimal | None, Decimal | None]":
+    return models.DecimalField(
+        name,
+        max_digits=12,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(Decimal("0.0001"))],
+        help_text="Empty: no limit.",
+    )
 
 
 class ClientToken(models.Model):
@@ -28,6 +47,16 @@ class ClientToken(models.Model):
     rate_limit_per_min = models.PositiveIntegerField(
         "requests per minute", null=True, blank=True, help_text="Empty: RATE_LIMIT_PER_MIN. 0: no limit."
     )
+    tokens_per_min = limit("tokens per minute")
+    concurrent_turns = limit("turns at once")
+    day_tokens = limit("tokens a day")
+    month_tokens = limit("tokens a month")
+    day_usd = dollars("dollars a day")
+    month_usd = dollars("dollars a month")
+    user_day_tokens = limit("tokens a day, each user")
+    user_month_tokens = limit("tokens a month, each user")
+    user_day_usd = dollars("dollars a day, each user")
+    user_month_usd = dollars("dollars a month, each user")
     expires_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -209,6 +238,34 @@ class RateLimit(models.Model):
         indexes = [
             # purge_expired deletes what has long been empty.
             models.Index(fields=["theoretical_arrival"], name="rate_limit_arrival"),
+        ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Budget(models.Model):
+    """What is used of one limit in one period: spent by turns that have closed, reserved by those that run."""
+
+    class Unit(models.TextChoices):
+        TURNS = "turns"  # that run at once
+        TOKENS = "tokens"
+        NANOS = "nanos"  # billionths of a dollar
+
+    key = models.CharField(primary_key=True, max_length=320)
+    client_token = models.ForeignKey(ClientToken, on_delete=models.PROTECT, related_name="budgets")
+    user_id = models.CharField(max_length=255, blank=True, help_text="Empty: of all users of the token together.")
+    unit = models.CharField(max_length=8, choices=Unit)
+    period = models.CharField(max_length=10, blank=True, help_text="A UTC day or month; empty: now.")
+    used = models.BigIntegerField()
+    most = models.BigIntegerField(null=True, help_text="The limit when it was last asked; null: there is none.")
+    resets_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "budgets"
+        indexes = [
+            # purge_expired deletes what is long over.
+            models.Index(fields=["resets_at"], name="budget_resets"),
         ]
 
     def __str__(self) -> str:

@@ -1,13 +1,13 @@
 """What is deleted when its time is over, in batches, so that no lock is long."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.sessions.models import Session
 from django.db.models import QuerySet
 
 from chat.idempotency import KEPT
-from chat.models import IdempotencyKey, RateLimit
+from chat.models import Budget, IdempotencyKey, RateLimit
 
 BATCH = 1000
 
@@ -16,10 +16,13 @@ def purge_expired(now: datetime) -> dict[str, int]:
     """Delete; how many of each."""
     keys = IdempotencyKey.objects.filter(created_at__lt=now - KEPT, locked_until__lt=now)
     limits = RateLimit.objects.filter(theoretical_arrival__lt=now.timestamp())
+    # Two days after its end no turn of a period still runs.
+    budgets = Budget.objects.filter(resets_at__lt=now - timedelta(days=2))
     sessions = Session.objects.filter(expire_date__lt=now)
     return {
         "idempotency keys": delete_in_batches(keys),
         "rate limits at rest": delete_in_batches(limits),
+        "budgets that are over": delete_in_batches(budgets),
         "sessions": delete_in_batches(sessions),
     }
 

@@ -22,6 +22,8 @@ from chat.exceptions import ApiError, ConversationNotFound, IdempotencyInProgres
 from chat.idempotency import Idempotency
 from chat.models import ClientToken, Conversation, IdempotencyKey, Message
 from chat.replies import Completion
+from chat.reservations import Reservation, release
+from chat.throttling import Verdict
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +47,9 @@ class Ask:
     parameters: dict[str, Any] = field(default_factory=dict)
     idempotency: Idempotency | None = None
     is_stream: bool = False
+    app_version: str = ""
+    # What limits say of the request is noted here, for the headers of its answer.
+    verdicts: list[Verdict] = field(default_factory=list)
 
     @property
     def subject(self) -> recording.Subject:
@@ -53,6 +58,7 @@ class Ask:
             client_token_id=self.client.pk,
             user_id=self.user_id or self.client.default_user_id,
             conversation_id=self.conversation_id,
+            app_version=self.app_version,
         )
 
 
@@ -69,6 +75,7 @@ class Turn:
     ask: Ask
     upstream_body: dict[str, Any]
     history_truncated: bool
+    reservation: Reservation
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -126,23 +133,32 @@ def open_or_replay(ask: Ask, join: Callable[[int, str], J | None] = lambda *_: N
 
 
 def _open(ask: Ask) -> Turn | Outcome:
-    locked_until = timezone.now() + running.LEASE
+    now = timezone.now()
+    locked_until = now + running.LEASE
     if ask.idempotency:
         claim = ask.idempotency.claim(ask.request_id, locked_until)
         if claim.answer is not None:
             recording.record_event("chat.replayed", ask.subject, {"original_request_id": claim.answer["id"]})
             return Outcome(claim.answer, is_replay=True)
         if claim.superseded:
-            recording.abandon([claim.superseded])
+            release(recording.abandon([claim.superseded]))
     conversation = None
     if ask.conversation_id:
         conversation = Conversation.objects.owned_by(ask.client).filter(pk=ask.conversation_id).first()
         if conversation is None:
             raise ConversationNotFound
-    limit = ask.parameters.get("max_completion_tokens") or ask.parameters.get("max_tokens")
-    messages, is_truncated = context.build(conversation, ask.messages, model=ask.model, reply_tokens=limit)
-    recording.open_usage(ask.subject, model=ask.model, is_stream=ask.is_stream, locked_until=locked_until)
-    return Turn(ask, {**ask.parameters, "model": ask.model, "messages": messages}, is_truncated)
+    messages, is_truncated = context.build(conversation, ask.messages, model=ask.model, parameters=ask.parameters)
+    body = {**ask.parameters, "model": ask.model, "messages": messages}
+    reservation = Reservation.take(ask.client, ask.subject.user_id, body, ask.verdicts, now)
+    recording.open_usage(
+        ask.subject,
+        model=ask.model,
+        is_stream=ask.is_stream,
+        created_at=now,
+        locked_until=locked_until,
+        reserved=reservation.budgets,
+    )
+    return Turn(ask, body, is_truncated, reservation)
 
 
 def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = None, code: str = "") -> dict[str, Any]:
@@ -150,7 +166,7 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     answer = answer_of(turn, completion, turn.latency_ms)
     figures = {"latency_ms": answer["usage"]["latency_ms"], "first_token_ms": first_token_ms, "code": code}
     try:
-        problem = persist(lambda: _settle(turn.ask, completion, answer, figures))
+        problem = persist(lambda: _settle(turn, completion, answer, figures))
     except (OperationalError, InterfaceError) as exc:
         logger.exception("turn %s was paid for and could not be settled", turn.ask.request_id)
         raise Unavailable(should_retry=None if turn.ask.idempotency else False) from exc
@@ -163,14 +179,17 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     return answer
 
 
-def _settle(ask: Ask, completion: Completion, answer: dict[str, Any], figures: dict[str, Any]) -> ApiError | None:
+def _settle(turn: Turn, completion: Completion, answer: dict[str, Any], figures: dict[str, Any]) -> ApiError | None:
     """An error is returned, not raised, where the tokens are to be committed and the reply is not."""
-    model, tokens = completion.model[:100], completion.tokens
+    ask, model, tokens = turn.ask, completion.model[:100], completion.tokens
     if ask.idempotency and not ask.idempotency.complete(ask.request_id, answer):
         late = recording.account_superseded(ask.subject, model=model, tokens=tokens, latency_ms=figures["latency_ms"])
+        turn.reservation.settle(late, tokens.total)
         return IdempotencyInProgress() if late else None
-    if not recording.complete(ask.subject, model=model, tokens=tokens, **figures):
+    closed = recording.complete(ask.subject, model=model, tokens=tokens, **figures)
+    if not closed:
         return None
+    turn.reservation.settle(closed, tokens.total)
     if ask.conversation_id and not touch(ask):
         if ask.idempotency:
             ask.idempotency.forget(ask.request_id)
@@ -201,8 +220,10 @@ def close_failed(turn: Turn, code: str, *, bought: Completion | None = None) -> 
     """
 
     def close() -> None:
-        figures: dict[str, Any] = {"model": bought.model[:100], "tokens": bought.tokens} if bought else {}
-        recording.fail(turn.ask.subject, code=code, latency_ms=turn.latency_ms, **figures)
+        tokens = bought.tokens if bought else None
+        model = bought.model[:100] if bought else turn.ask.model
+        closed = recording.fail(turn.ask.subject, code=code, latency_ms=turn.latency_ms, model=model, tokens=tokens)
+        turn.reservation.settle(closed, tokens.total if tokens else 0)
         if turn.ask.idempotency:
             turn.ask.idempotency.release(turn.ask.request_id)
 
@@ -260,10 +281,11 @@ def answer_of(turn: Turn, completion: Completion, latency_ms: int) -> dict[str, 
 def settle_abandoned(now: datetime, *, limit: int = 500) -> tuple[int, int]:
     """Close turns whose process died, and free their keys; how many of each, at most `limit`."""
     with transaction.atomic():
-        closed = recording.abandon_stale(now, limit=limit)
+        abandoned = recording.abandon_stale(now, limit=limit)
+        release(abandoned)
         stale = list(IdempotencyKey.objects.stale(now).values_list("pk", flat=True)[:limit])
         freed, _ = IdempotencyKey.objects.stale(now).filter(pk__in=stale).delete()
-    return closed, freed
+    return len(abandoned), freed
 
 
 def settle_all_abandoned(now: datetime) -> tuple[int, int]:

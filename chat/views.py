@@ -20,6 +20,7 @@ from chat.parsers import JSONParser, ProtobufParser, RegisteredProtobufParser
 from chat.renderers import ProtobufRenderer, RegisteredProtobufRenderer, SameFormatNegotiation
 from chat.serializers import CompletionIn
 from chat.stream_renderers import EventStream, ProtobufStream, StreamRenderer, render_stream
+from chat.throttling import verdicts_of
 
 REPLAYED = {"Idempotent-Replayed": "true"}
 
@@ -53,6 +54,8 @@ class CompletionViewSet(ClientViewSet):
             parameters=asked.parameters,
             idempotency=self.idempotency_class.of(request, data),
             is_stream=data.get("stream", False),
+            app_version=data.get("metadata", {}).get("app_version", "")[:64],
+            verdicts=verdicts_of(request),
         )
         if ask.is_stream:
             return self.stream(ask, wants_usage_chunk=asked.wants_usage_chunk)

@@ -1,0 +1,69 @@
+"""What a turn sets aside of its client's limits while it runs, and gives back when it closes."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from analytics.prices import cost_nanos
+from analytics.recording import Abandoned, Closed
+from chat import budgets, context
+from chat.exceptions import RateLimitExceeded
+from chat.models import ClientToken
+from chat.throttling import Verdict, admit_tokens, give_back_tokens
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """The most that a turn can use, and what it has taken out of its client's budgets for that, by their keys."""
+
+    client: ClientToken
+    tokens: int = 0
+    budgets: dict[str, int] = field(default_factory=dict)
+    taken: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def take(
+        cls, client: ClientToken, user_id: str, body: dict[str, Any], verdicts: list[Verdict], now: datetime
+    ) -> Self:
+        """Reserve for the upstream's request `body`, which is bound to what was reserved.
+
+        Runs inside the turn's opening transaction. Raises RateLimitExceeded or BudgetExceeded where the client
+        does not have that much.
+        """
+        limits = budgets.limits_of(client, user_id, now)
+        if not limits and not client.tokens_per_min:
+            return cls(client)
+        prompt, reply = context.prompt_tokens(body["messages"], body), context.reply_tokens(body["model"], body)
+        if not body.get("max_completion_tokens") and not body.get("max_tokens"):
+            body["max_completion_tokens"] = reply
+        verdict = admit_tokens(client, prompt + reply)
+        if verdict:
+            verdicts.append(verdict)
+            if not verdict.admitted:
+                raise too_many_tokens(verdict)
+        nanos = cost_nanos(body["model"], prompt_tokens=prompt, cached_tokens=0, completion_tokens=reply)
+        taken = budgets.reserve(limits, tokens=prompt + reply, nanos=nanos, now=now)
+        return cls(client, prompt + reply, taken)
+
+    def settle(self, closed: Closed | None, tokens: int) -> None:
+        """Put what the turn has used in the place of the reservation, in the transaction that has `closed` its row."""
+        if closed is None:
+            return
+        budgets.settle(self.budgets, tokens=tokens, nanos=closed.cost_nanos, is_released=closed.was_abandoned)
+        if not closed.was_abandoned:
+            give_back_tokens(self.client, self.tokens - tokens, seconds=time.monotonic() - self.taken)
+
+
+def too_many_tokens(verdict: Verdict) -> RateLimitExceeded:
+    asked = f"This turn can take up to {verdict.cost:,} tokens; this client may use {verdict.limit:,} a minute"
+    if verdict.cost > verdict.limit:
+        return RateLimitExceeded(f"{asked}. Send less, or lower max_completion_tokens.", should_retry=False)
+    return RateLimitExceeded(f"{asked}; wait as long as Retry-After says.", retry_after=verdict.wait)
+
+
+def release(abandoned: Iterable[Abandoned]) -> None:
+    """Give back what turns had reserved whose process died: what they have really used, nobody knows."""
+    for row in abandoned:
+        budgets.settle(row.reserved)

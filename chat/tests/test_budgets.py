@@ -1,0 +1,250 @@
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from pytest_django import Settings
+
+from analytics.models import UsageEvent
+from bench.openai_double import Behaviour, OpenAIDouble
+from chat import budgets, turns
+from chat.models import Budget, ClientToken, IdempotencyKey, RateLimit
+from chat.retention import purge_expired
+from conftest import ApiClient, Server, wait_until
+
+URL = "/v1/chat/completions"
+# "Hi" is reserved as 5 tokens (1 for its bytes, 4 for the message's frame), and the double sells 5 for it
+# and 3 for "echo: Hi".
+HI = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 95}
+SOLD = 8
+
+
+def ask(client: ApiClient, key: str | None = None, **fields: Any) -> Any:
+    return client.send(URL, {**HI, **fields}, key)
+
+
+def limit(client: ApiClient, **limits: Any) -> None:
+    ClientToken.objects.filter(pk=client.token_row.pk).update(**limits)
+
+
+def used(unit: str = "tokens", user_id: str = "") -> list[int]:
+    rows = Budget.objects.filter(unit=unit, user_id=user_id).order_by("period")
+    return list(rows.values_list("used", flat=True))
+
+
+def test_it_works(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    limit(alice, day_tokens=110)
+
+    answers = [ask(alice) for _ in range(3)]
+
+    # 100 are reserved and 8 are used: with 16 used, 94 are left.
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert used() == [2 * SOLD]
+    refused = answers[-1]
+    error = refused.json()["error"]
+    assert error["code"] == "budget_exceeded"
+    assert "up to 100 tokens, and 94 tokens are left of the 110 tokens" in error["message"]
+    assert refused["x-should-retry"] == "false"
+    assert 0 < int(refused["Retry-After"]) <= 24 * 3600
+    assert '"day_tokens";q=110' in refused["RateLimit-Policy"]
+    assert f'"day_tokens";r=94;t={refused["Retry-After"]}' in refused["RateLimit"]
+    assert len(upstream.requests) == 2
+    assert ask(alice, max_completion_tokens=80).status_code == 200
+
+
+def test_a_refused_turn_leaves_nothing(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    limit(alice, day_tokens=1, tokens_per_min=1000)
+
+    assert ask(alice, key="k").status_code == 429
+
+    assert not UsageEvent.objects.exists()
+    assert not IdempotencyKey.objects.exists()
+    assert not RateLimit.objects.filter(key__startswith="tpm").exists()
+    assert not used()
+
+
+def test_the_upstream_is_held_to_what_was_reserved(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    alice.send(URL, body)
+    limit(alice, day_tokens=100_000)
+    alice.send(URL, body)
+    alice.send(URL, {**body, "max_tokens": 7})
+
+    sent = [{k: v for k, v in request["body"].items() if "max" in k} for request in upstream.requests]
+    assert sent == [{}, {"max_completion_tokens": 4096}, {"max_tokens": 7}]
+
+
+def test_failures_give_back_what_they_did_not_use(
+    alice: ApiClient, upstream: OpenAIDouble, transactional_db: None
+) -> None:
+    limit(alice, day_tokens=1000, day_usd=1)
+    upstream.plan(Behaviour(status=500), Behaviour(stop_after=1, text="echo and more"))
+
+    assert ask(alice).status_code == 502
+    assert used() == [0]
+    assert used("nanos") == [0]
+    assert used("turns") == [0]
+    b"".join(ask(alice, stream=True).streaming_content)
+
+    row = UsageEvent.objects.order_by("id").last()
+    assert row
+    assert row.status == "failed"
+    assert used() == [row.total_tokens]
+    assert used("nanos") == [row.cost_nanos]
+
+
+def test_an_abandoned_turn_gives_back_and_pays_when_it_ends_after_all(
+    serve: Callable[..., Server], upstream: OpenAIDouble
+) -> None:
+    server = serve()
+    server.post("/v1/conversations", {})  # the first request makes the row of CLIENT_API_TOKEN
+    ClientToken.objects.update(day_tokens=1000, concurrent_turns=5)
+    gate = threading.Event()
+    upstream.plan(Behaviour(gate=gate))
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(server.post, URL, HI)
+        wait_until(lambda: len(upstream.requests) == 1)
+        assert (used(), used("turns")) == ([100], [1])
+
+        turns.settle_all_abandoned(timezone.now() + timedelta(hours=1))
+        assert (used(), used("turns")) == ([0], [0])
+
+        gate.set()
+        assert late.result()[0] == 200
+    assert (used(), used("turns")) == ([SOLD], [0])
+
+
+def test_money(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    # gpt-4o-mini: 150 nanos a prompt token, 600 a completion token; 5 * 150 + 95 * 600 = 57,750 are reserved.
+    limit(alice, month_usd=Decimal("0.0001"))
+
+    answers = [ask(alice) for _ in range(20)]
+
+    # 5 * 150 + 3 * 600 = 2,550 a turn; 57,750 fit while at most 42,250 are used.
+    assert Counter(answer.status_code for answer in answers) == {200: 17, 429: 3}
+    assert used("nanos") == [17 * 2550]
+    assert "$0.0001 that this client has for" in answers[-1].json()["error"]["message"]
+
+    settings.OPENAI_MODEL = "a-model-without-a-price"
+    answer = ask(alice)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "model"
+
+
+def test_each_user_has_a_budget(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    limit(alice, user_day_tokens=105, month_tokens=1_000)
+
+    assert [ask(alice, user="u1").status_code for _ in range(2)] == [200, 429]
+    assert ask(alice, user="u2").status_code == 200
+    assert ask(alice).status_code == 200
+    assert (used(user_id="u1"), used(user_id="u2"), used()) == ([SOLD], [SOLD], [3 * SOLD])
+
+
+def test_a_replay_costs_nothing(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    limit(alice, day_tokens=100, concurrent_turns=1)
+
+    assert [ask(alice, key="k").status_code for _ in range(3)] == [200, 200, 200]
+    assert used() == [SOLD]
+
+
+def test_periods_are_utc_days_and_months(alice: ApiClient) -> None:
+    client = ClientToken(pk=1, day_tokens=1, month_usd=Decimal("2.5"), user_day_tokens=3)
+
+    limits = budgets.limits_of(client, "u", datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC))
+
+    new_year = datetime(2027, 1, 1, tzinfo=UTC)
+    assert [(limit.key, limit.most, limit.resets_at) for limit in limits] == [
+        ("1:turns::", None, None),
+        ("1:tokens:2026-12-31:", 1, new_year),
+        ("1:tokens:2026-12-31:u", 3, new_year),
+        ("1:nanos:2026-12:", 2_500_000_000, new_year),
+    ]
+
+
+def test_periods_that_are_over_are_purged(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    limit(alice, day_tokens=100, month_tokens=300)
+    ask(alice)
+
+    purge_expired(timezone.now() + timedelta(days=1))
+    assert len(used()) == 2
+    purge_expired(timezone.now() + timedelta(days=40))
+    assert used() == []
+    assert used("turns") == [0]
+
+
+def test_turns_at_once(serve: Callable[..., Server], upstream: OpenAIDouble) -> None:
+    server = serve()
+    server.post("/v1/conversations", {})
+    ClientToken.objects.update(concurrent_turns=2)
+    gate = threading.Event()
+    upstream.default = Behaviour(gate=gate)
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(server.post, URL, HI) for _ in range(2)]
+        wait_until(lambda: len(upstream.requests) == 2)
+
+        status, headers, body = server.post(URL, HI)
+        gate.set()
+        assert [turn.result()[0] for turn in running] == [200, 200]
+
+    assert status == 429
+    assert json.loads(body)["error"]["code"] == "rate_limit_exceeded"
+    assert headers["Retry-After"] == "1"
+    assert "x-should-retry" not in headers
+    assert server.post(URL, HI)[0] == 200
+
+
+def test_tokens_per_minute(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    limit(alice, tokens_per_min=300)
+
+    first = ask(alice)
+    second = ask(alice, max_completion_tokens=250)
+    refused = ask(alice, max_completion_tokens=290)
+    too_large = ask(alice, max_completion_tokens=296)
+
+    assert (first["x-ratelimit-limit-tokens"], first["x-ratelimit-remaining-tokens"]) == ("300", "200")
+    assert first["RateLimit-Policy"] == '"rpm";q=1000;w=60, "tpm";q=300;w=60'
+    assert first["RateLimit"].split(", ")[1].startswith('"tpm";r=200;t=')
+    # What the first did not use has come back, as far as it has not leaked out by itself.
+    assert second.status_code == 200
+    assert 36 <= int(second["x-ratelimit-remaining-tokens"]) <= 37
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 0 < int(refused["Retry-After"]) <= 3
+    assert too_large.status_code == 429
+    assert too_large["x-should-retry"] == "false"
+    assert "lower max_completion_tokens" in too_large.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "admitted"),
+    [({"day_tokens": 1000}, [10]), ({"tokens_per_min": 1000}, range(10, 12)), ({"concurrent_turns": 7}, [7])],
+)
+def test_parallel_turns_cannot_overrun(
+    serve: Callable[..., Server], upstream: OpenAIDouble, limits: dict[str, int], admitted: Any
+) -> None:
+    """Each of 40 turns at once, in two processes, reserves 100 tokens, and none ends before the last has asked."""
+    server = serve(WEB_CONCURRENCY="2", RATE_LIMIT_PER_MIN="0")
+    gate = threading.Event()
+    upstream.default = Behaviour(gate=gate)
+    server.post("/v1/conversations", {})
+    ClientToken.objects.update(**limits)
+
+    with ThreadPoolExecutor(40) as pool:
+        pending = [pool.submit(server.post, URL, HI) for _ in range(40)]
+        wait_until(lambda: sum(answer.done() for answer in pending) + len(upstream.requests) == 40)
+        gate.set()
+        statuses = Counter(answer.result()[0] for answer in pending)
+
+    assert statuses.keys() == {200, 429}
+    assert statuses[200] in admitted
+    assert len(upstream.requests) == statuses[200]
+    if "day_tokens" in limits:
+        assert used() == [statuses[200] * SOLD]
+    refused = next(json.loads(a.result()[2])["error"]["code"] for a in pending if a.result()[0] == 429)
+    assert refused == ("budget_exceeded" if "day_tokens" in limits else "rate_limit_exceeded")
