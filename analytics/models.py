@@ -58,7 +58,7 @@ class UsageEvent(models.Model):
     class Meta:
         db_table = "usage_events"
         indexes = [
-            # Metrics and the admin's list read a time range; the thread page, one conversation.
+            # Metrics, reconcile and the admin's list read a time range; the thread page, one conversation.
             models.Index(fields=["created_at"], name="usage_created"),
             models.Index(fields=["conversation_id", "id"], name="usage_conversation"),
             # A client's own use of today.

@@ -8,9 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 
-def print_tables(figures: dict[str, Any]) -> None:
+def terminal() -> Console:
     # Into a file or a pipe no name is cut to the width of a terminal.
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def print_tables(figures: dict[str, Any]) -> None:
+    console = terminal()
     window = figures["window"]
     days = window["days"]
     console.print(f"llmapi, {window['from']} to {window['to']} (UTC)", style="bold", highlight=False)
@@ -87,3 +91,44 @@ def rows(figures: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield "cost_usd", row["day"], row["model"], row["cost_usd"]
     for row in figures["time_spent_samples"]:
         yield "time_spent_seconds", row["day"], row["user_id"], row["seconds"]
+
+
+def print_reconciliation(figures: dict[str, Any]) -> None:
+    console = terminal()
+    header, *figures_of_models = reconciliation_rows(figures)
+    lines = [dict(zip(header, row, strict=True)) for row in figures_of_models]
+    for line in lines:
+        line["figure"] = line["figure"].removesuffix("_tokens")  # a dated model's name then fits a terminal
+    console.print(rows_table(f"Tokens of OpenAI and of the ledger on {figures['day']} (UTC)", lines))
+    for cause in causes(figures):
+        console.print(cause, highlight=False, markup=False)
+
+
+def reconciliation_rows(figures: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """One figure of one model a row; OpenAI's usage export tells no cost."""
+    yield "model", "figure", "openai", "ledger", "difference"
+    for line in figures["models"]:
+        for name, difference in line["difference"].items():
+            yield line["model"], name, line["openai"][name], line["ledger"][name], difference
+        yield line["model"], "cost_usd", None, line["ledger_cost_usd"], None
+
+
+def causes(figures: dict[str, Any]) -> Iterator[str]:
+    """What of the ledger is not exact, in sentences."""
+    rows = figures["causes"]
+    for line in figures["models"]:
+        for name in line["ledger_names"]:
+            if name != line["model"]:
+                yield f"The ledger's {name} is compared as {line['model']}."
+    if not figures["export"]["is_whole_day"]:
+        yield f"The export is not of the whole day: {figures['export']['from']} to {figures['export']['to']}."
+    yield (
+        f"Rows abandoned without figures: {rows['abandoned_without_figures']:,} "
+        "(sold perhaps, but nobody was left to read them)."
+    )
+    yield (
+        f"Rows failed without figures: {rows['failed_without_figures']:,} "
+        "(a refused call costs nothing, one that timed out or broke off may)."
+    )
+    yield f"Rows with estimated figures: {rows['estimated']:,}, of {rows['estimated_tokens']:,} tokens."
+    yield f"Rows still pending: {rows['pending']:,}."

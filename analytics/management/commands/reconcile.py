@@ -1,0 +1,51 @@
+import csv
+import json
+import sys
+from argparse import ArgumentTypeError
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from analytics import reconcile, report
+
+
+def iso_day(value: str) -> date:
+    try:
+        return date.fromisoformat(value)
+    except ValueError as exc:
+        raise ArgumentTypeError("takes a day as YYYY-MM-DD.") from exc
+
+
+class Command(BaseCommand):
+    help = "Compare one day of the ledger with OpenAI's usage export; exits with 1 where they differ, 2 on bad input."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", help="pages of the usage API grouped by model, or the dashboard's CSV; - for stdin")
+        parser.add_argument("--day", type=iso_day, help="the UTC day, YYYY-MM-DD (the only one in FILE)")
+        parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            figures = reconcile.reconcile(read(options["file"]), options["day"])
+        except (OSError, UnicodeDecodeError) as exc:
+            raise CommandError(f"{options['file']} cannot be read as text: {exc}", returncode=2) from exc
+        except reconcile.BadExport as exc:
+            raise CommandError(str(exc), returncode=2) from exc
+        if options["format"] == "json":
+            json.dump(figures, sys.stdout, indent=2)
+            sys.stdout.write("\n")
+        elif options["format"] == "csv":
+            csv.writer(sys.stdout).writerows(report.reconciliation_rows(figures))
+            self.stderr.write("\n".join(report.causes(figures)))
+        else:
+            report.print_reconciliation(figures)
+        if not figures["is_equal"]:
+            sys.exit(1)
+
+
+def read(file: str) -> str:
+    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    # Spreadsheets put a byte order mark before a CSV.
+    return content.decode("utf-8-sig")
