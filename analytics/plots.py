@@ -1,0 +1,381 @@
+"""Plots as plain data, for the templates in `analytics/plots/` to draw: no script, no inline style."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from typing import ClassVar, Literal
+
+Unit = Literal["count", "tokens", "ms", "usd", "share"]
+
+# Small, because text scales with the picture: at 12 units it is still read on a phone.
+WIDTH, HEIGHT = 400, 200
+TOP, RIGHT, BASE = 10, 22, 176
+# A little more than a figure is wide in the widest of usual fonts.
+CHARACTER = 7.4
+MOST_SERIES = 6
+MOST_DAY_LABELS = 6
+# For where there is no style sheet. dashboard.css has the same for light pages, and others for dark ones.
+COLOURS = {
+    "1": "#264aad",
+    "2": "#cc4a0c",
+    "3": "#35a08f",
+    "4": "#7a2378",
+    "5": "#2f94f0",
+    "6": "#b98a1e",
+    "other": "#6f6f6f",
+}
+
+# From which figure on, what it is divided by, and how it is written.
+SCALES: dict[Unit, list[tuple[float, float, str]]] = {
+    "count": [(1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
+    "tokens": [(1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
+    "usd": [(1e9, 1e9, "${} B"), (1e6, 1e6, "${} M"), (1e4, 1e3, "${} k"), (0, 1, "${}")],
+    "ms": [(1e3, 1e3, "{} s"), (0, 1, "{} ms")],
+    "share": [(0, 0.01, "{} %")],
+}
+
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Series:
+    name: str
+    colour: str
+    figure: str
+    line: str = ""
+    bars: str = ""
+    dots: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def fallback(self) -> str:
+        return COLOURS[self.colour]
+
+    @property
+    def short_name(self) -> str:
+        """Cut in the middle: names of fine-tuned models differ at their ends."""
+        return self.name if len(self.name) <= 28 else f"{self.name[:17]}…{self.name[-10:]}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A day's whole height, which shows its figures when pointed at."""
+
+    x: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    title: str
+    note: str = ""
+    left: float = 0
+    y_ticks: list[Tick] = field(default_factory=list)
+    x_ticks: list[Tick] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
+    columns: list[Column] = field(default_factory=list)
+
+    template: ClassVar = "analytics/plots/plot.html"
+    width: ClassVar = WIDTH
+    height: ClassVar = HEIGHT
+    top: ClassVar = TOP
+    right: ClassVar = WIDTH - RIGHT
+    base: ClassVar = BASE
+    drawn_height: ClassVar = BASE - TOP
+    middle: ClassVar = (WIDTH / 2, (TOP + BASE) / 2)
+
+    @property
+    def label(self) -> str:
+        """What a screen reader says in place of the picture."""
+        if not self.series:
+            return f"{self.title}: nothing in this period."
+        figures = ", ".join(f"{series.name} {series.figure}" for series in self.series)
+        return f"{self.title}, {self.note}: {figures}."
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where days and values are on a plot."""
+
+    days: Sequence[date]
+    ticks: list[float]
+    labels: list[str]
+
+    @classmethod
+    def up_to(cls, top: float, days: Sequence[date], unit: Unit) -> "Frame":
+        values = ticks(top, unit)
+        return cls(days, values, tick_labels(values, unit))
+
+    @property
+    def left(self) -> float:
+        return round(max(36, 10 + CHARACTER * max(map(len, self.labels))), 2)
+
+    @property
+    def band(self) -> float:
+        return (WIDTH - RIGHT - self.left) / len(self.days)
+
+    def x(self, index: float) -> float:
+        """The middle of a day."""
+        return round(self.left + self.band * (index + 0.5), 2)
+
+    def y(self, value: float) -> float:
+        return round(BASE - (BASE - TOP) * value / self.ticks[-1], 2)
+
+    def plot(self, title: str, note: str, series: list[Series], texts: list[str]) -> Plot:
+        return Plot(
+            title=title,
+            note=note,
+            left=self.left,
+            y_ticks=[Tick(self.y(value), label) for value, label in zip(self.ticks, self.labels, strict=True)],
+            x_ticks=[Tick(self.x(index), label) for index, label in day_labels(self.days)],
+            series=series,
+            columns=[Column(self.x(i - 0.5), round(self.band, 2), text) for i, text in enumerate(texts)],
+        )
+
+
+def lines(title: str, days: Sequence[date], series: Mapping[str, Values], unit: Unit) -> Plot:
+    """A line for each series; what is not known leaves a gap. The legend tells the last day's figures."""
+    known = {name: [finite(value) for value in values] for name, values in series.items()}
+    figures = [value for values in known.values() for value in values if value is not None]
+    if not figures:
+        return Plot(title)
+    frame = Frame.up_to(max(figures), days, unit)
+    drawn = [
+        line(frame, name, str(number % MOST_SERIES + 1), values, unit)
+        for number, (name, values) in enumerate(known.items())
+    ]
+    return frame.plot(title, f"on {spoken(days[-1])}", drawn, tooltips(days, list(known.items()), unit))
+
+
+def line(frame: Frame, name: str, colour: str, values: Values, unit: Unit) -> Series:
+    numbered = zip(range(len(frame.days)), values, strict=True)
+    path, dots = traced([None if value is None else (frame.x(i), frame.y(value)) for i, value in numbered])
+    return Series(name, colour, shown(values[-1], unit), line=path, dots=dots)
+
+
+def stacked_bars(title: str, days: Sequence[date], series: Mapping[str, Sequence[float]], unit: Unit) -> Plot:
+    """A bar for each day, made of all series. The legend tells the totals of the period."""
+    kept = with_few_series(series)
+    totals = [sum(values) for values in zip(*(values for _, _, values in kept), strict=True)]
+    if not any(totals):
+        return Plot(title)
+    frame = Frame.up_to(max(totals), days, unit)
+    drawn, floors = [], [0.0] * len(days)
+    for name, colour, values in kept:
+        path = bars(frame, floors, values)
+        floors = [floor + value for floor, value in zip(floors, values, strict=True)]
+        drawn.append(Series(name, colour, shown(sum(values), unit), bars=path))
+    named: list[tuple[str, Values]] = [(name, values) for name, _, values in kept]
+    if len(kept) > 1:
+        named.append(("total", totals))
+    return frame.plot(title, f"{shown(sum(totals), unit)} in total", drawn, tooltips(days, named, unit))
+
+
+def with_few_series(series: Mapping[str, Sequence[float]]) -> list[tuple[str, str, Sequence[float]]]:
+    """Name, colour and values of the largest series in their order, and of the rest as one."""
+    largest = sorted(series, key=lambda name: sum(series[name]), reverse=True)[:MOST_SERIES]
+    kept = [name for name in series if name in largest]
+    few: list[tuple[str, str, Sequence[float]]] = [
+        (name, str(number), series[name]) for number, name in enumerate(kept, start=1)
+    ]
+    rest = [series[name] for name in series if name not in largest]
+    if rest:
+        few.append((f"other ({len(rest)})", "other", [sum(values) for values in zip(*rest, strict=True)]))
+    return few
+
+
+def bars(frame: Frame, floors: Sequence[float], values: Sequence[float]) -> str:
+    """One path for a whole series: side by side in one path, even bars thinner than a pixel leave no seams."""
+    width = round(min(frame.band * (0.8 if len(frame.days) <= 62 else 1), 48), 2)
+    return "".join(
+        f"M{frame.x(i) - width / 2:.2f} {frame.y(floor):.2f}h{width}V{frame.y(floor + value):.2f}h-{width}z"
+        for i, (floor, value) in enumerate(zip(floors, values, strict=True))
+        if value
+    )
+
+
+def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tuple[float, float]]]:
+    """The path through points, broken at gaps; and dots for the newest point and for those without a neighbour."""
+    path, dots = [], []
+    for before, point, after in zip([None, *points], points, [*points[1:], None], strict=False):
+        if point is None:
+            continue
+        if before or after:
+            path.append(f"{'L' if before else 'M'}{point[0]} {point[1]}")
+        else:
+            dots.append(point)
+    newest = next((point for point in reversed(points) if point), None)
+    return "".join(path), dots if newest is None or newest in dots else [*dots, newest]
+
+
+def ticks(top: float, unit: Unit) -> list[float]:
+    """From 0 to `top` or the next round figure, by 1, 2 or 5 times a power of ten."""
+    # Decimal, because 3 * 0.1 is not 0.3.
+    highest = Decimal(repr(float(top or 1)))
+    least = highest / 5
+    if unit in ("count", "tokens"):
+        least = max(least, Decimal(1))
+    power = Decimal(1).scaleb(least.adjusted())
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
+    return [float(step * number) for number in range(math.ceil(highest / step) + 1)]
+
+
+def tick_labels(values: Sequence[float], unit: Unit) -> list[str]:
+    """All in the scale of the highest, with as many decimals as their step needs."""
+    divisor, text = scale(values[-1], unit)
+    decimals = max(0, -Decimal(repr(values[1] / divisor)).adjusted())
+    if unit == "usd" and decimals == 1:
+        decimals = 2
+    return ["0"] + [text.format(f"{value / divisor:,.{decimals}f}") for value in values[1:]]
+
+
+def scale(value: float, unit: Unit) -> tuple[float, str]:
+    # Three digits are what is shown: 999 999 is 1 M, not 1,000 k.
+    rounded = float(f"{value:.3g}")
+    return next((divisor, text) for least, divisor, text in SCALES[unit] if rounded >= least)
+
+
+def shown(value: float | None, unit: Unit) -> str:
+    """A figure as a person reads it; what is not known is a dash, never a 0."""
+    value = finite(value)
+    if value is None:
+        return "–"
+    if unit == "share" and 0 < value < 1:
+        # "100 %" and "0 %" are for all and none.
+        value = min(max(value, 0.001), 0.999)
+    divisor, text = scale(value, unit)
+    figure = value / divisor
+    if unit == "usd" and divisor == 1:
+        return text.format(cents(figure))
+    return text.format(f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}".removesuffix(".0"))
+
+
+def cents(dollars: float) -> str:
+    """Two digits of the smallest price: a turn may cost far less than a cent."""
+    if dollars >= 1000 or dollars == round(dollars):
+        return f"{dollars:,.0f}"
+    return f"{dollars:.{max(2, 1 - math.floor(math.log10(dollars)))}f}"
+
+
+def finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def spoken(day: date) -> str:
+    return f"{day.day} {day:%b %Y}"
+
+
+def tooltips(days: Sequence[date], named: Sequence[tuple[str, Values]], unit: Unit) -> list[str]:
+    return [
+        "\n".join([spoken(day), *(f"{name}: {shown(values[i], unit)}" for name, values in named)])
+        for i, day in enumerate(days)
+    ]
+
+
+def day_labels(days: Sequence[date]) -> list[tuple[int, str]]:
+    """So few days, weeks or months by their index that their names have room beside each other."""
+    for step in (1, 2, 3, 7, 14):
+        if len(days) <= step * MOST_DAY_LABELS:
+            # Counted from the newest, which is the one people look for.
+            shown_days = range((len(days) - 1) % step, len(days), step)
+            return [(index, f"{days[index].day} {days[index]:%b}") for index in shown_days]
+    for months in (1, 2, 3, 6, 12):
+        starts = [i for i, day in enumerate(days) if day.day == 1 and (day.month - 1) % months == 0]
+        if len(starts) <= MOST_DAY_LABELS:
+            break
+    kept = starts[:: math.ceil(len(starts) / MOST_DAY_LABELS)]
+    return [(index, f"{days[index]:%Y}" if days[index].month == 1 else f"{days[index]:%b}") for index in kept]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """People who came first in the same day or week, and the share of them that was back each one after it."""
+
+    label: str
+    size: int
+    shares: Values
+
+    @property
+    def users(self) -> str:
+        return f"{self.size:,}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    level: int | None
+    share: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    title: str
+    columns: list[str]
+    rows: list[tuple[Cohort, list[Cell]]]
+
+    template: ClassVar = "analytics/plots/cohorts.html"
+
+
+def cohorts(title: str, rows: Sequence[Cohort], step: str = "D") -> Cohorts:
+    """A retention triangle; `step` names its columns, D for days or W for weeks."""
+    columns = [f"{step}+{number}" for number in range(max((len(row.shares) for row in rows), default=0))]
+    return Cohorts(title, columns, [(row, cells(row, columns)) for row in rows])
+
+
+def cells(row: Cohort, columns: Sequence[str]) -> list[Cell]:
+    padded = [*row.shares, *[None] * (len(columns) - len(row.shares))]
+    return [cell(row, column, finite(share)) for column, share in zip(columns, padded, strict=True)]
+
+
+def cell(row: Cohort, column: str, share: float | None) -> Cell:
+    if share is None:
+        return Cell(None, "", "")
+    # Level 0 is nobody: a single person is seen. Rounded first, because 0.7 * 10 is more than 7.
+    level = math.ceil(round(share * 10, 6))
+    text = f"{row.label}, {column}: {shown(share, 'share')} of {row.users}"
+    return Cell(level, f"{share * 100:.0f}%", text)
+
+
+@dataclass(frozen=True)
+class Sparkline:
+    line: str
+    area: str
+    dots: list[tuple[float, float]]
+
+    template: ClassVar = "analytics/plots/sparkline.svg"
+    width: ClassVar = 120
+    height: ClassVar = 28
+
+
+def sparkline(values: Values) -> Sparkline:
+    """The course of a figure beside it, from a floor of 0: a small change looks small."""
+    known = [finite(value) for value in values]
+    top = max((value for value in known if value is not None), default=0) or 1
+    step = (Sparkline.width - 6) / max(len(known) - 1, 1)
+    start = 3 if len(known) > 1 else Sparkline.width / 2
+    floor = Sparkline.height - 3
+    points = [
+        None if value is None else (round(start + step * i, 2), round(floor - (floor - 3) * value / top, 2))
+        for i, value in enumerate(known)
+    ]
+    path, dots = traced(points)
+    drawn = [point for point in points if point]
+    # Over a gap an area would claim figures that are not there.
+    whole = len(drawn) == len(points) > 1
+    area = f"{path}L{drawn[-1][0]} {floor}L{drawn[0][0]} {floor}z" if whole else ""
+    return Sparkline(path, area, dots)
+
+
+def text_sparkline(values: Values) -> str:
+    """The same in a line of text: ▁ is 0, and a space is not known."""
+    known = [finite(value) for value in values]
+    top = max((value for value in known if value is not None), default=0) or 1
+    return "".join(" " if value is None else "▁▂▃▅▇"[math.ceil(value / top * 4)] for value in known)
