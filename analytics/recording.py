@@ -54,6 +54,11 @@ class Abandoned:
     reserved: dict[str, int]
 
 
+def highest_cost(model: str, *, prompt_tokens: int, completion_tokens: int) -> int | None:
+    """What a turn can cost at most, in billionths of a dollar; None where the price is unknown."""
+    return cost_nanos(model, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=completion_tokens)
+
+
 def open_usage(
     subject: Subject,
     *,

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from analytics.prices import cost_nanos
-from analytics.recording import Abandoned, Closed
+from analytics.recording import Abandoned, Closed, highest_cost
 from chat import budgets, context
 from chat.exceptions import RateLimitExceeded
 from chat.models import ClientToken
@@ -43,7 +42,7 @@ class Reservation:
             verdicts.append(verdict)
             if not verdict.admitted:
                 raise too_many_tokens(verdict)
-        nanos = cost_nanos(body["model"], prompt_tokens=prompt, cached_tokens=0, completion_tokens=reply)
+        nanos = highest_cost(body["model"], prompt_tokens=prompt, completion_tokens=reply)
         taken = budgets.reserve(limits, tokens=prompt + reply, nanos=nanos, now=now)
         return cls(client, prompt + reply, taken)
 
