@@ -125,13 +125,13 @@ def serve(transactional_db: None, upstream: OpenAIDouble) -> Iterator[Callable[.
     """`serve(WEB_CONCURRENCY="2")` starts a server with these settings, and returns once it is ready."""
     running: list[Server] = []
 
-    def start(**settings: str) -> Server:
+    def start(probe: str = "/ready", **settings: str) -> Server:
         port = free_port()
         env = environment(upstream, PORT=str(port), **settings)
         process = subprocess.Popen([sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"], cwd=ROOT, env=env)
         server = Server(f"http://127.0.0.1:{port}", env["CLIENT_API_TOKEN"], process)
         running.append(server)
-        wait_for(f"{server.url}/ready", process, "The server did not start.")
+        wait_for(server.url + probe, process, "The server did not start.")
         return server
 
     yield start

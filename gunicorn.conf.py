@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -21,7 +22,9 @@ worker_connections = 2000
 workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
 # Seconds. A stop waits for idle connections too, so they are not kept for long.
 keepalive = 5
+# A stop lets turns end for this long, less what it takes to settle those that have not.
 graceful_timeout = 30
+SETTLE_SECONDS = 5
 loglevel = "warning"
 control_socket_disable = True
 
@@ -31,9 +34,11 @@ _held: list[sqlite3.Connection] = []
 
 
 def post_worker_init(worker: Any) -> None:
-    from chat import chores
+    from chat import chores, running
 
     chores.start()
+    patience = max(worker.cfg.graceful_timeout - SETTLE_SECONDS, worker.cfg.graceful_timeout / 2)
+    threading.Thread(target=running.wind_down, args=(lambda: worker.alive, patience), daemon=True).start()
     if IS_SQLITE:
         held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
         held.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -41,7 +46,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Replies whose clients have gone are read to their end and settled before the process ends."""
+    """Replies whose clients have gone are settled before the process ends."""
     from chat import running
 
-    running.drain(graceful_timeout)
+    running.drain(SETTLE_SECONDS)

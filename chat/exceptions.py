@@ -110,6 +110,16 @@ class UpstreamTimeout(UpstreamError):
     default_code = "upstream_timeout"
 
 
+class Interrupted(UpstreamError):
+    """The server stops, and the turn did not end in the time that was left."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The server is being restarted; send the request again.", billed=True, retry_after=1)
+
+
 class Cancelled(ApiError):
     status_code = status.HTTP_409_CONFLICT
     default_code = "cancelled"
@@ -191,8 +201,9 @@ def error_body(status_code: int, message: str, code: str | None = None, param: s
 def answer_error(exc: Exception, context: dict[str, Any]) -> Response:
     """DRF's exception handler: whatever was raised becomes an answer, and never a traceback."""
     error = known_error(exc)
-    if error.status_code >= 500 and not isinstance(error, UpstreamError):
-        logger.error("request failed", exc_info=exc)
+    if error.status_code >= 500 and not isinstance(exc, ApiError):
+        # A database that is away fails every request alike: a line each says it.
+        logger.error("request failed: %s", type(exc).__name__, exc_info=None if isinstance(error, Unavailable) else exc)
     message, param = first_problem(error.detail)
     code = error.default_code if isinstance(error, ApiError) else CODES.get(error.status_code)
     response = Response(

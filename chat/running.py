@@ -4,15 +4,18 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.db import Error, connection
 from django.utils import timezone
 
 from analytics import recording
+from chat import upstream
+from chat.exceptions import Unavailable
 from chat.models import IdempotencyKey
 
 if TYPE_CHECKING:
@@ -74,6 +77,22 @@ def log_under_key(client_token_id: int, key: str) -> "ReplyLog | None":
         if running.log and idempotency and idempotency.is_for(client_token_id, key):
             return running.log
     return None
+
+
+def refuse_when_full() -> None:
+    """Past what the process can hold a client is told to come back, at once: waiting would only pile up."""
+    if len(_running) >= settings.MAX_RUNNING_TURNS:
+        raise Unavailable("The server runs as many turns as it can; send the request again in a moment.")
+
+
+def wind_down(is_serving: Callable[[], bool], seconds: float) -> None:
+    """Once the server is told to stop, let turns end for so long; then break off what is left, which settles it."""
+    while is_serving():
+        time.sleep(0.5)
+    drain(seconds)
+    if _running:
+        logger.warning("breaking off %d turns: the server stops", len(_running))
+        upstream.hang_up()
 
 
 def drain(seconds: float) -> None:

@@ -113,6 +113,7 @@ def open_or_replay(ask: Ask, join: Callable[[int, str], J | None] = lambda *_: N
 
     `join` may find the twin at work under the client's key, to follow it instead of waiting for its end.
     """
+    running.refuse_when_full()
     deadline = time.monotonic() + settings.IDEMPOTENCY_WAIT_SECONDS
     while True:
         try:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -12,7 +13,7 @@ import httpx2
 import openai
 from django.conf import settings
 
-from chat.exceptions import ApiError, Cancelled, ContextLengthExceeded, UpstreamError, UpstreamTimeout
+from chat.exceptions import ApiError, Cancelled, ContextLengthExceeded, Interrupted, UpstreamError, UpstreamTimeout
 from chat.replies import Completion, is_chunk, loads, parse, storable
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ CONNECT_SECONDS = 10
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 CLIENT_ERRORS = {400, 413, 422}
 KEY_ERRORS = {401, 403}
+_is_stopping = threading.Event()
 
 
 @cache
@@ -98,6 +100,8 @@ class Cancellation:
 @contextlib.contextmanager
 def asking(body: dict[str, Any], request_id: str) -> Iterator[httpx2.Response]:
     """The upstream's answer to `body`, not yet read; every way in which it fails as one of our errors."""
+    if _is_stopping.is_set():
+        raise Interrupted
     try:
         # `create()` would walk the typed message list for milliseconds; the generic call has the same
         # errors, timeouts and authentication. As a stream, so that what is read and for how long is ours.
@@ -113,10 +117,22 @@ def asking(body: dict[str, Any], request_id: str) -> Iterator[httpx2.Response]:
             yield answer.response
     except openai.APIStatusError as exc:
         raise refused(exc) from exc
-    except (openai.APITimeoutError, httpx2.TimeoutException) as exc:
-        raise timed_out(exc) from exc
     except (openai.APIConnectionError, httpx2.TransportError) as exc:
-        raise disconnected(exc) from exc
+        raise failed(exc) from exc
+
+
+def hang_up() -> None:
+    """Break off every call: the server stops, and what still runs is to be settled now."""
+    _is_stopping.set()
+    client().close()
+
+
+def failed(exc: Exception) -> ApiError:
+    """A call that ended without an answer."""
+    if _is_stopping.is_set():
+        return Interrupted()
+    is_timeout = isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException)
+    return timed_out(exc) if is_timeout else disconnected(exc)
 
 
 def read(response: httpx2.Response) -> Iterator[bytes]:

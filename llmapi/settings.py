@@ -60,9 +60,21 @@ def database(url: str) -> dict[str, Any]:
         }
         # A file, because tests run real server processes beside the test's own.
         return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
-    # Seconds: a burst of some hundred requests waits its turn for a connection, and is served.
-    pool = {"min_size": 0, "max_size": number("DATABASE_POOL_SIZE", 8, least=1), "timeout": 10}
-    options = {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2}
+    from llmapi.database import give_up
+
+    size = number("DATABASE_POOL_SIZE", 8, least=1)
+    pool = {
+        "min_size": 0,
+        "max_size": size,
+        # A burst of some hundred requests waits its turn for a connection, and is served; who comes
+        # after those is told to come back.
+        "timeout": 10,
+        "max_waiting": 64 * size,
+        "reconnect_timeout": 0,
+        "reconnect_failed": give_up,
+    }
+    # Seconds to connect, and milliseconds that the other side may leave a packet without an answer.
+    options = {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2, "tcp_user_timeout": 3000}
     # A connection that a restart of the server has broken is replaced before it is used.
     return {**config, "OPTIONS": options, "CONN_HEALTH_CHECKS": True}
 
@@ -86,6 +98,8 @@ SYSTEM_PROMPT = text("SYSTEM_PROMPT")
 
 CLIENT_API_TOKEN = text("CLIENT_API_TOKEN")
 RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
+# Turns that one process runs at once; who comes after those is told to come back.
+MAX_RUNNING_TURNS = number("MAX_RUNNING_TURNS", 1000, least=1)
 MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 2 * 1024 * 1024, least=1024)
 METRICS_PUBLIC = flag("METRICS_PUBLIC")
 
