@@ -3,6 +3,7 @@ from typing import Self
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 
@@ -10,7 +11,7 @@ class UsageEventQuerySet(models.QuerySet["UsageEvent"]):
     def pending(self) -> Self:
         return self.filter(status=UsageEvent.Status.PENDING)
 
-    def stale(self, now: datetime) -> Self:
+    def stale(self, now: datetime | Now) -> Self:
         """Pending rows whose process has died: none that runs lets its lease end."""
         return self.pending().filter(locked_until__lt=now)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from analytics.models import AnalyticsEvent, UsageEvent
@@ -65,7 +67,7 @@ def open_usage(
     model: str,
     is_stream: bool,
     created_at: datetime,
-    locked_until: datetime,
+    locked_until: Combinable,
     reserved: dict[str, int],
 ) -> None:
     UsageEvent.objects.create(
@@ -118,7 +120,7 @@ def account_superseded(subject: Subject, *, model: str, tokens: Tokens, latency_
     return _close(subject, Status.ABANDONED, model=model, latency_ms=latency_ms, error_code="superseded", **figures)
 
 
-def renew(request_ids: Iterable[str], locked_until: datetime) -> None:
+def renew(request_ids: Iterable[str], locked_until: Combinable) -> None:
     """Their process lives: nobody may abandon them before `locked_until`."""
     UsageEvent.objects.pending().filter(request_id__in=list(request_ids)).update(locked_until=locked_until)
 
@@ -148,7 +150,7 @@ def abandon(request_ids: Iterable[str]) -> list[Abandoned]:
     return closed
 
 
-def abandon_stale(now: datetime, *, limit: int) -> list[Abandoned]:
+def abandon_stale(now: datetime | Now, *, limit: int) -> list[Abandoned]:
     """Abandon at most `limit` pending rows whose lease has ended."""
     return abandon(UsageEvent.objects.stale(now).values_list("request_id", flat=True)[:limit])
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
 from django.utils import timezone
 from rest_framework.request import Request
 
@@ -58,7 +60,7 @@ class Idempotency:
     def is_for(self, client_token_id: int, key: str) -> bool:
         return (self.client.pk, self.key) == (client_token_id, key)
 
-    def claim(self, request_id: str, locked_until: datetime) -> Claim:
+    def claim(self, request_id: str, locked_until: Combinable) -> Claim:
         """Take the key for the turn `request_id`, inside its opening transaction.
 
         Insert first, then look: of two requests at once one inserts, and the other finds its row.
@@ -71,12 +73,12 @@ class Idempotency:
             locked_until=locked_until,
         )
         IdempotencyKey.objects.bulk_create([row], ignore_conflicts=True)
-        found = self._rows().first()
+        found = self._rows().annotate(now=Now()).first()
         if found is None:  # its turn failed a moment ago, and released it
             raise IdempotencyInProgress
         if found.request_id == request_id:
             return Claim()
-        now = timezone.now()
+        now: datetime = found.now  # type: ignore[attr-defined]
         is_over = found.created_at < now - KEPT
         if not is_over and found.request_hash != self.request_hash:
             raise IdempotencyKeyReused
@@ -86,7 +88,7 @@ class Idempotency:
             raise IdempotencyInProgress
         return self._take_over(found, request_id, locked_until)
 
-    def _take_over(self, found: IdempotencyKey, request_id: str, locked_until: datetime) -> Claim:
+    def _take_over(self, found: IdempotencyKey, request_id: str, locked_until: Combinable) -> Claim:
         taken = IdempotencyKey.objects.filter(pk=found.pk, request_id=found.request_id).update(
             request_id=request_id,
             request_hash=self.request_hash,
@@ -112,7 +114,7 @@ class Idempotency:
 
     def is_held(self) -> bool:
         """Whether a turn that still has its lease runs under the key."""
-        return self._rows().held().filter(locked_until__gte=timezone.now()).exists()
+        return self._rows().held().filter(locked_until__gte=Now()).exists()
 
     def _held_by(self, request_id: str) -> IdempotencyKeyQuerySet:
         return self._rows().held().filter(request_id=request_id)

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 
@@ -189,7 +190,7 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
     def held(self) -> Self:
         return self.filter(response_json=None)
 
-    def stale(self, now: datetime) -> Self:
+    def stale(self, now: datetime | Now) -> Self:
         """Held by a turn whose process has died: none that runs lets its lease end."""
         return self.held().filter(locked_until__lt=now)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import Error, connection
-from django.utils import timezone
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
 
 from analytics import recording
 from chat import upstream
@@ -29,6 +30,11 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=45)
 RENEW_SECONDS = 15
 CANCEL_POLL_SECONDS = 1
+
+
+def lease() -> Combinable:
+    """When a lease that is taken now ends, by the database's clock: all nodes share it, whatever their own say."""
+    return Now() + LEASE
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,6 @@ def _hear_cancellations(request_ids: list[str]) -> None:
 
 
 def _renew(request_ids: list[str]) -> None:
-    until = timezone.now() + LEASE
+    until = lease()
     recording.renew(request_ids, until)
     IdempotencyKey.objects.held().filter(request_id__in=request_ids).update(locked_until=until)

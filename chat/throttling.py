@@ -1,5 +1,4 @@
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ PERIOD = 60.0  # seconds
 
 # The generic cell rate algorithm (ITU-T I.371) as one statement, so that no two requests can
 # both take the last place: a row comes back where the request is admitted, none where it is not.
-# PostgreSQL reads its own clock, which all nodes share.
+# The clock is the database's, which all nodes share.
 ADMIT = """
     INSERT INTO rate_limits AS held (key, theoretical_arrival) VALUES (%(key)s, {now} + %(cost)s)
     ON CONFLICT (key) DO UPDATE SET theoretical_arrival = {max}(held.theoretical_arrival, {now}) + %(cost)s
@@ -26,7 +25,8 @@ BACKLOG = "SELECT theoretical_arrival - {now} FROM rate_limits WHERE key = %(key
 # A clock that was set back would leave a bucket full for as long as it was set back.
 SET_BACK = "UPDATE rate_limits SET theoretical_arrival = {now} + %(period)s WHERE key = %(key)s"
 DIALECT = {
-    "sqlite": {"max": "max", "now": "%(now)s"},
+    # The days since 4714 BC, in seconds since 1970: 3.38 and older know no other clock of milliseconds.
+    "sqlite": {"max": "max", "now": "((julianday('now') - 2440587.5) * 86400.0)"},
     "postgresql": {"max": "greatest", "now": "extract(epoch FROM statement_timestamp())::float8"},
 }
 
@@ -95,7 +95,6 @@ def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> Ver
     # The margin forgives the rounding of sums of floats, a millionth of a place.
     values: dict[str, str | float] = {
         "key": key,
-        "now": time.time(),
         "cost": cost * interval,
         "period": PERIOD + interval * 1e-6,
     }
@@ -110,7 +109,7 @@ def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> Ver
 
 def backlog_of(key: str) -> float:
     """Seconds until the bucket is empty."""
-    return max(0.0, run(BACKLOG, {"key": key, "now": time.time()}) or 0.0)
+    return max(0.0, run(BACKLOG, {"key": key}) or 0.0)
 
 
 def run(statement: str, values: dict[str, str | float]) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import Case, F, Value, When
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from analytics import recording
@@ -135,7 +136,7 @@ def open_or_replay(ask: Ask, join: Callable[[int, str], J | None] = lambda *_: N
 
 def _open(ask: Ask) -> Turn | Outcome:
     now = timezone.now()
-    locked_until = now + running.LEASE
+    locked_until = running.lease()
     if ask.idempotency:
         claim = ask.idempotency.claim(ask.request_id, locked_until)
         if claim.answer is not None:
@@ -279,7 +280,7 @@ def answer_of(turn: Turn, completion: Completion, latency_ms: int) -> dict[str, 
     }
 
 
-def settle_abandoned(now: datetime, *, limit: int = 500) -> tuple[int, int]:
+def settle_abandoned(now: datetime | Now, *, limit: int = 500) -> tuple[int, int]:
     """Close turns whose process died, and free their keys; how many of each, at most `limit`."""
     with transaction.atomic():
         abandoned = recording.abandon_stale(now, limit=limit)
@@ -289,10 +290,10 @@ def settle_abandoned(now: datetime, *, limit: int = 500) -> tuple[int, int]:
     return len(abandoned), freed
 
 
-def settle_all_abandoned(now: datetime) -> tuple[int, int]:
-    """The same until none is left, in short transactions."""
+def settle_all_abandoned(now: datetime | None = None) -> tuple[int, int]:
+    """The same until none is left, in short transactions; as of now by the database's clock."""
     total_closed = total_freed = 0
-    while any(batch := settle_abandoned(now)):
+    while any(batch := settle_abandoned(now or Now())):
         total_closed += batch[0]
         total_freed += batch[1]
     return total_closed, total_freed

@@ -1,7 +1,6 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.utils import timezone
 
 from chat import turns
 
@@ -10,6 +9,6 @@ class Command(BaseCommand):
     help = "Close turns whose process died, and free the idempotency keys they held."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        closed, freed = turns.settle_all_abandoned(timezone.now())
+        closed, freed = turns.settle_all_abandoned()
         if options["verbosity"]:
             self.stdout.write(f"{closed} turns abandoned, {freed} idempotency keys freed.")
