@@ -1,32 +1,24 @@
 """What must hold after any run, whatever failed in it: checked from our ledger, the upstream's, and the clients'."""
 
 from collections import Counter
-from dataclasses import dataclass
 
-from analytics.models import UsageEvent
+from analytics.models import UsageEvent, UsageEventQuerySet
 from bench.openai_double import OpenAIDouble
-from chat.models import IdempotencyKey, Message
+from bench.talkers import Admitted, Received, Talk
+from chat.models import Budget, ClientToken, IdempotencyKey, Message
 
 
-@dataclass(frozen=True)
-class Received:
-    """A reply that a client has received whole."""
-
-    conversation_id: str
-    key: str  # also the text of the user's message, so that both ledgers name it
-    request_id: str
-    text: str
-
-
-def violations(upstream: OpenAIDouble, received: list[Received]) -> dict[str, list[str]]:
-    """The invariants by name, each with what breaks it."""
+def violations(upstream: OpenAIDouble, talk: Talk, rate_limit: int, budget: int) -> dict[str, list[str]]:
+    """The invariants by name, each with what breaks it. The limits are those of the clients that had any."""
     return {
-        "a reply that a client saw is stored, once, beside its message": unstored(received),
+        "a reply that a client saw is stored, once, beside its message": unstored(talk.received),
         "each upstream call has one usage row, with the upstream's tokens": unaccounted(upstream),
         "no key has two completed turns": double_turns(upstream),
-        "all answers to one key are equal": unequal(received),
+        "all answers to one key are equal": unequal(talk.received),
         "no half turn is stored": half_turns(),
         "nothing stays pending, no key stays held": left_open(),
+        "no limit admits more than it allows": over_the_limit(talk.admitted, rate_limit),
+        "budgets count what the ledger counts, and are not overrun": wrong_budgets(budget),
     }
 
 
@@ -57,9 +49,14 @@ def unaccounted(upstream: OpenAIDouble) -> list[str]:
     return wrong
 
 
+def in_conversations() -> UsageEventQuerySet:
+    """The turns that have a key and leave messages; the others are those of the client with a budget."""
+    return UsageEvent.objects.exclude(conversation_id="")
+
+
 def double_turns(upstream: OpenAIDouble) -> list[str]:
     keys = {r["headers"]["x-client-request-id"]: r["body"]["messages"][-1]["content"] for r in upstream.requests}
-    completed = UsageEvent.objects.filter(status="completed").values_list("request_id", flat=True)
+    completed = in_conversations().filter(status="completed").values_list("request_id", flat=True)
     turns = Counter(keys[request_id] for request_id in completed if request_id in keys)
     return [f"{key}: {times} turns" for key, times in turns.items() if times > 1]
 
@@ -75,7 +72,7 @@ def half_turns() -> list[str]:
     roles: dict[str, list[str]] = {}
     for request_id, role in Message.objects.order_by("id").values_list("request_id", "role"):
         roles.setdefault(request_id, []).append(role)
-    completed = set(UsageEvent.objects.filter(status="completed").values_list("request_id", flat=True))
+    completed = set(in_conversations().filter(status="completed").values_list("request_id", flat=True))
     wrong = [request_id for request_id, found in roles.items() if found != ["user", "assistant"]]
     return [*wrong, *(set(roles) ^ completed)]
 
@@ -84,3 +81,31 @@ def left_open() -> list[str]:
     pending = UsageEvent.objects.pending().values_list("request_id", flat=True)
     held = IdempotencyKey.objects.held().values_list("idempotency_key", flat=True)
     return [*pending, *held]
+
+
+def over_the_limit(admitted: list[Admitted], limit: int) -> list[str]:
+    """Exactly what GCRA allows: in any span of time, a burst of `limit` and one more for each interval of the span.
+
+    A request counts for a span when it was sent and answered within it, so that it was certainly admitted there.
+    """
+    wrong = []
+    starts = sorted(request.sent for request in admitted)
+    for start in starts:
+        within = sorted(request.answered for request in admitted if request.sent >= start)
+        for number, end in enumerate(within, 1):
+            if number > limit + (end - start) * limit / 60:
+                wrong.append(f"{number} in {end - start:.1f} s")
+    return wrong
+
+
+def wrong_budgets(most: int) -> list[str]:
+    wrong = [f"{row} counts {row.used} turns that run" for row in Budget.objects.filter(unit="turns").exclude(used=0)]
+    for client in ClientToken.objects.filter(day_tokens__isnull=False):
+        counted = sum(Budget.objects.filter(client_token=client, unit="tokens").values_list("used", flat=True))
+        rows = UsageEvent.objects.filter(client_token_id=client.pk)
+        spent = sum(rows.values_list("total_tokens", flat=True))
+        if counted != spent:
+            wrong.append(f"{client} counts {counted}, its ledger {spent}")
+        if spent > most:
+            wrong.append(f"{client} has spent {spent} of {most}")
+    return wrong

@@ -1,17 +1,47 @@
-"""The application with one guard taken away, as SABOTAGE names it: what bench/faults.py must catch. Empty: as it is."""
+"""The application of a fault run: its clock can be stepped, and one guard is taken away, as SABOTAGE names it.
+
+What is taken away, bench/faults.py must catch. Empty: everything is as it is.
+"""
 
 import os
 import random
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
 from typing import Any
 
-from llmapi.wsgi import application  # isort: skip  (it sets Django up)
+from django.utils import timezone
 
-from analytics import recording
-from chat import idempotency, running
-from chat.models import IdempotencyKey, Message
+real_now, real_time = timezone.now, time.time
+
+
+def wrong_by() -> float:
+    """Seconds, as the node's file says."""
+    try:
+        return float(Path(os.environ["CLOCK"]).read_text() or 0)
+    except OSError:
+        return 0
+
+
+def wrong_now(tz: tzinfo | None = None) -> datetime:
+    return real_now() + timedelta(seconds=wrong_by())
+
+
+# Before any model takes its default from it.
+timezone.now = wrong_now
+time.time = lambda: real_time() + wrong_by()
+
+from llmapi.wsgi import application  # isort: skip  (it sets Django up)  # noqa: E402
+
+from analytics import recording  # noqa: E402
+from chat import budgets, idempotency, running, throttling  # noqa: E402
+from chat.models import Budget, IdempotencyKey, Message, RateLimit  # noqa: E402
 
 __all__ = ["application"]
+
+running.LEASE = timedelta(seconds=float(os.environ["LEASE_SECONDS"]))
+running.RENEW_SECONDS = int(running.LEASE.total_seconds() / 3)
 
 
 def no_fencing() -> None:
@@ -42,11 +72,37 @@ def no_recovery() -> None:
     IdempotencyKey.objects.stale = lambda *_: IdempotencyKey.objects.none()
 
 
+def check_then_add() -> None:
+    """Limits are read first and written later, as everybody does who has no one statement for both."""
+
+    def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> throttling.Verdict:
+        backlog = throttling.backlog_of(key)
+        time.sleep(0.05)
+        if backlog + cost * 60 / limit > 60:
+            return throttling.Verdict(False, limit, backlog, unit, cost)
+        backlog += cost * 60 / limit
+        RateLimit.objects.update_or_create(key=key, defaults={"theoretical_arrival": real_time() + backlog})
+        return throttling.Verdict(True, limit, backlog, unit, cost)
+
+    def take(limits: list[budgets.Limit], wanted: dict[str, int]) -> set[str]:
+        used = budgets.used_of(limits)
+        time.sleep(0.05)
+        for limit in limits:
+            values = {"client_token": limit.client, "unit": limit.unit, "period": limit.period}
+            values |= {"used": used.get(limit.key, 0) + wanted[limit.key], "most": limit.most}
+            Budget.objects.update_or_create(key=limit.key, defaults=values)
+        return {limit.key for limit in limits}
+
+    throttling.admit = admit
+    budgets._take = take
+
+
 GUARDS: dict[str, Callable[[], None]] = {
     "no-fencing": no_fencing,
     "no-transaction": no_transaction,
     "no-keys": no_keys,
     "no-recovery": no_recovery,
+    "check-then-add": check_then_add,
 }
 
 if name := os.environ.get("SABOTAGE"):
