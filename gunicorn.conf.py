@@ -42,6 +42,8 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Replies whose clients have gone are read to their end and settled before the process ends."""
+    from analytics import refusals
     from chat import running
 
     running.drain(graceful_timeout)
+    refusals.flush_at_exit()

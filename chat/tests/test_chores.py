@@ -17,10 +17,10 @@ from conftest import Server
 def test_each_is_done_when_it_is_due(db: None) -> None:
     now = timezone.now()
 
-    assert chores.run_due(now) == ["settle_abandoned", "purge_expired"]
+    assert chores.run_due(now) == ["settle_abandoned", "purge_expired", "rollup"]
     assert chores.run_due(now + timedelta(seconds=1)) == []
     assert chores.run_due(now + timedelta(seconds=20)) == ["settle_abandoned"]
-    assert chores.run_due(now + timedelta(hours=2)) == ["settle_abandoned", "purge_expired"]
+    assert chores.run_due(now + timedelta(hours=2)) == ["settle_abandoned", "purge_expired", "rollup"]
 
 
 @pytest.mark.django_db(transaction=True)
