@@ -46,7 +46,9 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Replies whose clients have gone are settled before the process ends."""
+    """Replies whose clients have gone are settled, and what was counted is written, before the process ends."""
+    from analytics import refusals
     from chat import running
 
     running.drain(SETTLE_SECONDS)
+    refusals.flush_at_exit()

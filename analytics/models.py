@@ -6,6 +6,28 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from analytics.rollup_models import (
+    Milestone,
+    OpenSession,
+    Refusals,
+    RollupDay,
+    SessionRollup,
+    UsageRollup,
+    UserDay,
+)
+
+__all__ = [
+    "AnalyticsEvent",
+    "Milestone",
+    "OpenSession",
+    "Refusals",
+    "RollupDay",
+    "SessionRollup",
+    "UsageEvent",
+    "UsageRollup",
+    "UserDay",
+]
+
 
 class UsageEventQuerySet(models.QuerySet["UsageEvent"]):
     def pending(self) -> Self:

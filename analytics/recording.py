@@ -2,19 +2,24 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from django.db.models import F
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from analytics.models import AnalyticsEvent, UsageEvent
+from analytics.models import AnalyticsEvent, RollupDay, UsageEvent
 from analytics.prices import cost_nanos
+from analytics.refusals import count_refusal as count_refusal
+from analytics.refusals import flush_refusals as flush_refusals
 
 Status = UsageEvent.Status
 # What the rows of dead processes say, until somebody learns better.
 GIVEN_UP = "abandoned"
+# More than lies between a row's `created_at` and the start of its latency, and between that one's end and the commit.
+SLACK = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ def asked_to_cancel(request_ids: Iterable[str]) -> list[str]:
 def abandon(request_ids: Iterable[str]) -> list[Abandoned]:
     """Close pending rows whose process died: those that this call closed, with what they had reserved."""
     closed = []
+    days = set()
     for row in UsageEvent.objects.pending().filter(request_id__in=list(request_ids)).order_by("pk"):
         mine = UsageEvent.objects.pending().filter(pk=row.pk)
         values = {"status": Status.ABANDONED, "error_code": GIVEN_UP, "reserved_json": None}
@@ -147,7 +153,20 @@ def abandon(request_ids: Iterable[str]) -> list[Abandoned]:
             subject = Subject(row.request_id, row.client_token_id, row.user_id, row.conversation_id, row.app_version)
             record_event("chat.abandoned", subject, model=row.model)
             closed.append(Abandoned(row.request_id, row.reserved_json or {}))
+            days.add(row.created_at.astimezone(UTC).date())
+    mark_changed(days)
     return closed
+
+
+def mark_changed(days: Iterable[date]) -> None:
+    """Raw rows of these days have changed: what has been built of those that are over, or is being built, is stale.
+
+    To be called inside the transaction that changes the rows.
+    """
+    for day in sorted(day for day in days if day < timezone.now().astimezone(UTC).date()):
+        # Inserted here, the row makes whoever builds the day for the first time wait for our commit, and see it.
+        RollupDay.objects.bulk_create([RollupDay(day=day)], ignore_conflicts=True)
+        RollupDay.objects.filter(day=day).update(changes=F("changes") + 1)
 
 
 def abandon_stale(now: datetime | Now, *, limit: int) -> list[Abandoned]:
@@ -173,10 +192,20 @@ def _close(subject: Subject, status: Status, **values: Any) -> Closed | None:
     rows = UsageEvent.objects.filter(request_id=subject.request_id)
     values = {"error_code": "", "reserved_json": None, **values, "status": status, "finished_at": timezone.now()}
     if rows.pending().update(**values):
+        _mark_if_old(subject, timedelta(milliseconds=values["latency_ms"]) + SLACK)
         return Closed(values.get("cost_nanos", 0))
     if rows.filter(status=Status.ABANDONED, error_code=GIVEN_UP).update(**values):
+        _mark_if_old(subject, timedelta(days=1))
         return Closed(values.get("cost_nanos", 0), was_abandoned=True)
     return None
+
+
+def _mark_if_old(subject: Subject, age: timedelta) -> None:
+    """The row has changed; it is looked at only where it may have been opened `age` ago, on another day."""
+    now = timezone.now().astimezone(UTC)
+    if (now - age).date() < now.date():
+        opened = UsageEvent.objects.values_list("created_at", flat=True).get(request_id=subject.request_id)
+        mark_changed([opened.astimezone(UTC).date()])
 
 
 def _figures(model: str, tokens: Tokens) -> dict[str, Any]:

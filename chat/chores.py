@@ -34,6 +34,10 @@ TASKS = {
 }
 
 
+# What every process does at each look, for itself.
+OWN: list[Callable[[], object]] = []
+
+
 def start() -> None:
     threading.Thread(target=_keep_looking, name="chores", daemon=True).start()
 
@@ -41,6 +45,8 @@ def start() -> None:
 def _keep_looking() -> None:
     while True:
         try:
+            for task in OWN:
+                task()
             run_due()
         except Error as exc:
             logger.warning("chores have to wait: %s", type(exc).__name__)

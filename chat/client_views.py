@@ -4,6 +4,7 @@ from django.http.response import HttpResponseBase
 from rest_framework import viewsets
 from rest_framework.request import Request
 
+from analytics import recording
 from chat.exceptions import LengthRequired
 from chat.models import ClientToken
 from chat.throttling import set_headers
@@ -19,6 +20,8 @@ class ClientViewSet(viewsets.ViewSet):
 
     def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
         set_headers(request, response, getattr(response, "quota", None))
+        if response.status_code == 429 and isinstance(request.auth, ClientToken):
+            recording.count_refusal(request.auth.pk, response.data["error"]["code"])  # type: ignore[attr-defined]
         return super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
 
 

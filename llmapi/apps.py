@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 from django.apps import AppConfig
 
 
@@ -5,7 +7,12 @@ class ProjectConfig(AppConfig):
     name = "llmapi"
 
     def ready(self) -> None:
+        from analytics import recording, rollups
+        from chat import chores
         from llmapi import checks, logging
 
         checks.register_all()
         logging.configure()
+        # The apps do not know each other's: chat has the clock, analytics what is to be done.
+        chores.TASKS["rollup"] = chores.Task(timedelta(minutes=1), rollups.run_due)
+        chores.OWN.append(recording.flush_refusals)

@@ -1,0 +1,83 @@
+"""Usage figures over any days: closed ones from rollups, the others from the ledger."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Any
+
+from django.db.models import Sum
+
+from analytics import aggregates, histograms
+from analytics.models import UsageRollup
+from analytics.windows import Filters, Window
+
+NANOS_PER_DOLLAR = 1_000_000_000
+Grain = UsageRollup.Grain
+Key = tuple[Any, ...]
+
+
+def grain(filters: Filters, by: Sequence[str]) -> Grain:
+    """The coarsest that tells apart what is asked for."""
+    named = {*filters.values, *by}
+    if named & {"client_token_id", "app_version"}:
+        return Grain.FULL
+    return Grain.MODEL if "model" in named else Grain.TOTAL
+
+
+def rollups(window: Window, filters: Filters, by: Sequence[str]) -> Any:
+    return UsageRollup.objects.filter(window.closed, grain=grain(filters, by), **filters.values).order_by()
+
+
+def usage(window: Window, filters: Filters, *by: str, names: Iterable[str]) -> dict[Key, Counter[str]]:
+    """The named figures for each value of the columns `by`; without any, under the empty key."""
+    names = list(names)
+    found: list[dict[str, Any]] = []
+    if window.first <= window.closed_to:
+        sums = {f"sum_{name}": Sum(name) for name in names}
+        rows = rollups(window, filters, by)
+        read = rows.values(*by).annotate(**sums) if by else [rows.aggregate(**sums)]
+        found += [{name.removeprefix("sum_"): value or 0 for name, value in row.items()} for row in read]
+    if window.tail:
+        replayed = [name for name in names if name in aggregates.REPLAY_FIGURES]
+        if others := [name for name in names if name not in replayed]:
+            found += aggregates.usage(window.tail, filters, *by, figures=others)
+        if replayed:
+            found += aggregates.added_replays(window.tail, filters, *by)
+    return merged(found, by, names)
+
+
+def merged(rows: Iterable[dict[str, Any]], by: Sequence[str], names: Iterable[str]) -> dict[Key, Counter[str]]:
+    sums: dict[Key, Counter[str]] = {}
+    for row in rows:
+        counter = sums.setdefault(tuple(row[name] for name in by), Counter())
+        counter.update({name: row.get(name, 0) for name in names})
+    return sums
+
+
+def failures(window: Window, filters: Filters) -> dict[date, Counter[str]]:
+    """Failed and abandoned turns by day and error code."""
+    found: dict[date, Counter[str]] = {}
+    if window.first <= window.closed_to:
+        for day, codes in rollups(window, filters, ()).exclude(failures={}).values_list("day", "failures"):
+            found.setdefault(day, Counter()).update(codes)
+    if window.tail:
+        for key, code, count in aggregates.failures(window.tail, filters, "day"):
+            found.setdefault(key["day"], Counter())[code] += count
+    return found
+
+
+def durations(window: Window, filters: Filters, column: str) -> dict[date, Counter[int]]:
+    """Histograms of completed turns, by day."""
+    found: dict[date, Counter[int]] = {}
+    if window.first <= window.closed_to:
+        for day, histogram in rollups(window, filters, ()).values_list("day", column):
+            histograms.merge(found.setdefault(day, Counter()), histogram)
+    if window.tail:
+        for key, milliseconds, count in aggregates.durations(window.tail, filters, column, "day"):
+            found.setdefault(key["day"], Counter())[milliseconds] += count
+    return found
+
+
+def dollars(figures: Counter[str]) -> float | None:
+    """None where the price of anything sold is unknown."""
+    return figures["cost_nanos"] / NANOS_PER_DOLLAR if figures["priced"] == figures["sold"] else None

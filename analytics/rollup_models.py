@@ -1,0 +1,232 @@
+"""What closed UTC days add up to, and what is kept of the users who were there."""
+
+from typing import Self
+
+from django.db import models
+from django.db.models import F, Q
+
+
+class RollupDayQuerySet(models.QuerySet["RollupDay"]):
+    def built(self) -> Self:
+        return self.filter(built_at__isnull=False)
+
+    def stale(self) -> Self:
+        """Days whose raw rows have changed since they were read."""
+        return self.built().exclude(changes=F("built_changes"))
+
+
+class RollupDay(models.Model):
+    """A UTC day: whether its rollups are those of its raw rows, and the figures of it that do not add up."""
+
+    day = models.DateField(primary_key=True)
+    # Raised inside every transaction that changes a raw row of the day once it is over: a build that has
+    # read the rows before such a change finds another number here than it began with, and is not kept.
+    changes = models.PositiveIntegerField(default=0)
+    built_changes = models.PositiveIntegerField(default=0)
+    built_at = models.DateTimeField(null=True, blank=True, help_text="Empty: the day has no rollups yet.")
+    seen_users = models.PositiveIntegerField(default=0, help_text="Users with any event.")
+    turns = models.PositiveIntegerField(default=0, help_text="Events of completed turns.")
+    dau = models.PositiveIntegerField(default=0)
+    wau = models.PositiveIntegerField(default=0)
+    mau = models.PositiveIntegerField(default=0)
+    new_users = models.PositiveIntegerField(default=0)
+    # Of the users who were new 1, 7 or 30 days before, those active on this day.
+    returned_1 = models.PositiveIntegerField(default=0)
+    returned_7 = models.PositiveIntegerField(default=0)
+    returned_30 = models.PositiveIntegerField(default=0)
+    time_spent = models.JSONField(default=dict, help_text="Histogram of seconds from a user's first event to the last.")
+
+    objects = RollupDayQuerySet.as_manager()
+
+    class Meta:
+        db_table = "rollup_days"
+
+    def __str__(self) -> str:
+        return self.day.isoformat()
+
+
+class UsageRollup(models.Model):
+    """A day's usage rows of one client, model and version; of a model; and of all: read at the grain that is asked."""
+
+    class Grain(models.TextChoices):
+        TOTAL = "total"
+        MODEL = "model"
+        FULL = "full"
+
+    day = models.DateField()
+    grain = models.CharField(max_length=8, choices=Grain)
+    # 0 and empty where the grain does not tell them apart.
+    client_token_id = models.BigIntegerField(default=0)
+    model = models.CharField(max_length=100, blank=True)
+    app_version = models.CharField(max_length=64, blank=True)
+    pending = models.PositiveIntegerField(default=0)
+    completed = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    abandoned = models.PositiveIntegerField(default=0)
+    # Turns for which tokens were sold, and those of them whose price is known.
+    sold = models.PositiveIntegerField(default=0)
+    priced = models.PositiveIntegerField(default=0)
+    prompt_tokens = models.BigIntegerField(default=0)
+    cached_tokens = models.BigIntegerField(default=0)
+    completion_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    total_tokens = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+    # Of completed turns.
+    timed = models.PositiveIntegerField(default=0, help_text="Completed turns with a latency.")
+    latency_sum_ms = models.BigIntegerField(default=0)
+    streamed = models.PositiveIntegerField(default=0, help_text="Completed turns with a first token.")
+    first_token_sum_ms = models.BigIntegerField(default=0)
+    latency_ms = models.JSONField(default=dict, help_text="Histogram.")
+    first_token_ms = models.JSONField(default=dict, help_text="Histogram.")
+    failures = models.JSONField(default=dict, help_text="Failed and abandoned turns by error code.")
+    # Idempotent replays, under the model of the turn whose answer was given again, and what that turn had cost.
+    replays = models.PositiveIntegerField(default=0)
+    replayed_priced = models.PositiveIntegerField(default=0)
+    replayed_tokens = models.BigIntegerField(default=0)
+    replayed_nanos = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "usage_rollups"
+        indexes = [
+            # One client's own use over many days.
+            models.Index(fields=["client_token_id", "day"], name="usage_rollup_client"),
+        ]
+        constraints = [
+            # Its order is that of the readers: one grain, a range of days.
+            models.UniqueConstraint(
+                fields=["grain", "day", "client_token_id", "model", "app_version"], name="usage_rollup_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.model or self.grain}"
+
+    @property
+    def turns(self) -> int:
+        return self.pending + self.completed + self.failed + self.abandoned
+
+
+class UserDay(models.Model):
+    """What one user did and bought on a day with one client, model and version."""
+
+    day = models.DateField()
+    client_token_id = models.BigIntegerField()
+    user_id = models.CharField(max_length=255)
+    model = models.CharField(max_length=100, blank=True)
+    app_version = models.CharField(max_length=64, blank=True)
+    turns = models.PositiveIntegerField(default=0, help_text="Completed turns; with any, the user was active.")
+    events = models.PositiveIntegerField(default=0)
+    first_at = models.DateTimeField(null=True, blank=True)
+    last_at = models.DateTimeField(null=True, blank=True)
+    # Of the user, whatever the client, model and version; empty on days without a completed turn.
+    age_days = models.PositiveIntegerField(null=True, blank=True, help_text="Days since the user was first active.")
+    sold = models.PositiveIntegerField(default=0)
+    priced = models.PositiveIntegerField(default=0)
+    total_tokens = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "user_days"
+        indexes = [
+            # Distinct users of one client or of all in a range of days, without a look at the table.
+            models.Index(
+                fields=["client_token_id", "day", "user_id"], condition=Q(turns__gt=0), name="user_day_client_active"
+            ),
+            models.Index(fields=["day", "user_id"], condition=Q(turns__gt=0), name="user_day_active"),
+            # How many turns a user has completed so far.
+            models.Index(fields=["user_id", "day"], name="user_day_user"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["day", "client_token_id", "user_id", "model", "app_version"], name="user_day_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.user_id}"
+
+
+class Milestone(models.Model):
+    """The day a user was first active, and that of the fifth completed turn."""
+
+    user_id = models.CharField(max_length=255, primary_key=True)
+    first_day = models.DateField()
+    fifth_day = models.DateField(null=True, blank=True)
+
+    class Meta:
+        db_table = "user_milestones"
+        indexes = [
+            # Activation by the day on which users were new.
+            models.Index(fields=["first_day", "fifth_day"], name="milestone_first_fifth"),
+        ]
+
+    def __str__(self) -> str:
+        return self.user_id
+
+
+class SessionRollup(models.Model):
+    """Sessions that ended on `built_on` and had begun on `day`, by what their first event was about; and all."""
+
+    built_on = models.DateField()
+    day = models.DateField()
+    is_total = models.BooleanField(default=False)
+    client_token_id = models.BigIntegerField(default=0)
+    model = models.CharField(max_length=100, blank=True)
+    app_version = models.CharField(max_length=64, blank=True)
+    seconds = models.JSONField(default=dict, help_text="Histogram.")
+
+    class Meta:
+        db_table = "session_rollups"
+        indexes = [
+            # Sessions by the day of their first event.
+            models.Index(fields=["is_total", "day"], name="session_rollup_day"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["built_on", "day", "is_total", "client_token_id", "model", "app_version"],
+                name="session_rollup_once",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.model or 'total'}"
+
+
+class OpenSession(models.Model):
+    """A session that may go on past the midnight which ended `built_on`."""
+
+    built_on = models.DateField()
+    user_id = models.CharField(max_length=255)
+    client_token_id = models.BigIntegerField()
+    model = models.CharField(max_length=100, blank=True)
+    app_version = models.CharField(max_length=64, blank=True)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "open_sessions"
+        constraints = [
+            models.UniqueConstraint(fields=["built_on", "user_id"], name="open_session_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.built_on} {self.user_id}"
+
+
+class Refusals(models.Model):
+    """Requests of a client that were refused on a day, for one reason."""
+
+    day = models.DateField()
+    client_token_id = models.BigIntegerField()
+    code = models.CharField(max_length=64)
+    count = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        db_table = "refusals_daily"
+        constraints = [
+            models.UniqueConstraint(fields=["day", "client_token_id", "code"], name="refusals_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.code}"

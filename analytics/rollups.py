@@ -1,0 +1,166 @@
+"""Rollups of closed days: kept whole, a day at a time, so that each raw row counts once by construction.
+
+A day's rows are read and added up outside of any transaction, and then replace what was there in one short one.
+That one begins by claiming the day's row in `rollup_days`, with the number of changes that was found there before
+reading: it fails where somebody has changed a raw row of the day since, or has built the day, and is done again.
+Whoever changes a raw row of a day that is over says so with `mark_changed`, inside the same transaction.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Count, F, Q, Sum
+from django.utils import timezone
+
+from analytics import build, histograms
+from analytics.models import Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
+from analytics.windows import DAY, days_between
+
+# After midnight, turns of the day before are still being settled.
+SETTLING = timedelta(hours=1)
+# How long the server's chore builds before it lets other chores run.
+CHORE_SECONDS = 10
+BATCH = 1000
+ACTIVATED_BY = 5
+RETURNS = (1, 7, 30)
+
+
+def run_due(now: datetime) -> int:
+    """Build what is due, for a while; how many days."""
+    deadline = time.monotonic() + CHORE_SECONDS
+    built = 0
+    for day in due(now):
+        if time.monotonic() >= deadline:
+            break
+        built += build_day(day)
+    return built
+
+
+def due(now: datetime) -> list[date]:
+    """Days that are over and have no rollups, or stale ones, in their order: each goes on from the one before."""
+    return sorted({*missing(now), *RollupDay.objects.stale().values_list("day", flat=True)})
+
+
+def to_build(now: datetime, first: date | None, last: date | None, *, rebuild: bool) -> list[date]:
+    """What is due up to `last`, and where asked, what was built from `first` on."""
+    last = min(last or last_closed(now), last_closed(now))
+    built = RollupDay.objects.built().filter(day__gte=first or date.min) if rebuild else RollupDay.objects.none()
+    return sorted(day for day in {*due(now), *built.values_list("day", flat=True)} if day <= last)
+
+
+def missing(now: datetime) -> Iterator[date]:
+    built = set(RollupDay.objects.built().values_list("day", flat=True))
+    first = min(built) if built else build.oldest_day()
+    last = last_closed(now)
+    return (day for day in days_between(first, last) if day not in built) if first else iter(())
+
+
+def last_closed(now: datetime) -> date:
+    return (now.astimezone(UTC) - SETTLING).date() - DAY
+
+
+def build_day(day: date) -> bool:
+    """Read a day's raw rows and replace its rollups; False where another process was faster."""
+    RollupDay.objects.bulk_create([RollupDay(day=day)], ignore_conflicts=True)
+    while True:
+        before = RollupDay.objects.get(pk=day)
+        built = build.Day.read(day)
+        with transaction.atomic():
+            if claim(before):
+                if not has_purged_rows(built):
+                    replace(built)
+                return True
+        if RollupDay.objects.filter(pk=day, changes=F("built_changes")).exclude(built_at=before.built_at).exists():
+            return False
+
+
+def claim(before: RollupDay) -> bool:
+    """Take the day's row lock; False where anything has happened since it was `before`."""
+    same = RollupDay.objects.filter(pk=before.pk, changes=before.changes, built_at=before.built_at)
+    return bool(same.update(built_changes=before.changes, built_at=timezone.now()))
+
+
+def has_purged_rows(built: build.Day) -> bool:
+    """Raw rows only vanish by a purge; the rollups are then all that is left of them."""
+    kept = UsageRollup.objects.filter(day=built.day, grain=UsageRollup.Grain.TOTAL).first()
+    events = UserDay.objects.filter(day=built.day).aggregate(total=Sum("events"))["total"] or 0
+    return (kept is not None and kept.turns > built.turns) or events > built.events
+
+
+def replace(built: build.Day) -> None:
+    """Delete and insert all of a day; what later days go on from makes those stale where it has changed."""
+    day = built.day
+    before = continued(day)
+    UsageRollup.objects.filter(day=day).delete()
+    UserDay.objects.filter(day=day).delete()
+    SessionRollup.objects.filter(built_on=day).delete()
+    OpenSession.objects.filter(built_on=day).delete()
+    set_ages(built)
+    UsageRollup.objects.bulk_create(built.usage, BATCH)
+    UserDay.objects.bulk_create(built.users, BATCH)
+    SessionRollup.objects.bulk_create(built.sessions, BATCH)
+    OpenSession.objects.bulk_create(built.open_sessions, BATCH)
+    set_milestones(day, built.active)
+    RollupDay.objects.filter(pk=day).update(**figures(built))
+    if continued(day) != before:
+        RollupDay.objects.built().filter(day__gt=day).update(changes=F("changes") + 1)
+
+
+def continued(day: date) -> set[tuple[object, ...]]:
+    """What later days depend on: who was active how often, and the sessions that were open at the end."""
+    active = UserDay.objects.filter(day=day, turns__gt=0)
+    still_open = OpenSession.objects.filter(built_on=day)
+    columns = ("user_id", "client_token_id", "model", "app_version", "first_at", "last_at")
+    return {
+        *active.values_list("user_id", "client_token_id", "model", "app_version", "turns"),
+        *still_open.values_list(*columns),
+    }
+
+
+def set_ages(built: build.Day) -> None:
+    """Of the users who were active on the day."""
+    seen = Milestone.objects.filter(first_day__lt=built.day, user_id__in=build.active_on(built.day))
+    first_days = dict(seen.values_list("user_id", "first_day"))
+    for row in built.users:
+        if row.user_id in built.active:
+            row.age_days = (built.day - first_days.get(row.user_id, built.day)).days
+
+
+def set_milestones(day: date, active: set[str]) -> None:
+    """Those that users reached on the day, and no longer those that they turn out not to have."""
+    on_day = UserDay.objects.filter(day=day, turns__gt=0).values("user_id")
+    Milestone.objects.filter(first_day=day).exclude(user_id__in=on_day).delete()
+    Milestone.objects.bulk_create(
+        [Milestone(user_id=user, first_day=day) for user in active], BATCH, ignore_conflicts=True
+    )
+    Milestone.objects.filter(first_day__gt=day, user_id__in=on_day).update(first_day=day)
+    Milestone.objects.filter(fifth_day=day).update(fifth_day=None)
+    not_yet = Milestone.objects.filter(Q(fifth_day=None) | Q(fifth_day__gt=day), user_id__in=on_day)
+    so_far = UserDay.objects.filter(day__lte=day, turns__gt=0, user_id__in=not_yet.values("user_id"))
+    reached = so_far.values("user_id").annotate(total=Sum("turns")).filter(total__gte=ACTIVATED_BY)
+    Milestone.objects.filter(user_id__in=reached.values("user_id")).update(fifth_day=day)
+
+
+def figures(built: build.Day) -> dict[str, object]:
+    """What does not add up over days, or is too much to add up at each reading."""
+    ages = Counter({row.user_id: row.age_days for row in built.users if row.user_id in built.active}.values())
+    spent = build.time_spent(built.users)
+    return {
+        "seen_users": spent.total(),
+        "turns": sum(row.turns for row in built.users),
+        "dau": len(built.active),
+        "wau": active_within(built.day, 7),
+        "mau": active_within(built.day, 30),
+        "new_users": ages[0],
+        **{f"returned_{age}": ages[age] for age in RETURNS},
+        "time_spent": histograms.stored(spent),
+    }
+
+
+def active_within(last: date, days: int) -> int:
+    active = UserDay.objects.filter(day__gt=last - timedelta(days=days), day__lte=last, turns__gt=0)
+    users: int = active.aggregate(users=Count("user_id", distinct=True))["users"]
+    return users
