@@ -10,7 +10,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.cache import add_never_cache_headers
 from django.views.decorators.http import require_POST
 
-from chat.models import ClientToken, Conversation, IdempotencyKey, Message
+from chat.models import Budget, ClientToken, Conversation, IdempotencyKey, Message
 from llmapi.admin import BoundedAdmin, ReadOnlyAdmin
 
 THREAD_MESSAGES = 200
@@ -30,7 +30,16 @@ class ClientTokenAdmin(BoundedAdmin):
     list_filter = ["is_active", "can_read_metrics"]
     search_fields = ["name", "=prefix"]
     ordering = ["-id"]
-    fields = ["name", "prefix", "is_active", "rate_limit_per_min", "can_read_metrics", "expires_at", "created_at"]
+    fieldsets = [
+        (None, {"fields": ["name", "prefix", "is_active", "can_read_metrics", "expires_at", "created_at"]}),
+        (
+            "Limits",
+            {
+                "fields": ["rate_limit_per_min", *ClientToken.SPENDING],
+                "description": "Days and months are UTC. A turn is refused where the most that it can use is not left.",
+            },
+        ),
+    ]
     readonly_fields = ["prefix", "created_at"]
     actions = ["revoke"]
 
@@ -81,6 +90,15 @@ class ClientTokenAdmin(BoundedAdmin):
     def revoke(self, request: HttpRequest, queryset: QuerySet[ClientToken]) -> None:
         revoked = queryset.update(is_active=False)
         messages.success(request, f"{revoked} client tokens revoked; their next request is refused.")
+
+
+@admin.register(Budget)
+class BudgetAdmin(ReadOnlyAdmin):
+    list_display = ["client_token", "user_id", "unit", "period", "used", "most", "resets_at"]
+    list_select_related = ["client_token"]
+    list_filter = ["unit"]
+    search_fields = ["=user_id", "=period"]
+    ordering = ["-resets_at"]
 
 
 @admin.register(Conversation)

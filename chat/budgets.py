@@ -50,9 +50,9 @@ class Limit:
 
     @property
     def name(self) -> str:
-        """`day_tokens`, `user_month_nanos`, …: what headers and GET /v1/usage call it."""
+        """`day_tokens`, `user_month_usd`, …: what the admin, headers and GET /v1/usage call it."""
         span = {10: "day", 7: "month", 0: "concurrent"}[len(self.period)]
-        return f"{'user_' if self.user_id else ''}{span}_{self.unit}"
+        return f"{'user_' if self.user_id else ''}{span}_{'usd' if self.unit == Unit.NANOS else self.unit}"
 
     def shown(self, amount: int) -> str:
         return f"${Decimal(amount) / NANOS:.4f}" if self.unit == Unit.NANOS else f"{amount:,} {self.unit}"

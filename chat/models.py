@@ -61,6 +61,12 @@ class ClientToken(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
+    # Columns that say how much the client may use of something; empty: no limit.
+    SPENDING = (
+        *("tokens_per_min", "concurrent_turns", "day_tokens", "month_tokens", "day_usd", "month_usd"),
+        *("user_day_tokens", "user_month_tokens", "user_day_usd", "user_month_usd"),
+    )
+
     class Meta:
         db_table = "client_tokens"
         constraints = [

@@ -147,6 +147,13 @@ def admit_tokens(client: ClientToken, tokens: int) -> Verdict | None:
     return admit(f"tpm:{client.pk}", client.tokens_per_min, cost=tokens, unit="tokens")
 
 
+def verdict_now(client: ClientToken) -> Verdict | None:
+    """What is left of the client's tokens per minute; None where they are not limited."""
+    if not client.tokens_per_min:
+        return None
+    return Verdict(True, client.tokens_per_min, backlog_of(f"tpm:{client.pk}"), "tokens")
+
+
 def give_back_tokens(client: ClientToken, tokens: int, *, seconds: float) -> None:
     """Give back what a turn took and did not use, when it closes after so many seconds.
 

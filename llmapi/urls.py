@@ -6,6 +6,7 @@ from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from llmapi.health import HealthView, ReadyView
+from llmapi.usage import UsageViewSet
 
 # What describes the API is for everybody to read, and counts against nobody's limit.
 OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
@@ -14,6 +15,7 @@ urlpatterns = [
     path("", TemplateView.as_view(template_name="web/index.html"), name="home"),
     path("health", HealthView.as_view()),
     path("ready", ReadyView.as_view()),
+    path("v1/usage", UsageViewSet.as_view({"get": "list"})),
     path("v1/", include("chat.urls")),
     path("", include("analytics.urls")),
     path("schema", SpectacularAPIView.as_view(**OPEN), name="schema"),

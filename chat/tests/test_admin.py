@@ -15,6 +15,7 @@ LISTS = [
     "chat_conversation",
     "chat_idempotencykey",
     "chat_clienttoken",
+    "chat_budget",
     "analytics_usageevent",
     "analytics_analyticsevent",
 ]

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from decimal import Decimal
 from io import StringIO
 
 import pytest
@@ -8,7 +9,7 @@ from django.utils import timezone
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import OpenAIDouble
 from chat import retention, turns
-from chat.models import IdempotencyKey, Message, RateLimit
+from chat.models import ClientToken, IdempotencyKey, Message, RateLimit
 from conftest import ApiClient
 
 
@@ -60,6 +61,7 @@ def test_purge_expired(alice: ApiClient, upstream: OpenAIDouble, monkeypatch: py
     long_ago = timezone.now() - timedelta(hours=25)
     old = IdempotencyKey.objects.exclude(idempotency_key="k-3")
     old.update(created_at=long_ago, locked_until=long_ago)
+    RateLimit.objects.update(theoretical_arrival=timezone.now().timestamp() + 60)
     RateLimit.objects.create(key="rpm:0", theoretical_arrival=1)
 
     printed = run("purge_expired")
@@ -76,3 +78,18 @@ def test_bad_arguments_are_said(db: None) -> None:
         run("create_client_token", "web", "--expires-in-days=0")
     with pytest.raises(CommandError):
         run("metrics_report", "--days=0")
+
+
+def test_a_token_with_limits(db: None) -> None:
+    run("create_client_token", "web", "--day-tokens=5000", "--user-month-usd=2.50", "--concurrent-turns=4")
+
+    client = ClientToken.objects.get(name="web")
+    assert (client.day_tokens, client.user_month_usd, client.concurrent_turns) == (5000, Decimal("2.50"), 4)
+    assert client.month_tokens is None
+
+
+@pytest.mark.parametrize("option", ["--day-tokens=0", "--day-usd=lots", "--tokens-per-min=-1"])
+def test_limits_that_are_none(db: None, option: str) -> None:
+    with pytest.raises(CommandError, match=option.split("=")[0]):
+        run("create_client_token", "web", option)
+    assert not ClientToken.objects.exists()
