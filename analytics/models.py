@@ -71,7 +71,7 @@ class UsageEvent(models.Model):
     is_stream = models.BooleanField(default=False)
     is_cancel_asked = models.BooleanField(default=False, help_text="The client asked to stop the reply.")
     locked_until = models.DateTimeField(help_text="A row still pending after this is abandoned.")
-    # What the turn has reserved of each budget, by its key, until the row is closed.
+    # What the turn has reserved of each budget, by its key, until somebody knows what it has used.
     reserved_json = models.JSONField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True, blank=True)

@@ -148,7 +148,7 @@ def abandon(request_ids: Iterable[str]) -> list[Abandoned]:
     days = set()
     for row in UsageEvent.objects.pending().filter(request_id__in=list(request_ids)).order_by("pk"):
         mine = UsageEvent.objects.pending().filter(pk=row.pk)
-        values = {"status": Status.ABANDONED, "error_code": GIVEN_UP, "reserved_json": None}
+        values = {"status": Status.ABANDONED, "error_code": GIVEN_UP}
         if mine.update(**values, finished_at=timezone.now()):
             subject = Subject(row.request_id, row.client_token_id, row.user_id, row.conversation_id, row.app_version)
             record_event("chat.abandoned", subject, model=row.model)

@@ -104,8 +104,10 @@ def wrong_budgets(most: int) -> list[str]:
         counted = sum(Budget.objects.filter(client_token=client, unit="tokens").values_list("used", flat=True))
         rows = UsageEvent.objects.filter(client_token_id=client.pk)
         spent = sum(rows.values_list("total_tokens", flat=True))
-        if counted != spent:
-            wrong.append(f"{client} counts {counted}, its ledger {spent}")
+        reserved = rows.exclude(reserved_json=None).values_list("reserved_json", flat=True)
+        unknown = sum(amount for row in reserved for key, amount in (row or {}).items() if ":tokens:" in key)
+        if counted != spent + unknown:
+            wrong.append(f"{client} counts {counted}, its ledger {spent} and {unknown} of dead turns")
         if spent > most:
             wrong.append(f"{client} has spent {spent} of {most}")
     return wrong

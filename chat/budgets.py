@@ -142,18 +142,24 @@ def used_of(limits: list[Limit]) -> dict[str, int]:
     return dict(Budget.objects.filter(pk__in=[limit.key for limit in limits]).values_list("key", "used"))
 
 
-def settle(reserved: dict[str, int], *, tokens: int = 0, nanos: int | None = 0, is_released: bool = False) -> None:
+def settle(reserved: dict[str, int], *, tokens: int, nanos: int | None, has_ended: bool) -> None:
     """Put what a turn has really cost in the place of what it had reserved, in the transaction that closes it.
 
-    `nanos` None: nobody knows, so the reserved figure stays. `is_released`: the turn had been given up, and
-    its reservation was taken back then.
+    `nanos` None: nobody knows, so the reserved figure stays. `has_ended`: the turn had been given up before.
     """
-    for key, amount in sorted(reserved.items(), key=lambda item: _unit(item[0]) != Unit.TURNS):
-        true = {Unit.TURNS: 0, Unit.TOKENS: tokens, Unit.NANOS: amount if nanos is None else nanos}[_unit(key)]
-        held = 0 if is_released else amount
-        # The count of turns is written in any case: it is the lock of the others.
-        if true != held or _unit(key) == Unit.TURNS:
-            Budget.objects.filter(pk=key).update(used=F("used") + (true - held))
+    end_turn(reserved, by=0 if has_ended else 1)
+    for key, amount in reserved.items():
+        if _unit(key) != Unit.TURNS:
+            true = tokens if _unit(key) == Unit.TOKENS else nanos
+            if true is not None and true != amount:
+                Budget.objects.filter(pk=key).update(used=F("used") + (true - amount))
+
+
+def end_turn(reserved: dict[str, int], *, by: int = 1) -> None:
+    """The turn no longer runs. The row is written in any case: it is the lock of the others."""
+    for key in reserved:
+        if _unit(key) == Unit.TURNS:
+            Budget.objects.filter(pk=key).update(used=F("used") - by)
 
 
 def _unit(key: str) -> Unit:

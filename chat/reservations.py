@@ -37,20 +37,20 @@ class Reservation:
         prompt, reply = context.prompt_tokens(body["messages"], body), context.reply_tokens(body["model"], body)
         if not body.get("max_completion_tokens") and not body.get("max_tokens"):
             body["max_completion_tokens"] = reply
+        nanos = highest_cost(body["model"], prompt_tokens=prompt, completion_tokens=reply)
+        taken = budgets.reserve(limits, tokens=prompt + reply, nanos=nanos, now=now)
         verdict = admit_tokens(client, prompt + reply)
         if verdict:
             verdicts.append(verdict)
             if not verdict.admitted:
                 raise too_many_tokens(verdict)
-        nanos = highest_cost(body["model"], prompt_tokens=prompt, completion_tokens=reply)
-        taken = budgets.reserve(limits, tokens=prompt + reply, nanos=nanos, now=now)
         return cls(client, prompt + reply, taken)
 
     def settle(self, closed: Closed | None, tokens: int) -> None:
         """Put what the turn has used in the place of the reservation, in the transaction that has `closed` its row."""
         if closed is None:
             return
-        budgets.settle(self.budgets, tokens=tokens, nanos=closed.cost_nanos, is_released=closed.was_abandoned)
+        budgets.settle(self.budgets, tokens=tokens, nanos=closed.cost_nanos, has_ended=closed.was_abandoned)
         if not closed.was_abandoned:
             give_back_tokens(self.client, self.tokens - tokens, seconds=time.monotonic() - self.taken)
 
@@ -63,6 +63,6 @@ def too_many_tokens(verdict: Verdict) -> RateLimitExceeded:
 
 
 def release(abandoned: Iterable[Abandoned]) -> None:
-    """Give back what turns had reserved whose process died: what they have really used, nobody knows."""
+    """Turns whose process died no longer run. What they had reserved stays spent: it may have been, nobody knows."""
     for row in abandoned:
-        budgets.settle(row.reserved)
+        budgets.end_turn(row.reserved)

@@ -30,10 +30,11 @@ DESCRIPTIONS = {
     411: "`length_required`: the body was sent without a Content-Length.",
     413: "`request_too_large`: the body is over MAX_REQUEST_BYTES.",
     415: "`unsupported_media_type`.",
-    429: "`rate_limit_exceeded`: `Retry-After` says when to ask again.",
+    429: "`rate_limit_exceeded`: `Retry-After` says when to ask again. `budget_exceeded`: the message says what "
+    "is left and until when; `x-should-retry: false`.",
     500: "`internal_error`: quote the `x-request-id`.",
     502: "`upstream_error`: the model's provider failed.",
-    503: "`unavailable`: the database cannot be reached; `Retry-After`.",
+    503: "`unavailable`: the database is away, the server is full or stops; `Retry-After`.",
     504: "`upstream_timeout`: the model did not answer in time.",
 }
 

@@ -226,8 +226,11 @@ CORS_EXPOSE_HEADERS = [
     "ratelimit-policy",
     "retry-after",
     "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
     "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
     "x-request-id",
     "x-should-retry",
 ]

@@ -38,7 +38,7 @@ class UsageQuery(serializers.Serializer[Any]):
         return {**attrs, "window": Window(first, last)}
 
 
-class UsageRow(serializers.Serializer[Any]):
+class OwnUsageRow(serializers.Serializer[Any]):
     day = serializers.DateField()
     model = serializers.CharField()
     turns = serializers.IntegerField(help_text="That have ended.")
@@ -59,10 +59,10 @@ class LimitRow(serializers.Serializer[Any]):
     )
 
 
-class UsageOut(serializers.Serializer[Any]):
+class OwnUsageOut(serializers.Serializer[Any]):
     object = serializers.ChoiceField(choices=["usage"])
     to = serializers.DateField()
-    data = UsageRow(many=True)  # type: ignore[assignment]
+    data = OwnUsageRow(many=True)  # type: ignore[assignment]
     limits = LimitRow(many=True)
 
     def get_fields(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class UsageViewSet(ClientViewSet):
     @extend_schema(
         tags=["Usage"],
         parameters=[UsageQuery],
-        responses={200: UsageOut, **schema.errors(400, *schema.COMMON)},
+        responses={200: OwnUsageOut, **schema.errors(400, *schema.COMMON)},
         operation_id="v1_usage",
     )
     def list(self, request: Request) -> Response:

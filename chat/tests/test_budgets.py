@@ -99,7 +99,7 @@ def test_failures_give_back_what_they_did_not_use(
     assert used("nanos") == [row.cost_nanos]
 
 
-def test_an_abandoned_turn_gives_back_and_pays_when_it_ends_after_all(
+def test_an_abandoned_turn_stays_reserved_until_it_ends_after_all(
     serve: Callable[..., Server], upstream: OpenAIDouble
 ) -> None:
     server = serve()
@@ -113,7 +113,7 @@ def test_an_abandoned_turn_gives_back_and_pays_when_it_ends_after_all(
         assert (used(), used("turns")) == ([100], [1])
 
         turns.settle_all_abandoned(timezone.now() + timedelta(hours=1))
-        assert (used(), used("turns")) == ([0], [0])
+        assert (used(), used("turns")) == ([100], [0])
 
         gate.set()
         assert late.result()[0] == 200
