@@ -110,6 +110,8 @@ def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) ->
         "/v1/chat/completions/{request_id}/cancel",
         "/v1/models",
         "/metrics",
+        "/metrics/{name}",
+        "/metrics/{name}.csv",
         "/health",
         "/ready",
     }
