@@ -1,7 +1,7 @@
 from django.contrib import admin
 
-from analytics.metrics import NANOS_PER_DOLLAR
 from analytics.models import AnalyticsEvent, UsageEvent
+from analytics.reading import NANOS_PER_DOLLAR
 from llmapi.admin import ReadOnlyAdmin
 
 

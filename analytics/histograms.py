@@ -8,8 +8,9 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from django.db.models import Case, F, IntegerField, Value, When
+from django.db.models import BigIntegerField, Case, Value, When
 from django.db.models.expressions import Combinable
+from django.db.models.functions import Cast
 
 # The highest value of a PositiveIntegerField has ten digits.
 STEPS = [10**power for power in range(1, 8)]
@@ -24,12 +25,17 @@ def rounded(value: int) -> int:
 def rounded_column(name: str) -> Case:
     """The same, done by the database."""
     cases = [When(**{f"{name}__gte": 100 * step}, then=nearest(name, step)) for step in reversed(STEPS)]
-    return Case(*cases, default=F(name), output_field=IntegerField())
+    return Case(*cases, default=wide(name), output_field=BigIntegerField())
 
 
 def nearest(name: str, step: int) -> Combinable:
     # Both databases divide whole numbers without a rest.
-    return (F(name) + Value(step // 2)) / Value(step) * Value(step)
+    return (wide(name) + Value(step // 2)) / Value(step) * Value(step)
+
+
+def wide(name: str) -> Cast:
+    """The highest value, rounded up, is more than its column holds."""
+    return Cast(name, BigIntegerField())
 
 
 def merge(into: Counter[int], histogram: Mapping[str, int]) -> None:

@@ -1,133 +1,115 @@
 """The read side: one function a metric, whose docstring is its definition. Days are UTC."""
 
-import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
-from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, Sum
-from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from analytics.models import AnalyticsEvent, UsageEvent
+from analytics import activation, spent, usage, users
+from analytics.windows import ALL, Filters, Window
 
-SAMPLES = 100
-NANOS_PER_DOLLAR = 1_000_000_000
+Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
 
 
 @dataclass(frozen=True)
-class Window:
-    """Whole UTC days from `first` to `last`, both included."""
+class Metric:
+    """Something that can be asked of any window, with any filters."""
 
-    first: date
-    last: date
-
-    @classmethod
-    def last_days(cls, days: int) -> "Window":
-        today = timezone.now().astimezone(UTC).date()
-        return cls(today - timedelta(days=days - 1), today)
+    unit: Unit
+    run: Callable[[Window, Filters], Any]
 
     @property
-    def days(self) -> Iterator[date]:
-        return (self.first + timedelta(days=offset) for offset in range((self.last - self.first).days + 1))
-
-    @property
-    def condition(self) -> Q:
-        start = datetime.combine(self.first, datetime.min.time(), UTC)
-        end = datetime.combine(self.last, datetime.min.time(), UTC) + timedelta(days=1)
-        return Q(created_at__gte=start, created_at__lt=end)
+    def definition(self) -> str:
+        return " ".join((self.run.__doc__ or "").split())
 
 
-def usage_in(window: Window) -> QuerySet[UsageEvent]:
-    return UsageEvent.objects.filter(window.condition)
-
-
-def dau(window: Window) -> list[dict[str, Any]]:
-    """Daily active users: distinct users with at least one completed turn, for each day."""
-    completed = AnalyticsEvent.objects.filter(window.condition, event_name="chat.completed")
-    by_day = completed.annotate(day=TruncDate("created_at", tzinfo=UTC)).values("day")
-    users = {row["day"]: row["users"] for row in by_day.annotate(users=Count("user_id", distinct=True))}
-    return [{"day": day.isoformat(), "users": users.get(day, 0)} for day in window.days]
-
-
-def turns(window: Window) -> dict[str, int]:
-    """Turns by how they ended; pending ones have not."""
-    counts = {row["status"]: row["n"] for row in usage_in(window).values("status").annotate(n=Count("id"))}
-    return {status.value: counts.get(status.value, 0) for status in UsageEvent.Status}
-
-
-def success_rate(window: Window) -> float | None:
-    """Completed turns as a share of those that ended (completed, failed or abandoned); null when none did."""
-    counts = turns(window)
-    ended = counts["completed"] + counts["failed"] + counts["abandoned"]
-    return round(counts["completed"] / ended, 4) if ended else None
-
-
-def latency_ms(window: Window) -> dict[str, float | None]:
-    """Latency of completed turns in milliseconds: mean, and percentiles by nearest rank; null without turns."""
-    completed = usage_in(window).filter(status=UsageEvent.Status.COMPLETED)
-    figures = completed.aggregate(mean=Avg("latency_ms"), count=Count("id"))
-    if not figures["count"]:
-        return {"mean": None, "p50": None, "p95": None, "p99": None}
-    ordered = completed.order_by("latency_ms").values_list("latency_ms", flat=True)
-    percentiles = {f"p{p}": ordered[math.ceil(figures["count"] * p / 100) - 1] for p in (50, 95, 99)}
-    return {"mean": round(figures["mean"], 1), **percentiles}
-
-
-def token_burn(window: Window) -> list[dict[str, Any]]:
-    """Tokens and cost of all settled turns, for each day and model; the cost is null where a price is unknown."""
-    settled = usage_in(window).exclude(status=UsageEvent.Status.PENDING).filter(total_tokens__gt=0)
-    by_day = settled.annotate(day=TruncDate("created_at", tzinfo=UTC)).values("day", "model")
-    rows = by_day.annotate(
-        turns=Count("id"),
-        prompt=Sum("prompt_tokens"),
-        completion=Sum("completion_tokens"),
-        total=Sum("total_tokens"),
-        cost=Sum("cost_nanos"),
-        priced=Count("cost_nanos"),
-    ).order_by("day", "model")
-    return [
-        {
-            "day": row["day"].isoformat(),
-            "model": row["model"],
-            "turns": row["turns"],
-            "prompt_tokens": row["prompt"],
-            "completion_tokens": row["completion"],
-            "total_tokens": row["total"],
-            "cost_usd": row["cost"] / NANOS_PER_DOLLAR if row["priced"] == row["turns"] else None,
-        }
-        for row in rows
-    ]
-
-
-def time_spent(window: Window) -> list[dict[str, Any]]:
-    """Seconds from a user's first event of a day to the last, for each user and day; the newest 100."""
-    events = AnalyticsEvent.objects.filter(window.condition)
-    by_user = events.annotate(day=TruncDate("created_at", tzinfo=UTC)).values("day", "user_id")
-    rows = by_user.annotate(spent=Max("created_at") - Min("created_at")).order_by("-day", F("spent").desc(), "user_id")
-    return [
-        {"day": row["day"].isoformat(), "user_id": row["user_id"], "seconds": round(row["spent"].total_seconds(), 3)}
-        for row in rows[:SAMPLES]
-    ]
+METRICS: dict[str, Metric] = {
+    "dau": Metric("count", users.dau),
+    "wau": Metric("count", users.wau),
+    "mau": Metric("count", users.mau),
+    "stickiness": Metric("share", users.stickiness),
+    "new_and_returning": Metric("count", users.new_and_returning),
+    "retention": Metric("share", users.retention),
+    "activation": Metric("count", activation.activation),
+    "messages_per_active_user": Metric("count", users.messages_per_active_user),
+    "sessions": Metric("seconds", spent.session_time),
+    "time_spent": Metric("seconds", spent.time_spent),
+    "time_spent_samples": Metric("seconds", spent.time_spent_samples),
+    "turns": Metric("count", usage.turns),
+    "turns_by_day": Metric("count", usage.turns_by_day),
+    "success_rate": Metric("share", usage.success_rate),
+    "failures": Metric("count", usage.failures),
+    "abandoned": Metric("count", usage.abandoned),
+    "refusals": Metric("count", usage.refusals),
+    "latency_ms": Metric("ms", usage.latency_ms),
+    "first_token_ms": Metric("ms", usage.first_token_ms),
+    "token_burn": Metric("tokens", usage.token_burn),
+    "token_burn_by_client": Metric("tokens", usage.token_burn_by_client),
+    "token_burn_by_user": Metric("tokens", usage.token_burn_by_user),
+    "cost_usd": Metric("usd", usage.cost_usd),
+    "cost_per_active_user": Metric("usd", users.cost_per_active_user),
+    "replays": Metric("count", usage.replays),
+}
 
 
 def report(days: int = 30) -> dict[str, Any]:
-    """All of the above over the last `days` days, today included."""
-    window = Window.last_days(days)
-    burn = token_burn(window)
+    """The figures of the last `days` days, today included."""
+    return report_of(Window.last_days(days))
+
+
+def report_of(window: Window, filters: Filters = ALL) -> dict[str, Any]:
+    """The five figures first, then what stands beside them, and what they mean."""
+    days = (window.last - window.first).days + 1
+    burn = usage.token_burn(window, filters)
     costs = [row["cost_usd"] for row in burn]
-    latency = latency_ms(window)
+    latency = usage.latency_ms(window, filters)
+    turns = usage.turns(window, filters)
     return {
-        f"dau_last_{days}_days": dau(window),
-        "success_rate": success_rate(window),
+        f"dau_last_{days}_days": users.dau(window, filters),
+        "success_rate": usage.rate(Counter(turns)),
         "avg_latency_ms": latency["mean"],
         f"token_burn_last_{days}_days": sum(row["total_tokens"] for row in burn),
-        "time_spent_samples": time_spent(window),
-        "latency_ms": latency,
-        "turns": turns(window),
+        "time_spent_samples": spent.time_spent_samples(window, filters),
+        "latency_ms": {name: value for name, value in latency.items() if name != "by_day"},
+        "turns": turns,
         "token_burn": burn,
         "cost_usd": None if None in costs else round(sum(costs), 9),
-        "window": {"from": window.first.isoformat(), "to": window.last.isoformat(), "days": days},
-        "computed_at": timezone.now().isoformat(timespec="seconds"),
+        "window": {**described(window), "days": days},
+        "filters": filters.values,
+        "definitions": {
+            f"dau_last_{days}_days": defined(window, users.dau),
+            "success_rate": defined(window, usage.success_rate),
+            "avg_latency_ms": defined(window, usage.latency_ms),
+            f"token_burn_last_{days}_days": defined(window, usage.token_burn),
+            "time_spent_samples": defined(window, spent.time_spent_samples),
+        },
+        "computed_at": computed_at(),
     }
+
+
+def one(name: str, window: Window, filters: Filters = ALL) -> dict[str, Any]:
+    """One metric, and what it means."""
+    metric = METRICS[name]
+    return {
+        "name": name,
+        "value": metric.run(window, filters),
+        "unit": metric.unit,
+        "definition": metric.definition,
+        "window": described(window),
+        "filters": filters.values,
+        "computed_at": computed_at(),
+    }
+
+
+def described(window: Window) -> dict[str, str]:
+    return {"from": window.first.isoformat(), "to": window.last.isoformat()}
+
+
+def defined(window: Window, function: Callable[[Window, Filters], Any]) -> dict[str, str]:
+    return {**described(window), "definition": " ".join((function.__doc__ or "").split())}
+
+
+def computed_at() -> str:
+    return timezone.now().isoformat(timespec="seconds")

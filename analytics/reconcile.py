@@ -12,8 +12,10 @@ from typing import Any
 
 from django.db.models import Count, Q, Sum
 
-from analytics.metrics import NANOS_PER_DOLLAR, Window, usage_in
+from analytics.aggregates import usage_rows
 from analytics.models import UsageEvent
+from analytics.reading import NANOS_PER_DOLLAR
+from analytics.windows import ALL, Window
 
 Status = UsageEvent.Status
 
@@ -190,7 +192,7 @@ def ledger(day: date) -> list[dict[str, Any]]:
     those that it answered: here rows that completed, or that failed or were superseded after tokens were sold.
     """
     abandoned, failed = Q(status=Status.ABANDONED), Q(status=Status.FAILED)
-    rows = usage_in(Window(day, day)).order_by().values("model")
+    rows = usage_rows(Window(day, day), ALL).order_by().values("model")
     by_model = rows.annotate(
         requests=Count("id", filter=SOLD),
         prompt=Sum("prompt_tokens"),

@@ -159,8 +159,8 @@ def token_burn_by_user(window: Window, filters: Filters = ALL) -> list[dict[str,
     names = aggregates.BOUGHT
     sums = {f"sum_{name}": Sum(name) for name in names}
     days = UserDay.objects.filter(window.closed, sold__gt=0, **filters.values)
-    users = days.values("user_id").annotate(**sums)
-    closed = list(users.order_by(Sum("total_tokens").desc(), "user_id")[:TOP])
+    users = days.values("user_id").annotate(burnt=Sum("total_tokens"), **sums)
+    closed = list(users.order_by("-burnt", "user_id")[:TOP])
     found: list[dict[str, Any]] = []
     if window.tail:
         found += aggregates.usage(window.tail, filters, "user_id", figures=names)

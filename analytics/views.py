@@ -1,13 +1,18 @@
-from drf_spectacular.utils import extend_schema, inline_serializer
+from typing import Any
+
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.authentication import SessionAuthentication
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from analytics import metrics
+from analytics import exposition, metrics, queries
 from analytics.permissions import MayReadMetrics
+from analytics.renderers import CSVRenderer, FormatNegotiation, OpenMetricsRenderer, PrometheusRenderer
 
 METRICS = inline_serializer(
     "Metrics",
@@ -22,19 +27,70 @@ METRICS = inline_serializer(
         "token_burn": serializers.ListField(child=serializers.DictField()),
         "cost_usd": serializers.FloatField(allow_null=True),
         "window": serializers.DictField(),
+        "filters": serializers.DictField(),
+        "definitions": serializers.DictField(child=serializers.DictField()),
         "computed_at": serializers.DateTimeField(),
     },
 )
+METRIC = inline_serializer(
+    "Metric",
+    {
+        "name": serializers.CharField(),
+        "value": serializers.JSONField(),
+        "unit": serializers.CharField(),
+        "definition": serializers.CharField(),
+        "window": serializers.DictField(),
+        "filters": serializers.DictField(),
+        "computed_at": serializers.DateTimeField(),
+    },
+)
+WINDOW = queries.PARAMETERS
+FORMAT = OpenApiParameter("format", str, enum=["json", "openmetrics", "prometheus"])
+NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, enum=list(metrics.METRICS))
 
 
-class MetricsView(APIView):
+class MetricsAPIView(APIView):
     authentication_classes = [*api_settings.DEFAULT_AUTHENTICATION_CLASSES, SessionAuthentication]  # type: ignore[list-item]
     permission_classes = [MayReadMetrics]
+    content_negotiation_class = FormatNegotiation
 
-    @extend_schema(tags=["Metrics"], responses=METRICS)
+
+class MetricsView(MetricsAPIView):
+    renderer_classes = [JSONRenderer, OpenMetricsRenderer, PrometheusRenderer]
+
+    @extend_schema(operation_id="metrics", tags=["Metrics"], parameters=[*WINDOW, FORMAT], responses=METRICS)
     def get(self, request: Request) -> Response:
-        """Who uses the service, how well it works, and what it costs, over the last 30 days.
+        """Who uses the service, how well it works, and what it costs; over the last 30 days where nothing is asked.
 
         For everybody while METRICS_PUBLIC is set; otherwise for staff, and for tokens that may read metrics.
+        Prometheus is given totals since the beginning, whatever the window.
         """
-        return Response(metrics.report())
+        window, filters = queries.asked(request)
+        if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
+            return Response(exposition.families(), content_type=renderer.content_type)
+        return Response(metrics.report_of(window, filters))
+
+
+class MetricView(MetricsAPIView):
+    renderer_classes = [JSONRenderer, CSVRenderer]
+
+    @extend_schema(operation_id="metric", tags=["Metrics"], parameters=[NAME, *WINDOW], responses=METRIC)
+    def get(self, request: Request, name: str, **kwargs: Any) -> Response:
+        """One metric, and what it means."""
+        if name not in metrics.METRICS:
+            raise Http404
+        return Response(metrics.one(name, *queries.asked(request)))
+
+
+class MetricTableView(MetricView):
+    renderer_classes = [CSVRenderer]
+
+    @extend_schema(
+        operation_id="metric_table",
+        tags=["Metrics"],
+        parameters=[NAME, *WINDOW],
+        responses={(200, "text/csv"): str},
+    )
+    def get(self, request: Request, name: str, **kwargs: Any) -> Response:
+        """The same as a table for a spreadsheet: its rows, or where it has an overall figure, those by day."""
+        return super().get(request, name, **kwargs)

@@ -68,6 +68,11 @@ def test_every_figure_is_what_a_hand_works_out(month: None) -> None:
     assert figures["latency_ms"] == {"mean": 250, "p50": 200, "p95": 400, "p99": 400}
     assert figures["token_burn_last_30_days"] == 40
     assert figures["cost_usd"] is None
+    assert list(figures)[:5] == list(figures["definitions"])
+    for said in figures["definitions"].values():
+        assert (said["from"], said["to"]) == ((MIDNIGHT - timedelta(days=29)).date().isoformat(), today)
+    assert figures["definitions"]["dau_last_30_days"]["definition"].startswith("Daily active users: distinct users")
+    assert abs(timezone.now() - datetime.fromisoformat(figures["computed_at"])) < timedelta(minutes=1)
     burn = [(row["day"], row["model"], row["total_tokens"], row["cost_usd"]) for row in figures["token_burn"]]
     assert burn == [
         (yesterday, "gpt-4o-mini", 10, 1e-6),
@@ -97,7 +102,7 @@ def test_the_page(
     upstream.plan(Behaviour(status=500))
     alice.say(cid, "Hi", user="u2")
 
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(8):
         body = Client().get("/metrics").json()
 
     assert body["dau_last_30_days"][-1]["users"] == 1

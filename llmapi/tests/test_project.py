@@ -111,6 +111,8 @@ def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) ->
         "/v1/models",
         "/v1/usage",
         "/metrics",
+        "/metrics/{name}",
+        "/metrics/{name}.csv",
         "/health",
         "/ready",
     }

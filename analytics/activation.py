@@ -1,0 +1,81 @@
+"""Activation: whether new users go on until they have completed some turns."""
+
+from collections import Counter
+from datetime import date
+from typing import Any
+
+from django.db.models import Count, Q, Sum
+
+from analytics import aggregates
+from analytics.models import Milestone, UserDay
+from analytics.usage import share
+from analytics.users import first_days
+from analytics.windows import ALL, DAY, Filters, Window, today
+
+ACTIVATED_BY = 5
+
+
+def activation(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Of the users who were new on each day, those who have completed 5 turns since, and their share; null without.
+
+    With filters, the new users are those whom they match on their first day; all turns of these count.
+    """
+    new, activated = of_rollups(window, filters)
+    since = window.moved(window.closed_to + DAY, today())
+    if since.first <= since.last:
+        add_unrolled(window, since, filters, new, activated)
+    return [
+        {
+            "day": day.isoformat(),
+            "new": new[day],
+            "activated": activated[day],
+            "share": share(activated[day], new[day]),
+        }
+        for day in window.days
+    ]
+
+
+def of_rollups(window: Window, filters: Filters) -> tuple[Counter[date], Counter[date]]:
+    """New users by day, and those of them who had completed enough on a closed day."""
+    cohorts = Milestone.objects.filter(first_day__gte=window.first, first_day__lte=window.last).order_by()
+    if not filters:
+        counted = list(cohorts.values_list("first_day").annotate(new=Count("pk"), fifth=Count("fifth_day")))
+        return Counter({day: new for day, new, _ in counted}), Counter({day: fifth for day, _, fifth in counted})
+    first = UserDay.objects.filter(window.closed, turns__gt=0, age_days=0, **filters.values).order_by()
+    reached = first.filter(user_id__in=cohorts.filter(fifth_day__isnull=False).values("user_id"))
+    new, activated = (
+        Counter(dict(rows.values_list("day").annotate(users=Count("user_id", distinct=True))))
+        for rows in (first, reached)
+    )
+    return new, activated
+
+
+def add_unrolled(window: Window, since: Window, filters: Filters, new: Counter[date], activated: Counter[date]) -> None:
+    """Users who are new, or have completed enough, on a day that has no rollups."""
+    events = aggregates.event_rows(since, ALL).filter(event_name=aggregates.TURN).order_by()
+    recent = dict(events.values_list("user_id").annotate(turns=Count("id")))
+    first = first_days(since)
+    before = turns_before(events.values("user_id"))
+    matched = matching(window, since, filters, events.values("user_id")) if filters else None
+    for user, turns in recent.items():
+        day = first[user]
+        if not window.first <= day <= window.last or (matched is not None and (day, user) not in matched):
+            continue
+        new[day] += day > window.closed_to
+        activated[day] += before.get(user, 0) < ACTIVATED_BY <= before.get(user, 0) + turns
+
+
+def turns_before(users: Any) -> dict[str, int]:
+    """Of users on closed days; of those who had completed enough by then, just that."""
+    known = Milestone.objects.filter(user_id__in=users)
+    enough = dict.fromkeys(known.filter(fifth_day__isnull=False).values_list("user_id", flat=True), ACTIVATED_BY)
+    others = UserDay.objects.filter(turns__gt=0, user_id__in=known.filter(fifth_day=None).values("user_id"))
+    return enough | dict(others.order_by().values_list("user_id").annotate(total=Sum("turns")))
+
+
+def matching(window: Window, since: Window, filters: Filters, users: Any) -> set[tuple[date, str]]:
+    """Of these users, whom the filters match on which day; of closed days, on the user's first."""
+    of_closed = Q(turns__gt=0, age_days=0, user_id__in=users)
+    closed = UserDay.objects.filter(window.closed, of_closed, **filters.values).values_list("day", "user_id")
+    active = aggregates.active_users(since, filters)
+    return {*closed, *((day, user) for day, those in active.items() for user in those)}

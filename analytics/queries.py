@@ -1,0 +1,41 @@
+"""What the query string of a metrics route says."""
+
+from datetime import date, timedelta
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from analytics.windows import Filters, Window, today
+
+DEFAULT_DAYS = 30
+MOST_DAYS = 3660
+
+FIELDS: dict[str, tuple[serializers.Field[Any, Any, Any, Any], str]] = {
+    "from": (serializers.DateField(), f"The first UTC day; {DEFAULT_DAYS - 1} days before `to` by default."),
+    "to": (serializers.DateField(), "The last UTC day; today by default."),
+    "client": (serializers.IntegerField(min_value=0, max_value=2**63 - 1), "The id of one client token."),
+    "model": (serializers.CharField(max_length=100), "One model."),
+    "app_version": (serializers.CharField(max_length=64), "One version of the client's app."),
+}
+TYPES = {"from": date, "to": date, "client": int}
+PARAMETERS = [OpenApiParameter(name, TYPES.get(name, str), description=said) for name, (_, said) in FIELDS.items()]
+
+
+def asked(request: Request) -> tuple[Window, Filters]:
+    values = {name: value_of(request, name) for name in FIELDS if name in request.query_params}
+    last = values.get("to", today())
+    if last.year < 2000 or last > today() + timedelta(days=1):
+        raise serializers.ValidationError({"to": "lies outside of the time that metrics know of."})
+    first = values.get("from", last - timedelta(days=DEFAULT_DAYS - 1))
+    if not 0 <= (last - first).days < MOST_DAYS:
+        raise serializers.ValidationError({"from": f"takes a day that is 0 to {MOST_DAYS - 1} days before `to`."})
+    return Window(first, last), Filters(values.get("client"), values.get("model", ""), values.get("app_version", ""))
+
+
+def value_of(request: Request, name: str) -> Any:
+    try:
+        return FIELDS[name][0].run_validation(request.query_params[name])
+    except serializers.ValidationError as exc:
+        raise serializers.ValidationError({name: exc.detail}) from exc

@@ -1,0 +1,75 @@
+"""Metrics for machines: cells for a spreadsheet, and what Prometheus scrapes."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from rest_framework.exceptions import ValidationError
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+
+from analytics import exposition
+
+
+class CSVRenderer(BaseRenderer):
+    """The rows of one metric; of one with an overall figure, those by day."""
+
+    media_type = "text/csv"
+    format = "csv"
+    charset = "utf-8"
+
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        rows = [data["error"]] if "error" in data else rows_of(data["value"])
+        out = io.StringIO()
+        if rows:
+            writer = csv.writer(out)
+            writer.writerow(rows[0])
+            writer.writerows([safe(cell) for cell in row.values()] for row in rows)
+        # An answer without a body would have no type.
+        return (out.getvalue() or "\r\n").encode()
+
+
+def rows_of(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, dict):
+        value = value.get("by_day", [value])
+    return value if isinstance(value, list) else [{"value": value}]
+
+
+def safe(cell: Any) -> Any:
+    """A user's id is a stranger's text: no spreadsheet may take it for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip()[:1] in ("=", "+", "-", "@", "|", "%") else cell
+
+
+class PrometheusRenderer(BaseRenderer):
+    media_type = "text/plain"
+    format = "prometheus"
+    charset = None
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+    is_openmetrics = False
+
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        if isinstance(data, dict):
+            return f"# {data['error']['message']}\n".encode()
+        return exposition.text(data, is_openmetrics=self.is_openmetrics).encode()
+
+
+class OpenMetricsRenderer(PrometheusRenderer):
+    media_type = "application/openmetrics-text"
+    format = "openmetrics"
+    content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    is_openmetrics = True
+
+
+class FormatNegotiation(DefaultContentNegotiation):
+    """`?format=` names a renderer, for the few clients that cannot set a header."""
+
+    def select_renderer(  # type: ignore[override]
+        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+    ) -> Any:
+        asked = format_suffix or request.query_params.get("format")
+        known = [renderer.format for renderer in renderers]
+        if asked and asked not in known:
+            raise ValidationError({"format": f"takes {' or '.join(known)}."})
+        return super().select_renderer(request, renderers, asked)

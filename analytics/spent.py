@@ -1,0 +1,114 @@
+"""Time that users spend: from the first event of a day to the last, and in sessions."""
+
+from collections import Counter
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from django.db.models import Max, Min
+
+from analytics import aggregates, histograms, sessions
+from analytics.models import RollupDay, SessionRollup, UserDay
+from analytics.windows import ALL, DAY, Filters, Window
+
+SAMPLES = 100
+Histograms = dict[date, Counter[int]]
+
+
+def time_spent(window: Window, filters: Filters = ALL) -> dict[str, Any]:
+    """Seconds from a user's first event of a day to the last: how many users' days, median and 90th percentile."""
+    return summary(window, spent_by_day(window, filters))
+
+
+def spent_by_day(window: Window, filters: Filters) -> Histograms:
+    found: Histograms = {}
+    if filters:
+        days = UserDay.objects.filter(window.closed, events__gt=0, **filters.values).order_by()
+        rows = days.values_list("day", "user_id").annotate(first=Min("first_at"), last=Max("last_at"))
+        for day, _, first, last in rows.iterator():
+            count(found, day, first, last)
+    else:
+        for day, histogram in RollupDay.objects.built().filter(window.closed).values_list("day", "time_spent"):
+            histograms.merge(found.setdefault(day, Counter()), histogram)
+    if window.tail:
+        for row in aggregates.user_events(window.tail, filters, "day", "user_id"):
+            count(found, row["day"], row["first_at"], row["last_at"])
+    return found
+
+
+def count(found: Histograms, day: date, first: datetime, last: datetime) -> None:
+    seconds = round((last - first).total_seconds())
+    found.setdefault(day, Counter())[histograms.rounded(seconds)] += 1
+
+
+def session_time(window: Window, filters: Filters = ALL) -> dict[str, Any]:
+    """Sessions by the day of their first event, and their seconds: median and 90th percentile.
+
+    A session is a user's events with no gap over 30 minutes, with any client; it is not cut at midnight, and
+    belongs to the client, model and version of its first event. One that may still go on counts as it stands.
+    """
+    return summary(window, sessions_by_day(window, filters))
+
+
+def sessions_by_day(window: Window, filters: Filters) -> Histograms:
+    found: Histograms = {}
+    rows = SessionRollup.objects.filter(day__gte=window.first, day__lte=window.last, built_on__lte=window.closed_to)
+    for day, histogram in rows.filter(is_total=not filters, **filters.values).values_list("day", "seconds"):
+        histograms.merge(found.setdefault(day, Counter()), histogram)
+    for session in unrolled_sessions(window):
+        if window.first <= session.day <= window.last and session.is_of(filters):
+            found.setdefault(session.day, Counter())[histograms.rounded(session.seconds)] += 1
+    return found
+
+
+def unrolled_sessions(window: Window) -> list[sessions.Session]:
+    """Those of days without rollups, and those that were open when the last closed day ended."""
+    carried = sessions.open_after(window.closed_to)
+    if window.last < window.closed_to and not any(session.day <= window.last for session in carried.values()):
+        return []
+    # Where nothing is closed, a session is looked for from a day before on.
+    first = max(window.closed_to + DAY, window.first - DAY)
+    ended, still_open = sessions.in_window(window.moved(first, max(first, window.last + DAY)), carried)
+    return [*ended, *still_open]
+
+
+def summary(window: Window, found: Histograms) -> dict[str, Any]:
+    overall: Counter[int] = Counter()
+    for histogram in found.values():
+        overall.update(histogram)
+    by_day = [{"day": day.isoformat(), **figures(found[day])} for day in window.days if found.get(day)]
+    return {**figures(overall), "by_day": by_day}
+
+
+def figures(histogram: Counter[int]) -> dict[str, int | None]:
+    median, p90 = histograms.percentiles(histogram, 50, 90)
+    return {"count": histogram.total(), "median_seconds": median, "p90_seconds": p90}
+
+
+def time_spent_samples(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Seconds from a user's first event of a day to the last, for each user and day; the newest 100."""
+    rows: list[tuple[date, str, timedelta]] = []
+    if window.tail:
+        recent = aggregates.user_events(window.tail, filters, "day", "user_id")
+        rows += [(row["day"], row["user_id"], row["last_at"] - row["first_at"]) for row in recent]
+    if len(rows) < SAMPLES and window.first <= window.closed_to:
+        days = UserDay.objects.filter(window.closed, day__gte=sampled_from(window, filters), events__gt=0)
+        spans = days.filter(**filters.values).values_list("day", "user_id").order_by()
+        read = spans.annotate(first=Min("first_at"), last=Max("last_at"))
+        rows += [(day, user, last - first) for day, user, first, last in read.iterator()]
+    rows.sort(key=lambda row: (-row[0].toordinal(), -row[2], row[1]))
+    return [
+        {"day": day.isoformat(), "user_id": user, "seconds": round(spent.total_seconds(), 3)}
+        for day, user, spent in rows[:SAMPLES]
+    ]
+
+
+def sampled_from(window: Window, filters: Filters) -> date:
+    """The first closed day that samples can come from: enough users were seen since."""
+    if filters:
+        return window.first
+    seen = 0
+    for day, users in RollupDay.objects.built().filter(window.closed).order_by("-day").values_list("day", "seen_users"):
+        seen += users
+        if seen >= SAMPLES:
+            return day
+    return window.first

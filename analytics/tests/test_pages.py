@@ -1,0 +1,222 @@
+"""The routes of metrics, and that what they ask of the database is few queries over indexes."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from analytics import aggregates, build, exposition, metrics, recording, rollups, sessions
+from analytics.models import AnalyticsEvent, UsageEvent
+from analytics.renderers import safe
+from analytics.tests.ledger import ANN, CID, MON, SUN, TODAY, at, turn, week, write_week
+from analytics.windows import ALL, Window
+
+
+@pytest.fixture
+def browser(db: None, settings: Settings) -> Client:
+    settings.METRICS_PUBLIC = True
+    write_week()
+    return Client()
+
+
+def roll() -> None:
+    for day in Window(MON.date(), SUN.date()).days:
+        rollups.build_day(day)
+
+
+def samples(text: str) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+def test_a_window_and_filters(browser: Client) -> None:
+    body = browser.get(f"/metrics?from={MON.date()}&to={SUN.date()}&client=1&model=gpt&app_version=1.0").json()
+
+    assert list(body)[:5] == [
+        "dau_last_7_days",
+        "success_rate",
+        "avg_latency_ms",
+        "token_burn_last_7_days",
+        "time_spent_samples",
+    ]
+    # ann's six turns.
+    assert body["token_burn_last_7_days"] == 600
+    assert body["filters"] == {"client_token_id": 1, "model": "gpt", "app_version": "1.0"}
+    assert body["window"] == {"from": MON.date().isoformat(), "to": SUN.date().isoformat(), "days": 7}
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("from=yesterday", "from"),
+        ("from=2026-02-30", "from"),
+        ("from=2026-02-02&to=2026-02-01", "from"),
+        ("from=2001-01-01&to=2020-01-01", "from"),
+        ("to=0001-01-01", "to"),
+        ("to=9999-12-31", "to"),
+        ("client=ann", "client"),
+        ("client=99999999999999999999", "client"),
+        ("model=", "model"),
+        ("model=a%00b", "model"),
+        ("app_version=" + "1" * 65, "app_version"),
+        ("format=xml", "format"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(browser: Client, query: str, param: str) -> None:
+    answer = browser.get(f"/metrics?{query}")
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_request"
+    assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_each_metric_has_a_page_and_a_table(browser: Client, name: str) -> None:
+    page, table = browser.get(f"/metrics/{name}"), browser.get(f"/metrics/{name}.csv")
+
+    assert (page.status_code, table.status_code) == (200, 200)
+    body = page.json()
+    assert (body["name"], body["unit"]) == (name, metrics.METRICS[name].unit)
+    assert table["Content-Type"] == "text/csv; charset=utf-8"
+    rows = list(csv.reader(io.StringIO(table.content.decode())))
+    assert len({len(row) for row in rows}) <= 1
+
+
+def test_a_table(browser: Client) -> None:
+    rows = list(csv.DictReader(io.StringIO(browser.get(f"/metrics/dau.csv?from={MON.date()}").content.decode())))
+
+    assert rows[0] == {"day": MON.date().isoformat(), "users": "2"}
+    assert len(rows) == 8
+    assert browser.get("/metrics/nothing").status_code == 404
+    assert browser.get("/metrics/dau.xml").status_code == 404
+    assert browser.get("/metrics/dau.csv?client=x").status_code == 400
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r\n=1"])
+def test_no_cell_is_a_formula(browser: Client, cell: str) -> None:
+    assert safe(cell) == f"'{cell}"
+    turn({**ANN, "user_id": cell}, at(TODAY, 12), total_tokens=10**6)
+
+    rows = list(
+        csv.DictReader(io.StringIO(browser.get("/metrics/token_burn_by_user.csv").content.decode(), newline=""))
+    )
+
+    assert rows[0]["user_id"] == f"'{cell}"
+    assert safe(-1) == -1
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "content_type"),
+    [
+        ("/metrics?format=prometheus", "*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/metrics", "text/plain; version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "/metrics",
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+    ],
+)
+def test_prometheus(browser: Client, path: str, accept: str, content_type: str) -> None:
+    recording.count_refusal(1, "rate_limit_exceeded")
+    recording.flush_refusals()
+
+    answer = browser.get(path, headers={"accept": accept})
+
+    assert answer["Content-Type"] == content_type
+    found = samples(answer.content.decode())
+    assert found['llmapi_turns_total{model="gpt",status="completed"}'] == 9
+    assert found['llmapi_turns_total{model="gpt",status="failed"}'] == 1
+    assert found['llmapi_turns_unsettled{model="local",status="pending"}'] == 1
+    assert found['llmapi_tokens_total{model="gpt",kind="cached"}'] == 360
+    assert found['llmapi_cost_usd_total{model="gpt"}'] == 9e-6
+    assert found['llmapi_unpriced_turns_total{model="local"}'] == 3
+    assert found["llmapi_replays_total"] == 1
+    assert found['llmapi_refusals_total{code="rate_limit_exceeded"}'] == 1
+    assert found['llmapi_active_users{days="7"}'] == 3
+    assert answer.content.endswith(b"# EOF\n") == ("openmetrics" in content_type)
+
+
+def test_json_is_what_others_are_given(browser: Client) -> None:
+    for accept in ("*/*", "application/json", "text/html,*/*;q=0.8"):
+        assert browser.get("/metrics", headers={"accept": accept})["Content-Type"] == "application/json"
+
+
+def test_counters_never_fall(browser: Client) -> None:
+    before = samples(browser.get("/metrics?format=prometheus").content.decode())
+    roll()
+    assert samples(browser.get("/metrics?format=prometheus").content.decode()) == before
+
+    closed = {"created_at__lt": TODAY}
+    UsageEvent.objects.filter(**closed).delete()
+    AnalyticsEvent.objects.filter(**closed).delete()
+
+    assert samples(browser.get("/metrics?format=prometheus").content.decode()) == before
+
+
+def test_label_values_are_escaped(browser: Client) -> None:
+    turn({**CID, "model": 'a"b\\c\nd'}, at(TODAY, 12))
+
+    assert r'model="a\"b\\c\nd"' in exposition.text(exposition.families(), is_openmetrics=False)
+
+
+def test_few_queries_whatever_the_window(browser: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    with django_assert_num_queries(7):
+        browser.get("/metrics")
+    roll()
+    # Rollups beside today's rows.
+    for days in (7, 365):
+        with django_assert_num_queries(14):
+            browser.get(f"/metrics?from={TODAY.date() - timedelta(days=days)}")
+    with django_assert_num_queries(11):
+        browser.get("/metrics?format=prometheus")
+
+
+READS: dict[str, Callable[[Window], object]] = {
+    "usage": lambda window: aggregates.usage(window, ALL, "day", "model"),
+    "failures": lambda window: list(aggregates.failures(window, ALL, "day")),
+    "durations": lambda window: list(aggregates.durations(window, ALL, "latency_ms", "day")),
+    "replays": lambda window: list(aggregates.replays(window, ALL)),
+    "users": lambda window: aggregates.user_events(window, ALL, "day", "user_id"),
+    "active": lambda window: aggregates.active_users(window, ALL),
+    "sessions": lambda window: sessions.in_window(window, {}),
+    "build": lambda window: build.Day.read(window.last),
+}
+
+
+@pytest.fixture
+def no_scans(db: None) -> Iterator[None]:
+    """A planner that scans a table only where it has no index to use: that of a few rows always would."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET enable_seqscan = off")
+    yield
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET enable_seqscan = on")
+
+
+@pytest.mark.parametrize("read", READS)
+def test_raw_rows_are_read_over_an_index(no_scans: None, read: str) -> None:
+    write_week()
+    with CaptureQueriesContext(connection) as queries:
+        READS[read](Window(TODAY.date(), week().last))
+
+    explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
+    raw = [q["sql"] for q in queries if "usage_events" in q["sql"] or "analytics_events" in q["sql"]]
+    assert raw
+    for sql in raw:
+        select = sql[sql.index("SELECT") :]
+        with connection.cursor() as cursor:
+            cursor.execute(f"{explain} {select}")
+            plan = "\n".join(str(step) for step in cursor.fetchall())
+        assert "SCAN usage_events" not in plan
+        assert "SCAN analytics_events" not in plan
+        assert "Seq Scan" not in plan
+        assert any(name in plan for name in ("usage_created", "event_created", "event_name_created", "request_id"))

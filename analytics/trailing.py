@@ -1,0 +1,78 @@
+"""Distinct users with a completed turn in the days that end with each day: such counts do not add up over days."""
+
+from collections import Counter
+from datetime import date, timedelta
+from itertools import accumulate
+from typing import Any
+
+from django.db import connection
+from django.db.models import F, Max
+from django.db.models.expressions import Window as Over
+from django.db.models.functions import Lead
+
+from analytics import aggregates
+from analytics.models import RollupDay, UserDay
+from analytics.windows import DAY, Filters, Window, days_between
+
+COLUMNS = {1: "dau", 7: "wau", 30: "mau"}
+
+
+def users(window: Window, filters: Filters, days: int) -> dict[date, int]:
+    """For each day of the window, users active on it or on the `days - 1` before."""
+    closed: dict[date, int] = {}
+    if window.first <= window.closed_to:
+        closed = filtered(window, filters, days) if filters else unfiltered(window, days)
+    return closed | (unrolled(window, filters, days) if window.tail else {})
+
+
+def unfiltered(window: Window, days: int) -> dict[date, int]:
+    return dict(RollupDay.objects.built().filter(window.closed).values_list("day", COLUMNS[days]))
+
+
+def filtered(window: Window, filters: Filters, days: int) -> dict[date, int]:
+    """A user comes with a day of activity, and goes `days` later, or when the next such day comes before that."""
+    last = min(window.last, window.closed_to)
+    start = window.first - timedelta(days=days - 1)
+    change: Counter[date] = Counter()
+    for day, following, count in stays(start, last, filters):
+        change[day] += count
+        change[min(day + timedelta(days=days), following or date.max)] -= count
+    counted = dict(
+        zip(days_between(start, last), accumulate(change[day] for day in days_between(start, last)), strict=True)
+    )
+    return {day: count for day, count in counted.items() if day >= window.first}
+
+
+def stays(first: date, last: date, filters: Filters) -> list[tuple[date, date | None, int]]:
+    """Days of activity, the day of the same user's next, and how many users have this pair.
+
+    A user's several rows of one day follow each other on it, and so stay for no time but for the last.
+    """
+    active = UserDay.objects.filter(day__gte=first, day__lte=last, turns__gt=0, **filters.values)
+    following = Over(Lead("day"), partition_by=F("user_id"), order_by=F("day").asc())
+    rows = active.annotate(following=following).order_by().values_list("day", "following")
+    sql, values = rows.query.sql_with_params()
+    with connection.cursor() as cursor:
+        # Only the ORM's own query is put in, with its values beside it.
+        cursor.execute(f"SELECT day, following, COUNT(*) FROM ({sql}) AS stays GROUP BY day, following", values)  # noqa: S608
+        return [(as_date(day), as_date(then) if then else None, count) for day, then, count in cursor.fetchall()]
+
+
+def as_date(value: Any) -> date:
+    """SQLite has no dates: a cursor gives them as text."""
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+def unrolled(window: Window, filters: Filters, days: int) -> dict[date, int]:
+    """The same of days without rollups, going on from those that have them."""
+    first = max(window.closed_to + DAY, window.first - timedelta(days=days - 1))
+    active = aggregates.active_users(window.moved(first, window.last), filters)
+    before = UserDay.objects.filter(day__lt=first, turns__gt=0, **filters.values)
+    before = before.filter(day__gt=first - timedelta(days=days)) if days > 1 else before.none()
+    seen: dict[str, date] = dict(before.values_list("user_id").annotate(last=Max("day")).order_by())
+    found: dict[date, int] = {}
+    for day in days_between(first, window.last):
+        seen.update(dict.fromkeys(active.get(day, ()), day))
+        if day >= window.first:
+            found[day] = sum((day - last).days < days for last in seen.values())
+    return found

@@ -1,0 +1,133 @@
+"""Metrics of users: a user is the `user_id` of an event, whatever the client; events are of the UTC day they came."""
+
+from collections import Counter
+from datetime import date, timedelta
+from typing import Any
+
+from django.db.models import Count, Min, Sum
+
+from analytics import aggregates, reading, trailing
+from analytics.models import Milestone, RollupDay, UserDay
+from analytics.usage import COST, share
+from analytics.windows import ALL, DAY, Filters, Window, today
+
+RETURNS = (1, 7, 30)
+
+
+def dau(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Daily active users: distinct users with at least one completed turn, for each day."""
+    return by_day(window, trailing.users(window, filters, 1))
+
+
+def wau(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Weekly active users: distinct users with a completed turn in the 7 days that end with each day."""
+    return by_day(window, trailing.users(window, filters, 7))
+
+
+def mau(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Monthly active users: distinct users with a completed turn in the 30 days that end with each day."""
+    return by_day(window, trailing.users(window, filters, 30))
+
+
+def by_day(window: Window, users: dict[date, int]) -> list[dict[str, Any]]:
+    return [{"day": day.isoformat(), "users": users.get(day, 0)} for day in window.days]
+
+
+def stickiness(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """DAU as a share of MAU, for each day; null while MAU is 0."""
+    daily, monthly = trailing.users(window, filters, 1), trailing.users(window, filters, 30)
+    shares = {day: share(daily.get(day, 0), monthly.get(day, 0)) for day in window.days}
+    return [{"day": day.isoformat(), "stickiness": value} for day, value in shares.items()]
+
+
+def new_and_returning(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Active users of each day: new ones, first active ever on that day, with any client; and all others."""
+    active, found = trailing.users(window, filters, 1), ages(window, filters)
+    return [
+        {"day": day.isoformat(), "new": (new := found[day, 0]), "returning": active.get(day, 0) - new}
+        for day in window.days
+    ]
+
+
+def retention(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Of the users who were new on each day, the share active again exactly 1, 7 and 30 days later.
+
+    Null where nobody was new, or where that day has not come yet; today counts as far as it has come.
+    """
+    last = max(window.last, min(window.last + timedelta(days=max(RETURNS)), today()))
+    found = ages(window.moved(window.first, last), filters)
+    return [
+        {
+            "day": day.isoformat(),
+            "new": found[day, 0],
+            **{f"d{age}": returned(found, day, age) for age in RETURNS},
+        }
+        for day in window.days
+    ]
+
+
+def returned(found: Counter[tuple[date, int]], day: date, age: int) -> float | None:
+    later = day + timedelta(days=age)
+    return share(found[later, age], found[day, 0]) if later <= today() else None
+
+
+def ages(window: Window, filters: Filters) -> Counter[tuple[date, int]]:
+    """Active users by day and by how many days ago they were first active, where that is 0, 1, 7 or 30."""
+    found: Counter[tuple[date, int]] = Counter()
+    if filters:
+        days = UserDay.objects.filter(window.closed, turns__gt=0, age_days__in=(0, *RETURNS), **filters.values)
+        counted = days.values_list("day", "age_days").annotate(users=Count("user_id", distinct=True)).order_by()
+        found.update({(day, age or 0): users for day, age, users in counted})
+    else:
+        columns = {0: "new_users"} | {age: f"returned_{age}" for age in RETURNS}
+        for row in RollupDay.objects.built().filter(window.closed).values("day", *columns.values()):
+            found.update({(row["day"], age): row[column] for age, column in columns.items()})
+    if window.tail:
+        first = first_days(window)
+        for day, users in aggregates.active_users(window.tail, filters).items():
+            found.update((day, (day - first[user]).days) for user in users)
+    return found
+
+
+def unrolled(window: Window) -> Window:
+    """All days that have no rollups, up to the window's end: a user's first day may be any of them."""
+    return window.moved(window.closed_to + DAY, window.last)
+
+
+def first_days(window: Window) -> dict[str, date]:
+    """The day on which each user of days without rollups was first active."""
+    events = aggregates.event_rows(unrolled(window), ALL).filter(event_name=aggregates.TURN)
+    first = dict(events.order_by().values_list("user_id").annotate(day=Min(aggregates.DAY_OF)))
+    known = Milestone.objects.filter(user_id__in=events.values("user_id"))
+    return first | dict(known.values_list("user_id", "first_day"))
+
+
+def messages_per_active_user(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Completed turns per active user, for each day; null on days without active users."""
+    active = trailing.users(window, filters, 1)
+    completed = completed_turns(window, filters)
+    values = {day: share(completed.get(day, 0), active.get(day, 0)) for day in window.days}
+    return [{"day": day.isoformat(), "messages": value} for day, value in values.items()]
+
+
+def completed_turns(window: Window, filters: Filters) -> dict[date, int]:
+    """By the day on which they were completed, as active users are counted."""
+    if filters:
+        days = UserDay.objects.filter(window.closed, turns__gt=0, **filters.values)
+        closed = dict(days.order_by().values_list("day").annotate(total=Sum("turns")))
+    else:
+        closed = dict(RollupDay.objects.built().filter(window.closed).values_list("day", "turns"))
+    if not window.tail:
+        return closed
+    return closed | {row["day"]: row["turns"] for row in aggregates.user_events(window.tail, filters, "day")}
+
+
+def cost_per_active_user(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """Cost in USD of a day's turns per active user; null where a price is unknown, or nobody was active."""
+    active = trailing.users(window, filters, 1)
+    spent = reading.usage(window, filters, "day", names=COST)
+    costs = {day: reading.dollars(spent.get((day,), Counter())) for day in window.days}
+    return [
+        {"day": day.isoformat(), "cost_usd": None if cost is None else share(cost, active.get(day, 0), 9)}
+        for day, cost in costs.items()
+    ]
