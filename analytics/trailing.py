@@ -19,7 +19,9 @@ COLUMNS = {1: "dau", 7: "wau", 30: "mau"}
 
 def users(window: Window, filters: Filters, days: int) -> dict[date, int]:
     """For each day of the window, users active on it or on the `days - 1` before."""
-    closed = filtered(window, filters, days) if filters else unfiltered(window, days)
+    closed: dict[date, int] = {}
+    if window.first <= window.closed_to:
+        closed = filtered(window, filters, days) if filters else unfiltered(window, days)
     return closed | (unrolled(window, filters, days) if window.tail else {})
 
 
@@ -30,8 +32,6 @@ def unfiltered(window: Window, days: int) -> dict[date, int]:
 def filtered(window: Window, filters: Filters, days: int) -> dict[date, int]:
     """A user comes with a day of activity, and goes `days` later, or when the next such day comes before that."""
     last = min(window.last, window.closed_to)
-    if last < window.first:
-        return {}
     start = window.first - timedelta(days=days - 1)
     change: Counter[date] = Counter()
     for day, following, count in stays(start, last, filters):

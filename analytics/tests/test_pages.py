@@ -167,14 +167,14 @@ def test_label_values_are_escaped(browser: Client) -> None:
 
 
 def test_few_queries_whatever_the_window(browser: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(7):
         browser.get("/metrics")
     roll()
     # Rollups beside today's rows.
     for days in (7, 365):
         with django_assert_num_queries(14):
             browser.get(f"/metrics?from={TODAY.date() - timedelta(days=days)}")
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         browser.get("/metrics?format=prometheus")
 
 
