@@ -102,7 +102,7 @@ def test_the_page(
     upstream.plan(Behaviour(status=500))
     alice.say(cid, "Hi", user="u2")
 
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(7):
         body = Client().get("/metrics").json()
 
     assert body["dau_last_30_days"][-1]["users"] == 1
