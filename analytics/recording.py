@@ -18,6 +18,8 @@ from analytics.refusals import flush_refusals as flush_refusals
 Status = UsageEvent.Status
 # What the rows of dead processes say, until somebody learns better.
 GIVEN_UP = "abandoned"
+# After its end a day is not built for so long, because turns of it are still being settled.
+SETTLING = timedelta(hours=1)
 # More than lies between a row's `created_at` and the start of its latency, and between that one's end and the commit.
 SLACK = timedelta(minutes=10)
 
@@ -192,20 +194,19 @@ def _close(subject: Subject, status: Status, **values: Any) -> Closed | None:
     rows = UsageEvent.objects.filter(request_id=subject.request_id)
     values = {"error_code": "", "reserved_json": None, **values, "status": status, "finished_at": timezone.now()}
     if rows.pending().update(**values):
-        _mark_if_old(subject, timedelta(milliseconds=values["latency_ms"]) + SLACK)
+        # A turn that was shorter is of today, or was closed before its day could be built.
+        if timedelta(milliseconds=values["latency_ms"]) + SLACK >= SETTLING:
+            _mark(subject)
         return Closed(values.get("cost_nanos", 0))
     if rows.filter(status=Status.ABANDONED, error_code=GIVEN_UP).update(**values):
-        _mark_if_old(subject, timedelta(days=1))
+        _mark(subject)
         return Closed(values.get("cost_nanos", 0), was_abandoned=True)
     return None
 
 
-def _mark_if_old(subject: Subject, age: timedelta) -> None:
-    """The row has changed; it is looked at only where it may have been opened `age` ago, on another day."""
-    now = timezone.now().astimezone(UTC)
-    if (now - age).date() < now.date():
-        opened = UsageEvent.objects.values_list("created_at", flat=True).get(request_id=subject.request_id)
-        mark_changed([opened.astimezone(UTC).date()])
+def _mark(subject: Subject) -> None:
+    opened = UsageEvent.objects.values_list("created_at", flat=True).get(request_id=subject.request_id)
+    mark_changed([opened.astimezone(UTC).date()])
 
 
 def _figures(model: str, tokens: Tokens) -> dict[str, Any]:

@@ -19,8 +19,6 @@ from analytics import build, histograms
 from analytics.models import Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
 from analytics.windows import DAY, days_between
 
-# After midnight, turns of the day before are still being settled.
-SETTLING = timedelta(hours=1)
 # How long the server's chore builds before it lets other chores run.
 CHORE_SECONDS = 10
 BATCH = 1000
@@ -59,7 +57,7 @@ def missing(now: datetime) -> Iterator[date]:
 
 
 def last_closed(now: datetime) -> date:
-    return (now.astimezone(UTC) - SETTLING).date() - DAY
+    return (now.astimezone(UTC) - recording.SETTLING).date() - DAY
 
 
 def build_day(day: date) -> bool:
