@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
-from analytics import build, histograms
+from analytics import build, histograms, recording
 from analytics.models import Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
 from analytics.windows import DAY, days_between
 

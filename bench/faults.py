@@ -195,7 +195,7 @@ def main() -> None:
         talk.count["seconds to recover"] = round(recovered())
         from bench.invariants import violations
 
-        sys.exit(report(talk.count, violations(upstream, talk, RATE_LIMIT, BUDGET)))
+        sys.exit(report(talk.count, violations(upstream, talk, RATE_LIMIT)))
 
 
 if __name__ == "__main__":
