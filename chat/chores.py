@@ -44,16 +44,24 @@ def start() -> None:
 
 def _keep_looking() -> None:
     while True:
-        try:
-            for task in OWN:
-                task()
-            run_due()
-        except Error as exc:
-            logger.warning("chores have to wait: %s", type(exc).__name__)
-        finally:
-            connection.close()
+        look()
         # Not all processes at once.
         time.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+
+
+def look() -> None:
+    """Do what there is to do. A task that fails is tried again when it is next due, and stops no other."""
+    try:
+        for task in OWN:
+            task()
+        run_due()
+    except Error as exc:
+        logger.warning("chores have to wait: %s", type(exc).__name__)
+    except Exception:
+        # A bug in one chore must not end the recovery of turns.
+        logger.exception("a chore failed")
+    finally:
+        connection.close()
 
 
 def run_due() -> list[str]:

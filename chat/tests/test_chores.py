@@ -55,3 +55,15 @@ def test_a_server_closes_what_a_dead_one_left(serve: Callable[..., Server], upst
             break
         time.sleep(0.1)
     assert UsageEvent.objects.get().status == "abandoned"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_task_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    wrong = chores.Task(timedelta(minutes=1), lambda _: 1 / 0)
+    monkeypatch.setattr(chores, "TASKS", {"wrong": wrong, "right": chores.Task(timedelta(minutes=1), done.append)})
+
+    chores.look()
+    chores.look()
+
+    assert len(done) == 1
