@@ -22,9 +22,8 @@ worker_connections = 2000
 workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
 # Seconds. A stop waits for idle connections too, so they are not kept for long.
 keepalive = 5
-# A stop lets turns end for this long, less what it takes to settle those that have not.
+# Seconds. A stop lets turns end for this long, less what it takes to settle those that have not.
 graceful_timeout = 30
-SETTLE_SECONDS = 5
 loglevel = "warning"
 control_socket_disable = True
 
@@ -37,18 +36,25 @@ def post_worker_init(worker: Any) -> None:
     from chat import chores, running
 
     chores.start()
-    patience = max(worker.cfg.graceful_timeout - SETTLE_SECONDS, worker.cfg.graceful_timeout / 2)
-    threading.Thread(target=running.wind_down, args=(lambda: worker.alive, patience), daemon=True).start()
+    threading.Thread(target=running.watch, args=(lambda: worker.alive, patience(worker)), daemon=True).start()
     if IS_SQLITE:
         held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
         held.execute("SELECT count(*) FROM sqlite_master").fetchone()
         _held.append(held)
 
 
+def patience(worker: Any) -> float:
+    """How long a stop waits for turns, in seconds."""
+    from chat import running
+
+    graceful: float = worker.cfg.graceful_timeout
+    return max(graceful - running.SETTLE_SECONDS, graceful / 2)
+
+
 def worker_exit(server: Any, worker: Any) -> None:
-    """Replies whose clients have gone are settled, and what was counted is written, before the process ends."""
+    """Replies whose clients have gone are settled too, and what was counted is written, before the process ends."""
     from analytics import refusals
     from chat import running
 
-    running.drain(SETTLE_SECONDS)
+    running.wind_down(patience(worker))
     refusals.flush_at_exit()

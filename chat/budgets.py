@@ -84,17 +84,14 @@ def _budgets_of(client: ClientToken, user_id: str, now: datetime) -> Iterator[Li
                 yield Limit(client, Unit.NANOS, int(usd * NANOS), period, resets_at, user)
 
 
-def reserve(limits: list[Limit], *, tokens: int, nanos: int | None, now: datetime) -> dict[str, int]:
+def reserve(limits: list[Limit], *, tokens: int, nanos: int | None, tier: str, now: datetime) -> dict[str, int]:
     """Reserve the most that one turn can cost, inside its opening transaction; what was reserved, by key.
 
     Raises RateLimitExceeded where too many turns run, and BudgetExceeded where too little is left.
     `nanos` is None where the model's price is unknown: a budget in money then refuses the turn.
     """
-    if nanos is None and any(limit.unit == Unit.NANOS for limit in limits):
-        raise ApiError(
-            "The price of this model is not known, and this client has a budget in dollars; name another model.",
-            param="model",
-        )
+    if any(limit.unit == Unit.NANOS for limit in limits):
+        check_price(nanos, tier)
     wanted = {
         limit.key: {Unit.TURNS: 1, Unit.TOKENS: tokens, Unit.NANOS: nanos or 0}[Unit(limit.unit)] for limit in limits
     }
@@ -107,6 +104,19 @@ def reserve(limits: list[Limit], *, tokens: int, nanos: int | None, now: datetim
             if limit.key not in admitted:
                 raise refusal(limit, wanted[limit.key], now)
     return wanted
+
+
+def check_price(nanos: int | None, tier: str) -> None:
+    if nanos is None:
+        raise ApiError(
+            "The price of this model is not known, and this client has a budget in dollars; name another model.",
+            param="model",
+        )
+    if tier not in {"auto", "default", "flex"}:
+        raise ApiError(
+            "The price of this service_tier is not known, and this client has a budget in dollars; leave it out.",
+            param="service_tier",
+        )
 
 
 def _take(limits: list[Limit], wanted: dict[str, int]) -> set[str]:

@@ -33,18 +33,25 @@ def published_window(model: str) -> int | None:
     return info.context_window
 
 
-def estimate_tokens(message: dict[str, Any]) -> int:
-    """An upper estimate: no text in common use takes more than a token for three bytes of UTF-8.
+def estimate_tokens(message: dict[str, Any], *, bytes_a_token: int = 3) -> int:
+    """What a message costs: prose takes less than a token for three bytes of UTF-8, and nothing more than one for each.
 
     The 4 are what the chat format adds to each message (OpenAI cookbook, "How to count tokens").
     """
     content = message.get("content")
-    parts = content if isinstance(content, list) else [{"text": content or ""}]
-    size = sum(len((part.get("text") or "").encode()) for part in parts)
-    others = sum(1 for part in parts if "text" not in part)
-    if message.get("tool_calls"):
-        size += len(json.dumps(message["tool_calls"]))
-    return math.ceil(size / 3) + others * PART_TOKENS + 4
+    pictures = [part for part in content if part.get("type") == "image_url"] if isinstance(content, list) else []
+    said = [part for part in content if part not in pictures] if isinstance(content, list) else content
+    rest = [value for name, value in message.items() if name not in {"role", "content"}]
+    return math.ceil(size_of([said, rest]) / bytes_a_token) + len(pictures) * PART_TOKENS + 4
+
+
+def size_of(value: Any) -> int:
+    """Bytes of the text in it."""
+    if isinstance(value, dict):
+        return sum(size_of(name) + size_of(item) for name, item in value.items() if name != "type")
+    if isinstance(value, list):
+        return sum(size_of(item) for item in value)
+    return 0 if value is None else len(str(value).encode())
 
 
 def reply_tokens(model: str, parameters: dict[str, Any]) -> int:
@@ -54,11 +61,17 @@ def reply_tokens(model: str, parameters: dict[str, Any]) -> int:
     return said or min(DEFAULT_REPLY_TOKENS, window_of(model) // 4)
 
 
-def prompt_tokens(messages: list[dict[str, Any]], parameters: dict[str, Any]) -> int:
-    """An upper estimate of what the upstream counts as the prompt: messages, and what tools and formats say."""
-    spoken = sum(estimate_tokens(message) for message in messages)
+def prompt_tokens(messages: list[dict[str, Any]], parameters: dict[str, Any], *, bytes_a_token: int = 3) -> int:
+    """What the upstream counts as the prompt, as of `estimate_tokens`: messages, and what tools and formats say."""
+    spoken = sum(estimate_tokens(message, bytes_a_token=bytes_a_token) for message in messages)
     said = [parameters[name] for name in ("tools", "response_format") if name in parameters]
-    return spoken + (math.ceil(len(json.dumps(said).encode()) / 3) if said else 0)
+    return spoken + (math.ceil(len(json.dumps(said).encode()) / bytes_a_token) if said else 0)
+
+
+def most_prompt_tokens(body: dict[str, Any]) -> int:
+    """What the prompt can cost at most: tokenizers work on bytes, and what does not fit the model is refused."""
+    fitting = window_of(body["model"]) - reply_tokens(body["model"], body)
+    return min(prompt_tokens(body["messages"], body, bytes_a_token=1), max(fitting, 0))
 
 
 def build(

@@ -57,8 +57,9 @@ class Idempotency:
         assert isinstance(request.auth, ClientToken)
         return cls(request.auth, key, asked)
 
-    def is_for(self, client_token_id: int, key: str) -> bool:
-        return (self.client.pk, self.key) == (client_token_id, key)
+    def equals(self, other: "Idempotency") -> bool:
+        """Whether the other is the same request under the same key of the same client."""
+        return (self.client.pk, self.key, self.request_hash) == (other.client.pk, other.key, other.request_hash)
 
     def claim(self, request_id: str, locked_until: Combinable) -> Claim:
         """Take the key for the turn `request_id`, inside its opening transaction.

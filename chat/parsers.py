@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -51,6 +52,8 @@ def refuse_unstorable(data: Any, depth: int = 0) -> None:
     if isinstance(data, str):
         if "\0" in data or not is_encodable(data):
             raise ParseError("Text may hold neither U+0000 nor half of a surrogate pair.")
+    elif isinstance(data, float) and not math.isfinite(data):
+        raise ParseError("A number is too large; send one that fits 64 bits.")
     elif isinstance(data, dict):
         for key, value in data.items():
             refuse_unstorable(key, depth + 1)

@@ -10,12 +10,12 @@ from analytics.recording import Abandoned, Closed, highest_cost
 from chat import budgets, context
 from chat.exceptions import RateLimitExceeded
 from chat.models import ClientToken
-from chat.throttling import Verdict, admit_tokens, give_back_tokens
+from chat.throttling import Verdict, admit_tokens, settle_tokens
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """The most that a turn can use, and what it has taken out of its client's budgets for that, by their keys."""
+    """What a turn has taken: `tokens` of the minute, as estimated, and the most that it can cost of each budget."""
 
     client: ClientToken
     tokens: int = 0
@@ -34,17 +34,22 @@ class Reservation:
         limits = budgets.limits_of(client, user_id, now)
         if not limits and not client.tokens_per_min:
             return cls(client)
-        prompt, reply = context.prompt_tokens(body["messages"], body), context.reply_tokens(body["model"], body)
+        model, reply = body["model"], context.reply_tokens(body["model"], body)
         if not body.get("max_completion_tokens") and not body.get("max_tokens"):
             body["max_completion_tokens"] = reply
-        nanos = highest_cost(body["model"], prompt_tokens=prompt, completion_tokens=reply)
-        taken = budgets.reserve(limits, tokens=prompt + reply, nanos=nanos, now=now)
-        verdict = admit_tokens(client, prompt + reply)
+        taken = {}
+        if limits:
+            prompt = context.most_prompt_tokens(body)
+            nanos = highest_cost(model, prompt_tokens=prompt, completion_tokens=reply)
+            tier = body.get("service_tier", "default")
+            taken = budgets.reserve(limits, tokens=prompt + reply, nanos=nanos, tier=tier, now=now)
+        tokens = context.prompt_tokens(body["messages"], body) + reply
+        verdict = admit_tokens(client, tokens)
         if verdict:
             verdicts.append(verdict)
             if not verdict.admitted:
                 raise too_many_tokens(verdict)
-        return cls(client, prompt + reply, taken)
+        return cls(client, tokens, taken)
 
     def settle(self, closed: Closed | None, tokens: int) -> None:
         """Put what the turn has used in the place of the reservation, in the transaction that has `closed` its row."""
@@ -52,7 +57,7 @@ class Reservation:
             return
         budgets.settle(self.budgets, tokens=tokens, nanos=closed.cost_nanos, has_ended=closed.was_abandoned)
         if not closed.was_abandoned:
-            give_back_tokens(self.client, self.tokens - tokens, seconds=time.monotonic() - self.taken)
+            settle_tokens(self.client, self.tokens - tokens, seconds=time.monotonic() - self.taken)
 
 
 def too_many_tokens(verdict: Verdict) -> RateLimitExceeded:

@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 from analytics import recording
 from chat import upstream
 from chat.exceptions import Unavailable
+from chat.idempotency import Idempotency
 from chat.models import IdempotencyKey
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=45)
 RENEW_SECONDS = 15
 CANCEL_POLL_SECONDS = 1
+# What it takes to settle turns that were broken off.
+SETTLE_SECONDS = 5
 
 
 def lease() -> Combinable:
@@ -46,13 +49,15 @@ class Running:
 _running: dict[str, Running] = {}
 _lock = threading.Lock()
 _keeper: threading.Thread | None = None
+_places = 0
+_stop_at: float | None = None
 
 
 @contextlib.contextmanager
 def registered(turn: "Turn", log: "ReplyLog | None" = None) -> Iterator[None]:
     """Keep the turn's lease while the block runs."""
-    enter(turn, log)
     try:
+        enter(turn, log)
         yield
     finally:
         leave(turn)
@@ -76,29 +81,45 @@ def find(request_id: str) -> Running | None:
     return _running.get(request_id)
 
 
-def log_under_key(client_token_id: int, key: str) -> "ReplyLog | None":
-    """The reply that is being streamed under an idempotency key in this process."""
+def log_of(idempotency: Idempotency) -> "ReplyLog | None":
+    """The reply that is being streamed in this process to the same request under the same key."""
     for running in list(_running.values()):
-        idempotency = running.turn.ask.idempotency
-        if running.log and idempotency and idempotency.is_for(client_token_id, key):
+        if running.log and running.turn.ask.idempotency and running.turn.ask.idempotency.equals(idempotency):
             return running.log
     return None
 
 
-def refuse_when_full() -> None:
+def take_place() -> None:
     """Past what the process can hold a client is told to come back, at once: waiting would only pile up."""
-    if len(_running) >= settings.MAX_RUNNING_TURNS:
-        raise Unavailable("The server runs as many turns as it can; send the request again in a moment.")
+    global _places
+    with _lock:
+        if _places >= settings.MAX_RUNNING_TURNS:
+            raise Unavailable("The server runs as many turns as it can; send the request again in a moment.")
+        _places += 1
 
 
-def wind_down(is_serving: Callable[[], bool], seconds: float) -> None:
-    """Once the server is told to stop, let turns end for so long; then break off what is left, which settles it."""
+def give_place() -> None:
+    global _places
+    with _lock:
+        _places -= 1
+
+
+def watch(is_serving: Callable[[], bool], seconds: float) -> None:
+    """Wind down as soon as the server is told to stop."""
     while is_serving():
         time.sleep(0.5)
-    drain(seconds)
+    wind_down(seconds)
+
+
+def wind_down(seconds: float) -> None:
+    """Let turns end, until so long after the stop was first seen; then break off what is left, and let that settle."""
+    global _stop_at
+    _stop_at = _stop_at or time.monotonic() + seconds
+    drain(_stop_at - time.monotonic())
     if _running:
         logger.warning("breaking off %d turns: the server stops", len(_running))
         upstream.hang_up()
+        drain(SETTLE_SECONDS)
 
 
 def drain(seconds: float) -> None:

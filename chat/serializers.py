@@ -6,6 +6,8 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
+MOST = 2**31 - 1  # tokens
+
 
 class Text(serializers.CharField):
     """A string as it was sent: a number is not one, and white space is the author's."""
@@ -135,8 +137,8 @@ class CompletionIn(KnownFieldsSerializer):
     top_p = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=1)
     frequency_penalty = serializers.FloatField(required=False, allow_null=True, min_value=-2, max_value=2)
     presence_penalty = serializers.FloatField(required=False, allow_null=True, min_value=-2, max_value=2)
-    max_completion_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1)
-    max_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1)
+    max_completion_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=MOST)
+    max_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=MOST)
     stop = serializers.JSONField(required=False, allow_null=True)
     seed = serializers.IntegerField(required=False, allow_null=True)
     logit_bias = serializers.DictField(child=serializers.FloatField(), required=False, allow_null=True)
@@ -181,6 +183,8 @@ class CompletionIn(KnownFieldsSerializer):
             raise serializers.ValidationError(
                 {"conversation_id": ["This field is required beside message; POST /v1/conversations makes one."]}
             )
+        if attrs.get("max_tokens") and attrs.get("max_completion_tokens"):
+            raise serializers.ValidationError({"max_tokens": ["Send max_completion_tokens alone."]})
         if attrs.get("stream_options") and not attrs.get("stream"):
             raise serializers.ValidationError({"stream_options": ["Only with stream: true."]})
         return {name: value for name, value in attrs.items() if value is not None}

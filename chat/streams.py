@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from chat import running, upstream
-from chat.exceptions import ApiError, Cancelled, InternalError
+from chat.exceptions import ApiError, Cancelled, InternalError, UpstreamError
 from chat.replies import Assembler, Completion
-from chat.turns import Ask, Outcome, Turn, close_failed, forbid_retry, open_or_replay, release_connection, settle
+from chat.turns import Ask, Turn, close_failed, forbid_retry, open_or_replay, release_connection, settle
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +72,35 @@ def dump(chunk: dict[str, Any]) -> bytes:
 
 def begin(ask: Ask) -> tuple[ReplyLog, bool]:
     """The log of the reply, and whether it is another request's: one that has ended, or one that still runs."""
-    opened = open_or_replay(ask, join=running.log_under_key)
-    release_connection()
+    running.take_place()
+    try:
+        opened = open_or_replay(ask, join=running.log_of)
+        release_connection()
+        if isinstance(opened, Turn):
+            return start(opened), False
+    except BaseException:
+        running.give_place()
+        raise
+    running.give_place()
     if isinstance(opened, ReplyLog):
         return opened, True
     log = ReplyLog()
-    if isinstance(opened, Outcome):
-        replay(opened.answer, log)
-        return log, True
-    # Entered before the thread starts, so that a twin finds it at once.
-    running.enter(opened, log)
-    threading.Thread(target=_run, args=(opened, log), name=ask.request_id, daemon=True).start()
-    return log, False
+    replay(opened.answer, log)
+    return log, True
+
+
+def start(turn: Turn) -> ReplyLog:
+    """Read the upstream in a thread, which has the place of the request from now on."""
+    log = ReplyLog()
+    try:
+        # Entered before the thread starts, so that a twin finds it at once.
+        running.enter(turn, log)
+        threading.Thread(target=_run, args=(turn, log), name=turn.ask.request_id, daemon=True).start()
+    except BaseException:
+        running.leave(turn)
+        close_failed(turn, InternalError.default_code)
+        raise
+    return log
 
 
 def _run(turn: Turn, log: ReplyLog) -> None:
@@ -98,6 +115,7 @@ def _run(turn: Turn, log: ReplyLog) -> None:
         log.close(error=InternalError())
     finally:
         running.leave(turn)
+        running.give_place()
         release_connection()
 
 
@@ -120,7 +138,7 @@ def _produce(turn: Turn, log: ReplyLog) -> None:
         completion = assembler.completion(turn.upstream_body)
     except Cancelled:
         if not assembler.has_reply:
-            close_failed(turn, Cancelled.default_code)
+            close_failed(turn, Cancelled.default_code, bought=partial(assembler, turn), is_billed=True)
             raise
         code = Cancelled.default_code
         completion = assembler.completion(turn.upstream_body, finish_reason="stop")
@@ -128,7 +146,8 @@ def _produce(turn: Turn, log: ReplyLog) -> None:
         last = [{**chunk_head(completion.body, turn.ask.request_id), "choices": [ending("stop")], "cancelled": True}]
     except BaseException as exc:
         code = exc.default_code if isinstance(exc, ApiError) else "internal_error"
-        close_failed(turn, code, bought=partial(assembler, turn))
+        is_billed = not isinstance(exc, ApiError) or (isinstance(exc, UpstreamError) and exc.billed)
+        close_failed(turn, code, bought=partial(assembler, turn), is_billed=is_billed)
         raise
     answer = settle(turn, completion, first_token_ms=first_token_ms, code=code)
     for chunk in last:
@@ -138,7 +157,7 @@ def _produce(turn: Turn, log: ReplyLog) -> None:
 
 def partial(assembler: Assembler, turn: Turn) -> Completion | None:
     """What was bought of a reply that broke off."""
-    return assembler.completion(turn.upstream_body) if assembler.has_reply else None
+    return assembler.completion(turn.upstream_body) if assembler.body else None
 
 
 def client_chunk(turn: Turn, raw: dict[str, Any], *, is_first: bool) -> dict[str, Any]:

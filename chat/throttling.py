@@ -3,31 +3,45 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
-from django.db.models import F
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from chat.models import ClientToken, RateLimit
+from chat.models import ClientToken
 
 PERIOD = 60.0  # seconds
+# No bucket is ever this full: what a turn used beyond its estimate is charged up to one period of debt.
+DEEPEST = 2 * PERIOD
 
 # The generic cell rate algorithm (ITU-T I.371) as one statement, so that no two requests can
 # both take the last place: a row comes back where the request is admitted, none where it is not.
 # The clock is the database's, which all nodes share.
+# A clock that was set back would leave a bucket full for as long as it was set back: past DEEPEST the minute
+# begins anew.
 ADMIT = """
     INSERT INTO rate_limits AS held (key, theoretical_arrival) VALUES (%(key)s, {now} + %(cost)s)
-    ON CONFLICT (key) DO UPDATE SET theoretical_arrival = {max}(held.theoretical_arrival, {now}) + %(cost)s
-    WHERE {max}(held.theoretical_arrival, {now}) + %(cost)s - {now} <= %(period)s
+    ON CONFLICT (key) DO UPDATE SET theoretical_arrival = {held} + %(cost)s
+    WHERE {held} + %(cost)s - {now} <= %(period)s
     RETURNING theoretical_arrival - {now}
 """
-BACKLOG = "SELECT theoretical_arrival - {now} FROM rate_limits WHERE key = %(key)s"
-# A clock that was set back would leave a bucket full for as long as it was set back.
-SET_BACK = "UPDATE rate_limits SET theoretical_arrival = {now} + %(period)s WHERE key = %(key)s"
+HELD = """
+    CASE WHEN held.theoretical_arrival > {now} + %(deepest)s + 1 THEN {now}
+         ELSE {max}(held.theoretical_arrival, {now}) END
+"""
+BACKLOG = "SELECT {held} - {now} FROM rate_limits AS held WHERE key = %(key)s"
+CHARGE = """
+    UPDATE rate_limits AS held SET theoretical_arrival = {min}({held} + %(cost)s, {now} + %(deepest)s)
+    WHERE key = %(key)s
+"""
+GIVE_BACK = "UPDATE rate_limits SET theoretical_arrival = theoretical_arrival - %(cost)s WHERE key = %(key)s"
 DIALECT = {
     # The days since 4714 BC, in seconds since 1970: 3.38 and older know no other clock of milliseconds.
-    "sqlite": {"max": "max", "now": "((julianday('now') - 2440587.5) * 86400.0)"},
-    "postgresql": {"max": "greatest", "now": "extract(epoch FROM statement_timestamp())::float8"},
+    "sqlite": {"max": "max", "min": "min", "now": "((julianday('now') - 2440587.5) * 86400.0)"},
+    "postgresql": {
+        "max": "greatest",
+        "min": "least",
+        "now": "extract(epoch FROM statement_timestamp())::float8",
+    },
 }
 
 
@@ -101,21 +115,19 @@ def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> Ver
     backlog = run(ADMIT, values) if cost <= limit else None
     if backlog is not None:
         return Verdict(True, limit, backlog, unit, cost)
-    backlog = run(BACKLOG, values) or 0.0
-    if backlog > PERIOD + interval:
-        run(SET_BACK, values)
-    return Verdict(False, limit, min(PERIOD, backlog), unit, cost)
+    return Verdict(False, limit, backlog_of(key), unit, cost)
 
 
 def backlog_of(key: str) -> float:
     """Seconds until the bucket is empty."""
-    return max(0.0, run(BACKLOG, {"key": key}) or 0.0)
+    return run(BACKLOG, {"key": key}) or 0.0
 
 
 def run(statement: str, values: dict[str, str | float]) -> float | None:
     """The one figure that the statement returns, if any."""
     with connection.cursor() as cursor:
-        cursor.execute(statement.format(**DIALECT[connection.vendor]), values)
+        dialect = DIALECT[connection.vendor]
+        cursor.execute(statement.format(**dialect, held=HELD.format(**dialect)), {**values, "deepest": DEEPEST})
         row = cursor.fetchone() if cursor.description else None
     return row[0] if row else None
 
@@ -154,17 +166,19 @@ def verdict_now(client: ClientToken) -> Verdict | None:
     return Verdict(True, client.tokens_per_min, backlog_of(f"tpm:{client.pk}"), "tokens")
 
 
-def give_back_tokens(client: ClientToken, tokens: int, *, seconds: float) -> None:
-    """Give back what a turn took and did not use, when it closes after so many seconds.
+def settle_tokens(client: ClientToken, unused: int, *, seconds: float) -> None:
+    """Give back what a turn took and did not use, when it closes after so many seconds; or charge what it used more.
 
     What has leaked out of the bucket since then counts as the unused part: so the limit holds for the tokens
     that were really used, whatever was estimated.
     """
     if client.tokens_per_min:
-        unused = tokens * PERIOD / client.tokens_per_min - seconds
-        if unused > 0:
-            bucket = RateLimit.objects.filter(key=f"tpm:{client.pk}")
-            bucket.update(theoretical_arrival=F("theoretical_arrival") - unused)
+        cost = abs(unused) * PERIOD / client.tokens_per_min
+        bucket: dict[str, str | float] = {"key": f"tpm:{client.pk}"}
+        if unused < 0:
+            run(CHARGE, {**bucket, "cost": cost})
+        elif cost > seconds:
+            run(GIVE_BACK, {**bucket, "cost": cost - seconds})
 
 
 def verdicts_of(request: Request) -> list[Verdict]:

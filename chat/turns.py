@@ -86,21 +86,29 @@ class Turn:
 
 def take_turn(ask: Ask) -> Outcome:
     """One message in, one reply out, once for each idempotency key."""
-    opened = open_or_replay(ask)
-    if isinstance(opened, Outcome):
-        return opened
-    release_connection()
-    with running.registered(opened):
-        try:
-            completion = upstream.complete(opened.upstream_body, ask.request_id)
-        except ApiError as exc:
-            close_failed(opened, exc.default_code)
-            forbid_retry(exc, ask)
-            raise
-        except BaseException:
-            close_failed(opened, "internal_error")
-            raise
-        return Outcome(settle(opened, completion))
+    running.take_place()
+    try:
+        opened = open_or_replay(ask)
+        if isinstance(opened, Outcome):
+            return opened
+        release_connection()
+        with running.registered(opened):
+            return Outcome(settle(opened, complete(opened)))
+    finally:
+        running.give_place()
+
+
+def complete(turn: Turn) -> Completion:
+    """Ask the upstream; where it fails, the turn is closed."""
+    try:
+        return upstream.complete(turn.upstream_body, turn.ask.request_id)
+    except ApiError as exc:
+        close_failed(turn, exc.default_code, is_billed=isinstance(exc, UpstreamError) and exc.billed)
+        forbid_retry(exc, turn.ask)
+        raise
+    except BaseException:
+        close_failed(turn, "internal_error", is_billed=True)
+        raise
 
 
 def forbid_retry(exc: ApiError, ask: Ask) -> None:
@@ -109,12 +117,11 @@ def forbid_retry(exc: ApiError, ask: Ask) -> None:
         exc.should_retry = False
 
 
-def open_or_replay(ask: Ask, join: Callable[[int, str], J | None] = lambda *_: None) -> Turn | Outcome | J:
+def open_or_replay(ask: Ask, join: Callable[[Idempotency], J | None] = lambda _: None) -> Turn | Outcome | J:
     """Open the turn; or wait for the twin that holds its key, and give that one's answer.
 
     `join` may find the twin at work under the client's key, to follow it instead of waiting for its end.
     """
-    running.refuse_when_full()
     deadline = time.monotonic() + settings.IDEMPOTENCY_WAIT_SECONDS
     while True:
         try:
@@ -124,11 +131,11 @@ def open_or_replay(ask: Ask, join: Callable[[int, str], J | None] = lambda *_: N
             if ask.idempotency is None:
                 raise
             if time.monotonic() >= deadline:
-                if twin := join(ask.client.pk, ask.idempotency.key):
+                if twin := join(ask.idempotency):
                     return twin
                 raise
         while time.monotonic() < deadline and ask.idempotency.is_held():
-            if twin := join(ask.client.pk, ask.idempotency.key):
+            if twin := join(ask.idempotency):
                 return twin
             release_connection()
             time.sleep(TWIN_POLL_SECONDS)
@@ -167,8 +174,15 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     """Write down the whole turn in one transaction; the answer to give once it is committed."""
     answer = answer_of(turn, completion, turn.latency_ms)
     figures = {"latency_ms": answer["usage"]["latency_ms"], "first_token_ms": first_token_ms, "code": code}
+    problems: list[ApiError | None] = []
+
+    def attempt() -> ApiError | None:
+        # A try whose answer got lost has closed the row, and has said why: the next finds nothing to do.
+        problems.append(_settle(turn, completion, answer, figures))
+        return next((problem for problem in problems if problem), None)
+
     try:
-        problem = persist(lambda: _settle(turn, completion, answer, figures))
+        problem = persist(attempt)
     except (OperationalError, InterfaceError) as exc:
         logger.exception("turn %s was paid for and could not be settled", turn.ask.request_id)
         raise Unavailable(should_retry=None if turn.ask.idempotency else False) from exc
@@ -215,19 +229,25 @@ def touch(ask: Ask) -> bool:
     )
 
 
-def close_failed(turn: Turn, code: str, *, bought: Completion | None = None) -> None:
+def close_failed(turn: Turn, code: str, *, bought: Completion | None = None, is_billed: bool = False) -> None:
     """Record how the turn failed and what was `bought` all the same, and free its key for a retry.
 
+    `is_billed`: the upstream may have sold what never came; the prompt's estimate stands for it.
     When the database is away as well, the row stays pending and is abandoned once its lease ends.
     """
 
+    model = bought.model[:100] if bought else turn.ask.model
+    tokens = bought.tokens if bought else None
+    if tokens is None and is_billed:
+        prompt = context.prompt_tokens(turn.upstream_body["messages"], turn.upstream_body)
+        tokens = recording.Tokens(prompt=prompt, total=prompt, is_estimated=True)
+
     def close() -> None:
-        tokens = bought.tokens if bought else None
-        model = bought.model[:100] if bought else turn.ask.model
-        closed = recording.fail(turn.ask.subject, code=code, latency_ms=turn.latency_ms, model=model, tokens=tokens)
-        turn.reservation.settle(closed, tokens.total if tokens else 0)
+        # The key first, as wherever a key and a row of the ledger are locked together.
         if turn.ask.idempotency:
             turn.ask.idempotency.release(turn.ask.request_id)
+        closed = recording.fail(turn.ask.subject, code=code, latency_ms=turn.latency_ms, model=model, tokens=tokens)
+        turn.reservation.settle(closed, tokens.total if tokens else 0)
 
     try:
         persist(close)
@@ -282,11 +302,12 @@ def answer_of(turn: Turn, completion: Completion, latency_ms: int) -> dict[str, 
 
 def settle_abandoned(now: datetime | Now, *, limit: int = 500) -> tuple[int, int]:
     """Close turns whose process died, and free their keys; how many of each, at most `limit`."""
+    # Each in a transaction of its own: a turn locks its key first, and then its row.
+    stale = list(IdempotencyKey.objects.stale(now).values_list("pk", flat=True)[:limit])
+    freed, _ = IdempotencyKey.objects.stale(now).filter(pk__in=stale).delete()
     with transaction.atomic():
         abandoned = recording.abandon_stale(now, limit=limit)
         release(abandoned)
-        stale = list(IdempotencyKey.objects.stale(now).values_list("pk", flat=True)[:limit])
-        freed, _ = IdempotencyKey.objects.stale(now).filter(pk__in=stale).delete()
     return len(abandoned), freed
 
 

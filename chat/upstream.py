@@ -75,6 +75,8 @@ def stream(body: dict[str, Any], request_id: str, cancellation: "Cancellation") 
         if cancellation.is_asked:
             raise Cancelled from exc
         raise
+    finally:
+        cancellation.disarm()
 
 
 class Cancellation:
@@ -90,11 +92,15 @@ class Cancellation:
         if self.is_asked:
             raise Cancelled
 
+    def disarm(self) -> None:
+        """The connection may carry another call from now on."""
+        self._socket = None
+
     def ask(self) -> None:
         self.is_asked = True
-        if self._socket is not None:
+        if (connected := self._socket) is not None:
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                self._socket.shutdown(socket.SHUT_RDWR)
+                connected.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

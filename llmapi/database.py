@@ -22,7 +22,10 @@ def give_up(pool: "ConnectionPool") -> None:
 
 
 def replace(pool: "ConnectionPool") -> None:
+    """Django's own close_pool() closes first and forgets afterwards, while requests still come to the pool."""
     from django.db import connection
 
-    if getattr(connection, "pool", None) is pool:
-        connection.close_pool()  # type: ignore[attr-defined]
+    pools = getattr(connection, "_connection_pools", {})
+    if pools.get(connection.alias) is pool:
+        pools.pop(connection.alias, None)
+        pool.close()

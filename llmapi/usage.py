@@ -20,6 +20,7 @@ from chat.throttling import verdict_now, verdicts_of
 
 MOST_DAYS = 366
 DEFAULT_DAYS = 30
+EARLIEST = date(2000, 1, 1)
 
 
 class UsageQuery(serializers.Serializer[Any]):
@@ -32,6 +33,8 @@ class UsageQuery(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         last: date = attrs.get("to", today())
+        if not EARLIEST <= last <= today() + MOST_DAYS * DAY:
+            raise serializers.ValidationError({"to": ["Name a day of this century that is not far in the future."]})
         first: date = attrs.get("from", last - (DEFAULT_DAYS - 1) * DAY)
         if not 0 <= (last - first).days < MOST_DAYS:
             raise serializers.ValidationError({"from": [f"Name a day up to {MOST_DAYS} days before `to`."]})

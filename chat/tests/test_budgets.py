@@ -16,12 +16,13 @@ from bench.openai_double import Behaviour, OpenAIDouble
 from chat import budgets, turns
 from chat.models import Budget, ClientToken, IdempotencyKey, RateLimit
 from chat.retention import purge_expired
+from chat.upstream import client
 from conftest import ApiClient, Server, wait_until
 
 URL = "/v1/chat/completions"
-# "Hi" is reserved as 5 tokens (1 for its bytes, 4 for the message's frame), and the double sells 5 for it
-# and 3 for "echo: Hi".
-HI = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 95}
+# "Hi" is reserved as 6 tokens (its bytes, and 4 for the message's frame), and the double sells 5 for it and 3 for
+# "echo: Hi".
+HI = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 94}
 SOLD = 8
 
 
@@ -121,12 +122,12 @@ def test_an_abandoned_turn_stays_reserved_until_it_ends_after_all(
 
 
 def test_money(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
-    # gpt-4o-mini: 150 nanos a prompt token, 600 a completion token; 5 * 150 + 95 * 600 = 57,750 are reserved.
+    # gpt-4o-mini: 150 nanos a prompt token, 600 a completion token; 6 * 150 + 94 * 600 = 57,300 are reserved.
     limit(alice, month_usd=Decimal("0.0001"))
 
     answers = [ask(alice) for _ in range(20)]
 
-    # 5 * 150 + 3 * 600 = 2,550 a turn; 57,750 fit while at most 42,250 are used.
+    # 5 * 150 + 3 * 600 = 2,550 a turn; 57,300 fit while at most 42,700 are used.
     assert Counter(answer.status_code for answer in answers) == {200: 17, 429: 3}
     assert used("nanos") == [17 * 2550]
     assert "$0.0001 that this client has for" in answers[-1].json()["error"]["message"]
@@ -202,7 +203,8 @@ def test_turns_at_once(serve: Callable[..., Server], upstream: OpenAIDouble) -> 
 def test_tokens_per_minute(alice: ApiClient, upstream: OpenAIDouble) -> None:
     limit(alice, tokens_per_min=300)
 
-    first = ask(alice)
+    # A rate is taken as it is estimated: "Hi" as 5 tokens.
+    first = ask(alice, max_completion_tokens=95)
     second = ask(alice, max_completion_tokens=250)
     refused = ask(alice, max_completion_tokens=290)
     too_large = ask(alice, max_completion_tokens=296)
@@ -248,3 +250,98 @@ def test_parallel_turns_cannot_overrun(
         assert used() == [statuses[200] * SOLD]
     refused = next(json.loads(a.result()[2])["error"]["code"] for a in pending if a.result()[0] == 429)
     assert refused == ("budget_exceeded" if "day_tokens" in limits else "rate_limit_exceeded")
+
+
+def test_what_was_used_beyond_the_estimate_is_charged_to_the_minute(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    limit(alice, tokens_per_min=1000)
+    upstream.default = Behaviour(text="word " * 600)
+
+    answers = [ask(alice) for _ in range(4)]
+
+    # Each uses 606 and has taken 99: the second is let in on what is left, and both are charged in full.
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    # 1,206 of 1,000 are used, and 99 more are asked for: 305 too many, of which a second gives 16.7 back.
+    assert 0 < int(answers[-1]["Retry-After"]) < 20
+
+
+def test_a_turn_that_was_cancelled_before_its_first_word_is_paid_for(
+    alice: ApiClient, upstream: OpenAIDouble, transactional_db: None
+) -> None:
+    limit(alice, day_tokens=100_000)
+    upstream.default = Behaviour(text="a long reply", pause=2)
+    body = {"messages": [{"role": "user", "content": "word " * 3000}], "stream": True}
+    answer = alice.send(URL, body)
+    request_id = answer["x-request-id"]
+
+    alice.send(f"{URL}/{request_id}/cancel", {})
+    b"".join(answer.streaming_content)
+
+    row = UsageEvent.objects.get()
+    assert (row.status, row.error_code, row.is_estimated) == ("failed", "cancelled", True)
+    assert used() == [row.total_tokens]
+    assert row.prompt_tokens >= 3000
+
+
+def test_a_timeout_that_may_have_been_billed_is_paid_for(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    limit(alice, day_tokens=100_000)
+    settings.UPSTREAM_TIMEOUT_SECONDS = 1
+    client.cache_clear()
+    upstream.plan(Behaviour(delay=2))
+
+    assert ask(alice).status_code == 504
+
+    row = UsageEvent.objects.get()
+    assert (row.prompt_tokens, row.completion_tokens, row.is_estimated) == (5, 0, True)
+    assert used() == [5]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "", "refusal": "x" * 5000},
+        {"role": "user", "content": "Hi", "name": "x" * 64},
+        {"role": "user", "content": "1,2,3," * 1000},
+        {"role": "user", "content": [{"type": "file", "file": {"file_data": "x" * 5000}}]},
+    ],
+)
+def test_nothing_is_sent_that_was_not_reserved(
+    alice: ApiClient, upstream: OpenAIDouble, message: dict[str, Any]
+) -> None:
+    """Tokenizers work on bytes: no text costs more than a token for each."""
+    size = len(json.dumps({name: value for name, value in message.items() if name != "role"}))
+    limit(alice, day_tokens=94 + size // 2)
+
+    assert ask(alice, messages=[message]).status_code == 429
+
+
+def test_both_bounds_at_once_are_refused(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    assert ask(alice, max_tokens=100_000).json()["error"]["param"] == "max_tokens"
+    assert ask(alice, max_completion_tokens=2**31).status_code == 400
+
+
+def test_a_tier_without_a_price(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    limit(alice, day_usd=1)
+
+    assert ask(alice, service_tier="priority").json()["error"]["param"] == "service_tier"
+    assert ask(alice, service_tier="flex").status_code == 200
+
+
+def test_no_slot_leaks_where_a_thread_cannot_start(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch, transactional_db: None
+) -> None:
+    limit(alice, concurrent_turns=1)
+    start = threading.Thread.start
+
+    def fail(self: threading.Thread) -> None:
+        if self.name.startswith("r_"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert ask(alice, stream=True).status_code == 500
+
+    assert UsageEvent.objects.get().status == "failed"
+    assert ask(alice).status_code == 200

@@ -14,33 +14,47 @@ from llmapi.logging import LogfmtFormatter
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "status", "code", "retry"),
+    ("behaviour", "status", "code", "retry", "tokens"),
     [
-        (Behaviour(status=500), 502, "upstream_error", None),
-        (Behaviour(status=503, headers={"Retry-After": "7"}), 502, "upstream_error", None),
-        (Behaviour(status=429), 502, "upstream_error", None),
-        (Behaviour(status=429, error={"message": "pay", "code": "insufficient_quota"}), 502, "upstream_error", "false"),
-        (Behaviour(status=401), 502, "upstream_error", "false"),
-        (Behaviour(status=404), 502, "upstream_error", "false"),
-        (Behaviour(status=400), 400, "invalid_request", None),
+        (Behaviour(status=500), 502, "upstream_error", None, 0),
+        (Behaviour(status=503, headers={"Retry-After": "7"}), 502, "upstream_error", None, 0),
+        (Behaviour(status=429), 502, "upstream_error", None, 0),
+        (
+            Behaviour(status=429, error={"message": "pay", "code": "insufficient_quota"}),
+            502,
+            "upstream_error",
+            "false",
+            0,
+        ),
+        (Behaviour(status=401), 502, "upstream_error", "false", 0),
+        (Behaviour(status=404), 502, "upstream_error", "false", 0),
+        (Behaviour(status=400), 400, "invalid_request", None, 0),
         (
             Behaviour(status=400, error={"message": "x", "code": "context_length_exceeded"}),
             400,
             "context_length_exceeded",
             None,
+            0,
         ),
-        (Behaviour(raw=b"<html>"), 502, "upstream_error", "false"),
-        (Behaviour(raw=b"{}"), 502, "upstream_error", "false"),
-        (Behaviour(raw=b'{"choices": []}'), 502, "upstream_error", "false"),
-        (Behaviour(raw=b'{"choices": [{"message": {"content": 5}}]}'), 502, "upstream_error", "false"),
-        (Behaviour(raw=b"[" * 9999), 502, "upstream_error", "false"),
-        (Behaviour(cut=True), 502, "upstream_error", "false"),
-        (Behaviour(refuse=True), 502, "upstream_error", "false"),
+        (Behaviour(raw=b"<html>"), 502, "upstream_error", "false", 5),
+        (Behaviour(raw=b"{}"), 502, "upstream_error", "false", 5),
+        (Behaviour(raw=b'{"choices": []}'), 502, "upstream_error", "false", 5),
+        (Behaviour(raw=b'{"choices": [{"message": {"content": 5}}]}'), 502, "upstream_error", "false", 5),
+        (Behaviour(raw=b"[" * 9999), 502, "upstream_error", "false", 5),
+        (Behaviour(cut=True), 502, "upstream_error", "false", 5),
+        (Behaviour(refuse=True), 502, "upstream_error", "false", 5),
     ],
 )
 def test_an_upstream_failure_is_told_and_recorded(
-    alice: ApiClient, upstream: OpenAIDouble, behaviour: Behaviour, status: int, code: str, retry: str | None
+    alice: ApiClient,
+    upstream: OpenAIDouble,
+    behaviour: Behaviour,
+    status: int,
+    code: str,
+    retry: str | None,
+    tokens: int,
 ) -> None:
+    """What OpenAI may have billed without a figure is booked as the prompt's estimate."""
     upstream.plan(behaviour)
 
     answer = alice.say(alice.conversation(), "Hi")
@@ -48,7 +62,7 @@ def test_an_upstream_failure_is_told_and_recorded(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.headers.get("x-should-retry") == retry
     usage = UsageEvent.objects.get()
-    assert (usage.status, usage.error_code, usage.total_tokens) == ("failed", code, 0)
+    assert (usage.status, usage.error_code, usage.total_tokens) == ("failed", code, tokens)
     assert AnalyticsEvent.objects.get().event_name == "chat.failed"
     assert Message.objects.count() == 0
     assert len(upstream.requests) == 1

@@ -1,5 +1,6 @@
 """What happens when there is too much to do, too little to do it with, or an end to it."""
 
+import http.client
 import json
 import os
 import signal
@@ -58,6 +59,36 @@ def test_a_database_that_is_away_is_an_error_at_once(serve: Serve, upstream: Ope
     assert {json.loads(body)["error"]["code"] for _, _, body in answers} == {"unavailable"}
 
 
+def test_a_process_holds_no_more_turns_than_it_may(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(MAX_RUNNING_TURNS="5", WEB_CONCURRENCY="1", RATE_LIMIT_PER_MIN="0")
+    gate = threading.Event()
+    upstream.default = Behaviour(gate=gate)
+    with ThreadPoolExecutor(40) as pool:
+        pending = [pool.submit(server.post, URL, {**HI, "stream": n % 2 == 0}) for n in range(40)]
+        wait_until(lambda: sum(answer.done() for answer in pending) + len(upstream.requests) == 40)
+        gate.set()
+        statuses = Counter(answer.result()[0] for answer in pending)
+
+    assert statuses == {200: 5, 503: 35}
+
+
+def test_a_stop_settles_a_stream_whose_client_has_gone(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--graceful-timeout 8")
+    upstream.default = Behaviour(text="one two three", stop_after=1, ending="hang")
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
+    connection.request("POST", URL, json.dumps({**HI, "stream": True}), headers)
+    connection.getresponse().readline()
+    connection.close()
+
+    server.process.terminate()
+    server.process.wait(30)
+
+    row = UsageEvent.objects.get()
+    assert (row.status, row.error_code) == ("failed", "unavailable")
+    assert row.total_tokens > 0
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_stop_lets_turns_end(serve: Serve, upstream: OpenAIDouble, is_stream: bool) -> None:
     server = serve(WEB_CONCURRENCY="1")
@@ -95,8 +126,9 @@ def test_a_stop_settles_what_does_not_end_in_time(serve: Serve, upstream: OpenAI
         assert headers["Retry-After"] == "1"
     server.process.wait(30)
     row = UsageEvent.objects.get()
-    assert (row.status, row.error_code) == ("failed", "unavailable")
-    assert (row.total_tokens > 0) == is_stream
+    assert (row.status, row.error_code, row.is_estimated) == ("failed", "unavailable", True)
+    assert row.prompt_tokens > 0
+    assert (row.completion_tokens > 0) == is_stream
     assert not IdempotencyKey.objects.exists()
     assert not Message.objects.exists()
 

@@ -52,3 +52,11 @@ def test_zero_is_no_limit(alice: ApiClient, settings: Settings) -> None:
 
 def test_errors_carry_the_headers_too(alice: ApiClient) -> None:
     assert alice.send("/v1/chat/completions", {})["x-ratelimit-limit-requests"] == "1000"
+
+
+def test_a_clock_that_was_set_back_starts_the_minute_anew(alice: ApiClient, settings: Settings) -> None:
+    settings.RATE_LIMIT_PER_MIN = 2
+    alice.get(URL)
+    RateLimit.objects.update(theoretical_arrival=F("theoretical_arrival") + 24 * 3600)
+
+    assert [alice.get(URL).status_code for _ in range(3)] == [200, 200, 429]
