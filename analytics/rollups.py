@@ -18,12 +18,12 @@ from django.db import transaction
 from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
-from analytics import aggregates, build, histograms, recording
+from analytics import aggregates, build, recording
 from analytics.models import Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
 from analytics.windows import ALL, DAY, Window, days_between
 
 # From so many events on, a day that goes on is built.
-MANY = 20_000
+MANY = 5000
 REFRESH = timedelta(minutes=5)
 # How long the server's chore builds before it lets other chores run.
 CHORE_SECONDS = 10
@@ -177,7 +177,7 @@ def figures(built: build.Day) -> dict[str, object]:
         "mau": active_within(built.day, 30),
         "new_users": ages[0],
         **{f"returned_{age}": ages[age] for age in RETURNS},
-        "time_spent": histograms.stored(spent),
+        "time_spent": spent.stored(),
     }
 
 
