@@ -2,8 +2,8 @@
 
     python -m bench.pages postgres://127.0.0.1:5432/history_10k postgres://127.0.0.1:5432/history_10m
 
-The databases are those of bench/history.py, rolled up; each is read by a process of its own, on the server's code without
-a socket. A figure is the median of several readings after one that is not counted, in milliseconds; beside it, the queries.
+The databases are those of bench/history.py, rolled up; each is read by a process of its own, by the server's code
+without a socket. A figure is the median of several readings after a first, in milliseconds; beside it, the queries.
 """
 
 import argparse
