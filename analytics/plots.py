@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import ClassVar, Literal
 
-Unit = Literal["count", "tokens", "ms", "usd", "share"]
+Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
 
 # Small, because text scales with the picture: at 12 units it is still read on a phone.
 WIDTH, HEIGHT = 400, 200
@@ -33,6 +33,7 @@ SCALES: dict[Unit, list[tuple[float, float, str]]] = {
     "tokens": [(1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
     "usd": [(1e9, 1e9, "${} B"), (1e6, 1e6, "${} M"), (1e4, 1e3, "${} k"), (0, 1, "${}")],
     "ms": [(1e3, 1e3, "{} s"), (0, 1, "{} ms")],
+    "seconds": [(3600, 3600, "{} h"), (60, 60, "{} min"), (0, 1, "{} s")],
     "share": [(0, 0.01, "{} %")],
 }
 
@@ -161,8 +162,13 @@ def line(frame: Frame, name: str, colour: str, values: Values, unit: Unit) -> Se
     return Series(name, colour, shown(values[-1], unit), line=path, dots=dots)
 
 
-def stacked_bars(title: str, days: Sequence[date], series: Mapping[str, Sequence[float]], unit: Unit) -> Plot:
-    """A bar for each day, made of all series. The legend tells the totals of the period."""
+def stacked_bars(
+    title: str, days: Sequence[date], series: Mapping[str, Sequence[float]], unit: Unit, *, is_additive: bool = True
+) -> Plot:
+    """A bar for each day, made of all series. The legend tells the totals of the period.
+
+    Where days do not add up, as people who came on several of them do not, it tells the last day's figures.
+    """
     kept = with_few_series(series)
     totals = [sum(values) for values in zip(*(values for _, _, values in kept), strict=True)]
     if not any(totals):
@@ -172,11 +178,12 @@ def stacked_bars(title: str, days: Sequence[date], series: Mapping[str, Sequence
     for name, colour, values in kept:
         path = bars(frame, floors, values)
         floors = [floor + value for floor, value in zip(floors, values, strict=True)]
-        drawn.append(Series(name, colour, shown(sum(values), unit), bars=path))
+        drawn.append(Series(name, colour, shown(sum(values) if is_additive else values[-1], unit), bars=path))
     named: list[tuple[str, Values]] = [(name, values) for name, _, values in kept]
     if len(kept) > 1:
         named.append(("total", totals))
-    return frame.plot(title, f"{shown(sum(totals), unit)} in total", drawn, tooltips(days, named, unit))
+    note = f"{shown(sum(totals), unit)} in total" if is_additive else f"on {spoken(days[-1])}"
+    return frame.plot(title, note, drawn, tooltips(days, named, unit))
 
 
 def with_few_series(series: Mapping[str, Sequence[float]]) -> list[tuple[str, str, Sequence[float]]]:
@@ -218,19 +225,21 @@ def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tupl
 
 def ticks(top: float, unit: Unit) -> list[float]:
     """From 0 to `top` or the next round figure, by 1, 2 or 5 times a power of ten."""
-    # Decimal, because 3 * 0.1 is not 0.3.
-    highest = Decimal(repr(float(top or 1)))
+    # In the scale that they are written in: hours are not round in seconds. Decimal, because 3 * 0.1 is not 0.3.
+    divisor = Decimal(repr(scale(top or 1, unit)[0]))
+    highest = Decimal(repr(float(top or 1))) / divisor
     least = highest / 5
     if unit in ("count", "tokens"):
-        least = max(least, Decimal(1))
+        least = max(least, 1 / divisor)
     power = Decimal(1).scaleb(least.adjusted())
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
-    return [float(step * number) for number in range(math.ceil(highest / step) + 1)]
+    return [float(step * divisor * number) for number in range(math.ceil(highest / step) + 1)]
 
 
 def tick_labels(values: Sequence[float], unit: Unit) -> list[str]:
-    """All in the scale of the highest, with as many decimals as their step needs."""
-    divisor, text = scale(values[-1], unit)
+    """All in one scale, with as many decimals as their step needs."""
+    # Not that of the highest: 20, 40 and 60 seconds are no round parts of a minute.
+    divisor, text = scale(values[-2], unit)
     decimals = max(0, -Decimal(repr(values[1] / divisor)).adjusted())
     if unit == "usd" and decimals == 1:
         decimals = 2
@@ -324,10 +333,9 @@ class Cohorts:
     template: ClassVar = "analytics/plots/cohorts.html"
 
 
-def cohorts(title: str, rows: Sequence[Cohort], step: str = "D") -> Cohorts:
-    """A retention triangle; `step` names its columns, D for days or W for weeks."""
-    columns = [f"{step}+{number}" for number in range(max((len(row.shares) for row in rows), default=0))]
-    return Cohorts(title, columns, [(row, cells(row, columns)) for row in rows])
+def cohorts(title: str, columns: Sequence[str], rows: Sequence[Cohort]) -> Cohorts:
+    """A retention triangle: who was back after as long as each column says."""
+    return Cohorts(title, [*columns], [(row, cells(row, columns)) for row in rows])
 
 
 def cells(row: Cohort, columns: Sequence[str]) -> list[Cell]:

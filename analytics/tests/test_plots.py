@@ -76,6 +76,9 @@ def corners(root: ElementTree.Element) -> list[tuple[float, float]]:
         (350, "ms", ["0", "100 ms", "200 ms", "300 ms", "400 ms"]),
         (2300, "ms", ["0", "0.5 s", "1.0 s", "1.5 s", "2.0 s", "2.5 s"]),
         (11, "usd", ["0", "$5", "$10", "$15"]),
+        (59, "seconds", ["0", "20 s", "40 s", "60 s"]),
+        (150, "seconds", ["0", "0.5 min", "1.0 min", "1.5 min", "2.0 min", "2.5 min"]),
+        (20_000, "seconds", ["0", "2 h", "4 h", "6 h"]),
         (1.2, "usd", ["0", "$0.50", "$1.00", "$1.50"]),
         (0.0042, "usd", ["0", "$0.001", "$0.002", "$0.003", "$0.004", "$0.005"]),
         (1, "share", ["0", "20 %", "40 %", "60 %", "80 %", "100 %"]),
@@ -102,6 +105,9 @@ def test_ticks_are_round_and_reach_the_highest_figure(top: float, unit: Unit, la
         (350, "ms", "350 ms"),
         (999.9, "ms", "1 s"),
         (1412, "ms", "1.4 s"),
+        (59, "seconds", "59 s"),
+        (90, "seconds", "1.5 min"),
+        (5400, "seconds", "1.5 h"),
         (0, "usd", "$0"),
         (12, "usd", "$12"),
         (12.5, "usd", "$12.50"),
@@ -252,8 +258,9 @@ def test_cohorts_are_shaded_by_share() -> None:
         Cohort("<i>1 Nov</i>", 1200, [1.0, 0.7, 0.001, 0.0]),
         Cohort("2 Nov", 3, [1.0, None]),
     ]
+    columns = ["D+0", "D+1", "D+2", "D+3"]
 
-    page = render_to_string(plots.Cohorts.template, {"cohorts": plots.cohorts("Retention", rows)})
+    page = render_to_string(plots.Cohorts.template, {"cohorts": plots.cohorts("Retention", columns, rows)})
 
     assert "<i>" not in page
     table = parsed(page)
@@ -265,7 +272,7 @@ def test_cohorts_are_shaded_by_share() -> None:
 
 
 def test_no_cohorts_say_so() -> None:
-    page = render_to_string(plots.Cohorts.template, {"cohorts": plots.cohorts("Retention", [])})
+    page = render_to_string(plots.Cohorts.template, {"cohorts": plots.cohorts("Retention", ["D+1"], [])})
 
     assert "Nothing in this period." in page
     assert "<table" not in page

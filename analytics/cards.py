@@ -1,0 +1,225 @@
+"""Headline figures, each with its course and its change against the period before."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from analytics import plots, usage
+from analytics.metrics import METRICS
+from analytics.plots import Unit, Values
+
+# What was read of one period, by the metric's name.
+Figures = dict[str, Any]
+Direction = Literal["good", "bad", "neutral"]
+
+
+@dataclass(frozen=True)
+class Card:
+    title: str
+    metric: str
+    unit: Unit
+    value: float | None
+    before: float | None
+    course: Values
+    note: str = ""
+    # What it means that the figure is higher than before.
+    rise: Direction = "neutral"
+
+    @property
+    def text(self) -> str:
+        return plots.shown(self.value, self.unit)
+
+    @property
+    def text_before(self) -> str:
+        return plots.shown(self.before, self.unit)
+
+    @property
+    def definition(self) -> str:
+        return METRICS[self.metric].definition
+
+    @property
+    def change(self) -> float | None:
+        """As a share of the figure before; of shares, the difference. None where there is nothing to compare."""
+        if self.value is None or self.before is None:
+            return None
+        if self.unit == "share":
+            return self.value - self.before
+        return self.value / self.before - 1 if self.before else None
+
+    @property
+    def change_text(self) -> str:
+        """Empty where there is nothing to compare."""
+        if self.change is None:
+            return ""
+        percent = round(self.change * 100, 1)
+        sign = "+" if percent > 0 else "−" if percent < 0 else "±"
+        size = f"{abs(percent):,.0f}" if abs(percent) >= 10 else f"{abs(percent):.1f}".removesuffix(".0")
+        return f"{sign}{size} {'points' if self.unit == 'share' else '%'}"
+
+    @property
+    def verdict(self) -> Direction:
+        """Of the change, as it is shown."""
+        if self.rise == "neutral" or self.change_text[:1] not in ("+", "−"):
+            return "neutral"
+        return "good" if (self.change_text[0] == "+") == (self.rise == "good") else "bad"
+
+    @property
+    def sparkline(self) -> plots.Sparkline:
+        return plots.sparkline(self.course)
+
+    @property
+    def text_sparkline(self) -> str:
+        return plots.text_sparkline(self.course)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """How a card is made of what was read."""
+
+    title: str
+    metric: str
+    unit: Unit
+    value: Callable[[Figures], float | None]
+    course: Callable[[Figures], Values]
+    rise: Direction = "neutral"
+    note: Callable[[Figures], str] = lambda figures: ""
+
+    def card(self, now: Figures, before: Figures) -> Card:
+        return Card(
+            self.title,
+            self.metric,
+            self.unit,
+            self.value(now),
+            self.value(before),
+            self.course(now),
+            self.note(now),
+            self.rise,
+        )
+
+
+def column(metric: str, name: str) -> Callable[[Figures], list[Any]]:
+    """A figure of each day; None on days of which nothing was said."""
+
+    def course(figures: Figures) -> list[Any]:
+        value = figures[metric]
+        by_day = {row["day"]: row[name] for row in (value["by_day"] if isinstance(value, dict) else value)}
+        return [by_day.get(day["day"]) for day in figures["dau"]]
+
+    return course
+
+
+def overall(metric: str, name: str) -> Callable[[Figures], float | None]:
+    return lambda figures: figures[metric][name]
+
+
+def newest(metric: str) -> Callable[[Figures], float | None]:
+    return lambda figures: figures[metric][-1]["users"]
+
+
+def mean_users(figures: Figures) -> float:
+    users: list[int] = [row["users"] for row in figures["dau"]]
+    return sum(users) / len(users)
+
+
+def ended_by_day(figures: Figures) -> list[int]:
+    return [sum(row[status] for status in usage.ENDED) for row in figures["turns_by_day"]]
+
+
+def ended(figures: Figures) -> int:
+    return sum(ended_by_day(figures))
+
+
+def success(figures: Figures) -> float | None:
+    return usage.rate(Counter({name: sum(row[name] for row in figures["turns_by_day"]) for name in usage.ENDED}))
+
+
+def failed(figures: Figures) -> str:
+    bad = sum(row["failed"] + row["abandoned"] for row in figures["turns_by_day"])
+    return f"{plots.shown(bad, 'count')} failed or abandoned"
+
+
+def burnt(figures: Figures) -> int:
+    return sum(row["total_tokens"] for row in figures["token_burn"])
+
+
+def burnt_by_day(figures: Figures) -> list[int]:
+    days: Counter[str] = Counter()
+    for row in figures["token_burn"]:
+        days[row["day"]] += row["total_tokens"]
+    return [days[row["day"]] for row in figures["dau"]]
+
+
+def cost(figures: Figures) -> float | None:
+    return added([row["cost_usd"] for row in figures["token_burn"]])
+
+
+def cost_by_day(figures: Figures) -> list[float | None]:
+    days: defaultdict[str, list[float | None]] = defaultdict(list)
+    for row in figures["token_burn"]:
+        days[row["day"]].append(row["cost_usd"])
+    return [added(days[row["day"]]) for row in figures["dau"]]
+
+
+def added(costs: Sequence[float | None]) -> float | None:
+    """None where any is unknown."""
+    known = [value for value in costs if value is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def unpriced(figures: Figures) -> str:
+    models = sorted({row["model"] for row in figures["token_burn"] if row["cost_usd"] is None})
+    return f"Price unknown: {', '.join(models[:3])}{', …' if models[3:] else ''}" if models else ""
+
+
+def replayed_by_day(figures: Figures) -> list[int]:
+    return [replays or 0 for replays in column("replays", "replays")(figures)]
+
+
+def saved(figures: Figures) -> str:
+    usd, tokens = figures["replays"]["usd_saved"], figures["replays"]["tokens_saved"]
+    return f"{plots.shown(usd, 'usd')} and {plots.shown(tokens, 'tokens')} tokens not spent twice"
+
+
+def said(text: str) -> Callable[[Figures], str]:
+    return lambda figures: text
+
+
+HEADLINES = [
+    Headline(
+        "Daily active users", "dau", "count", mean_users, column("dau", "users"), "good", said("mean of all days")
+    ),
+    Headline(
+        "Weekly active users", "wau", "count", newest("wau"), column("wau", "users"), "good", said("on the last day")
+    ),
+    Headline(
+        "Monthly active users", "mau", "count", newest("mau"), column("mau", "users"), "good", said("on the last day")
+    ),
+    Headline("Turns", "turns", "count", ended, ended_by_day, "good", failed),
+    Headline("Success rate", "success_rate", "share", success, column("turns_by_day", "success_rate"), "good"),
+    Headline("Latency, median", "latency_ms", "ms", overall("latency_ms", "p50"), column("latency_ms", "p50"), "bad"),
+    Headline(
+        "Latency, 95th percentile",
+        "latency_ms",
+        "ms",
+        overall("latency_ms", "p95"),
+        column("latency_ms", "p95"),
+        "bad",
+    ),
+    Headline(
+        "Time spent",
+        "time_spent",
+        "seconds",
+        overall("time_spent", "median_seconds"),
+        column("time_spent", "median_seconds"),
+        "good",
+        said("median per user and day"),
+    ),
+    Headline("Tokens", "token_burn", "tokens", burnt, burnt_by_day),
+    Headline("Cost", "cost_usd", "usd", cost, cost_by_day, "bad", unpriced),
+    Headline("Replays", "replays", "count", overall("replays", "replays"), replayed_by_day, "neutral", saved),
+]
+
+
+def cards(now: Figures, before: Figures) -> list[Card]:
+    return [headline.card(now, before) for headline in HEADLINES]
