@@ -104,7 +104,7 @@ def column(metric: str, name: str) -> Callable[[Figures], list[Any]]:
     def course(figures: Figures) -> list[Any]:
         value = figures[metric]
         by_day = {row["day"]: row[name] for row in (value["by_day"] if isinstance(value, dict) else value)}
-        return [by_day.get(day["day"]) for day in figures["dau"]]
+        return [by_day.get(day["day"]) for day in figures["active_users"]]
 
     return course
 
@@ -113,12 +113,12 @@ def overall(metric: str, name: str) -> Callable[[Figures], float | None]:
     return lambda figures: figures[metric][name]
 
 
-def newest(metric: str) -> Callable[[Figures], float | None]:
-    return lambda figures: figures[metric][-1]["users"]
+def newest(name: str) -> Callable[[Figures], float | None]:
+    return lambda figures: figures["active_users"][-1][name]
 
 
 def mean_users(figures: Figures) -> float:
-    users: list[int] = [row["users"] for row in figures["dau"]]
+    users: list[int] = [row["dau"] for row in figures["active_users"]]
     return sum(users) / len(users)
 
 
@@ -147,7 +147,7 @@ def burnt_by_day(figures: Figures) -> list[int]:
     days: Counter[str] = Counter()
     for row in figures["token_burn"]:
         days[row["day"]] += row["total_tokens"]
-    return [days[row["day"]] for row in figures["dau"]]
+    return [days[row["day"]] for row in figures["active_users"]]
 
 
 def cost(figures: Figures) -> float | None:
@@ -158,7 +158,7 @@ def cost_by_day(figures: Figures) -> list[float | None]:
     days: defaultdict[str, list[float | None]] = defaultdict(list)
     for row in figures["token_burn"]:
         days[row["day"]].append(row["cost_usd"])
-    return [added(days[row["day"]]) for row in figures["dau"]]
+    return [added(days[row["day"]]) for row in figures["active_users"]]
 
 
 def added(costs: Sequence[float | None]) -> float | None:
@@ -185,36 +185,29 @@ def said(text: str) -> Callable[[Figures], str]:
     return lambda figures: text
 
 
+def users_of(title: str, name: str) -> Headline:
+    return Headline(title, name, "count", newest(name), column("active_users", name), "good", said("on the last day"))
+
+
+def latency(title: str, name: str) -> Headline:
+    return Headline(title, "latency_ms", "ms", overall("latency_ms", name), column("latency_ms", name), "bad")
+
+
+def time_spent(title: str, name: str, note: str) -> Headline:
+    value, course = overall("time_spent", name), column("time_spent", name)
+    return Headline(title, "time_spent", "seconds", value, course, "good", said(note))
+
+
+DAU = column("active_users", "dau")
 HEADLINES = [
-    Headline(
-        "Daily active users", "dau", "count", mean_users, column("dau", "users"), "good", said("mean of all days")
-    ),
-    Headline(
-        "Weekly active users", "wau", "count", newest("wau"), column("wau", "users"), "good", said("on the last day")
-    ),
-    Headline(
-        "Monthly active users", "mau", "count", newest("mau"), column("mau", "users"), "good", said("on the last day")
-    ),
+    Headline("Daily active users", "dau", "count", mean_users, DAU, "good", said("mean of all days")),
+    users_of("Weekly active users", "wau"),
+    users_of("Monthly active users", "mau"),
     Headline("Turns", "turns", "count", ended, ended_by_day, "good", failed),
     Headline("Success rate", "success_rate", "share", success, column("turns_by_day", "success_rate"), "good"),
-    Headline("Latency, median", "latency_ms", "ms", overall("latency_ms", "p50"), column("latency_ms", "p50"), "bad"),
-    Headline(
-        "Latency, 95th percentile",
-        "latency_ms",
-        "ms",
-        overall("latency_ms", "p95"),
-        column("latency_ms", "p95"),
-        "bad",
-    ),
-    Headline(
-        "Time spent",
-        "time_spent",
-        "seconds",
-        overall("time_spent", "median_seconds"),
-        column("time_spent", "median_seconds"),
-        "good",
-        said("median per user and day"),
-    ),
+    latency("Latency, median", "p50"),
+    latency("Latency, 95th percentile", "p95"),
+    time_spent("Time spent", "median_seconds", "median per user and day"),
     Headline("Tokens", "token_burn", "tokens", burnt, burnt_by_day),
     Headline("Cost", "cost_usd", "usd", cost, cost_by_day, "bad", unpriced),
     Headline("Replays", "replays", "count", overall("replays", "replays"), replayed_by_day, "neutral", saved),

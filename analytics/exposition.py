@@ -74,8 +74,8 @@ def of_refusals() -> Family:
 def of_users(window: Window) -> Family:
     family = Family("llmapi_active_users", "gauge", "Distinct users with a completed turn in the last days, UTC.")
     day = window.moved(window.last, window.last)
-    for days in trailing.COLUMNS:
-        family.add(trailing.users(day, ALL, days).get(window.last, 0), days=str(days))
+    for days, users in zip(trailing.COLUMNS, trailing.users(day, ALL, *trailing.COLUMNS), strict=True):
+        family.add(users.get(window.last, 0), days=str(days))
     return family
 
 

@@ -43,7 +43,7 @@ def by_day(days: Days, columns: Mapping[str, Sequence[Any]], unit: Unit) -> Tabl
 
 
 def active_users(days: Days, figures: Figures) -> Panel:
-    series = {name.upper(): column(name, "users")(figures) for name in ("dau", "wau", "mau")}
+    series = {name.upper(): column("active_users", name)(figures) for name in ("dau", "wau", "mau")}
     return Panel(
         ["dau", "wau", "mau"], plots.lines("Active users", days, series, "count"), by_day(days, series, "count")
     )
@@ -52,7 +52,7 @@ def active_users(days: Days, figures: Figures) -> Panel:
 def new_and_returning(days: Days, figures: Figures) -> Panel:
     """As the metric has it, of what the retention and the DAU have told already."""
     new = column("retention", "new")(figures)
-    returning = [users - those for users, those in zip(column("dau", "users")(figures), new, strict=True)]
+    returning = [users - those for users, those in zip(column("active_users", "dau")(figures), new, strict=True)]
     series = {"new": new, "returning": returning}
     plot = plots.stacked_bars("New and returning users", days, series, "count", is_additive=False)
     return Panel(["new_and_returning"], plot, by_day(days, series, "count"))

@@ -1,21 +1,33 @@
 """What a dashboard, a terminal and a mailed report show of a window: headline figures, and plots with tables."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.utils import timezone
 
+from analytics import spent, usage, users
 from analytics.cards import Card, Figures, cards
-from analytics.metrics import METRICS
 from analytics.panels import Panel, panels
 from analytics.windows import ALL, DAY, Filters, Window
 
+Metric = Callable[[Window, Filters], Any]
+
 # Rows that name their day: read once for the window and the period before.
-DAILY = ["dau", "wau", "mau", "turns_by_day", "token_burn"]
+DAILY: dict[str, Metric] = {
+    "active_users": users.active_users,
+    "turns_by_day": usage.turns_by_day,
+    "token_burn": usage.token_burn,
+}
 # Percentiles of days do not add up, so each period is read by itself.
-OVERALL = ["latency_ms", "time_spent", "replays"]
+OVERALL: dict[str, Metric] = {
+    "latency_ms": usage.latency_ms,
+    "time_spent": spent.time_spent,
+    "replays": usage.replays,
+}
 # Not compared.
-ALONE = ["failures", "retention"]
+ALONE: dict[str, Metric] = {"failures": usage.failures, "retention": users.retention}
 
 
 @dataclass(frozen=True)
@@ -41,11 +53,11 @@ def summarize(window: Window, filters: Filters = ALL) -> Summary:
 def read(window: Window, before: Window, filters: Filters) -> tuple[Figures, Figures]:
     first = window.first.isoformat()
     both = window.moved(before.first, window.last)
-    rows = {name: METRICS[name].run(both, filters) for name in DAILY}
+    rows = {name: metric(both, filters) for name, metric in DAILY.items()}
     now, then = (
         {name: [row for row in found if (row["day"] >= first) is is_now] for name, found in rows.items()}
         for is_now in (True, False)
     )
-    now |= {name: METRICS[name].run(window, filters) for name in (*OVERALL, *ALONE)}
-    then |= {name: METRICS[name].run(before, filters) for name in OVERALL}
+    now |= {name: metric(window, filters) for name, metric in (OVERALL | ALONE).items()}
+    then |= {name: metric(before, filters) for name, metric in OVERALL.items()}
     return now, then
