@@ -11,8 +11,8 @@ class RollupDayQuerySet(models.QuerySet["RollupDay"]):
         return self.filter(built_at__isnull=False)
 
     def stale(self) -> Self:
-        """Days whose raw rows have changed since they were read."""
-        return self.built().exclude(changes=F("built_changes"))
+        """Days whose raw rows have changed since they were read, or were still to come."""
+        return self.built().filter(~Q(changes=F("built_changes")) | Q(is_partial=True))
 
 
 class RollupDay(models.Model):
@@ -24,6 +24,7 @@ class RollupDay(models.Model):
     changes = models.PositiveIntegerField(default=0)
     built_changes = models.PositiveIntegerField(default=0)
     built_at = models.DateTimeField(null=True, blank=True, help_text="Empty: the day has no rollups yet.")
+    is_partial = models.BooleanField(default=False, help_text="Built before the day was over: read for minutes only.")
     seen_users = models.PositiveIntegerField(default=0, help_text="Users with any event.")
     turns = models.PositiveIntegerField(default=0, help_text="Events of completed turns.")
     dau = models.PositiveIntegerField(default=0)

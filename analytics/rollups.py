@@ -4,6 +4,9 @@ A day's rows are read and added up outside of any transaction, and then replace 
 That one begins by claiming the day's row in `rollup_days`, with the number of changes that was found there before
 reading: it fails where somebody has changed a raw row of the day since, or has built the day, and is done again.
 Whoever changes a raw row of a day that is over says so with `mark_changed`, inside the same transaction.
+
+A day that goes on is read from its raw rows. Where these are many, it is built every few minutes before it is over
+(`is_partial`), so that no reader has to add up half a day, and once more when it is.
 """
 
 import time
@@ -15,10 +18,13 @@ from django.db import transaction
 from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
-from analytics import build, histograms, recording
+from analytics import aggregates, build, recording
 from analytics.models import Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
-from analytics.windows import DAY, days_between
+from analytics.windows import ALL, DAY, Window, days_between
 
+# From so many events on, a day that goes on is built.
+MANY = 5000
+REFRESH = timedelta(minutes=5)
 # How long the server's chore builds before it lets other chores run.
 CHORE_SECONDS = 10
 BATCH = 1000
@@ -30,16 +36,32 @@ def run_due(now: datetime) -> int:
     """Build what is due, for a while; how many days."""
     deadline = time.monotonic() + CHORE_SECONDS
     built = 0
-    for day in due(now):
+    for day in [*due(now), *large(now)]:
         if time.monotonic() >= deadline:
             break
         built += build_day(day)
     return built
 
 
+def large(now: datetime) -> list[date]:
+    """Days that go on and have many rows, with those before them, unless they were built a moment ago."""
+    first, last = last_closed(now) + DAY, now.astimezone(UTC).date()
+    days = list(days_between(first, last))
+    while days and not has_many_rows(days[-1]):
+        days.pop()
+    built = RollupDay.objects.built().filter(day__gte=first, built_at__gt=now - REFRESH)
+    recent = set(built.values_list("day", flat=True))
+    return [day for day in days if day not in recent]
+
+
+def has_many_rows(day: date) -> bool:
+    return aggregates.event_rows(Window(day, day), ALL)[MANY - 1 : MANY].exists()
+
+
 def due(now: datetime) -> list[date]:
     """Days that are over and have no rollups, or stale ones, in their order: each goes on from the one before."""
-    return sorted({*missing(now), *RollupDay.objects.stale().values_list("day", flat=True)})
+    stale = RollupDay.objects.stale().filter(day__lte=last_closed(now))
+    return sorted({*missing(now), *stale.values_list("day", flat=True)})
 
 
 def to_build(now: datetime, first: date | None, last: date | None, *, rebuild: bool) -> list[date]:
@@ -64,10 +86,11 @@ def build_day(day: date) -> bool:
     """Read a day's raw rows and replace its rollups; False where another process was faster."""
     RollupDay.objects.bulk_create([RollupDay(day=day)], ignore_conflicts=True)
     while True:
+        is_partial = day > last_closed(timezone.now())
         before = RollupDay.objects.get(pk=day)
         built = build.Day.read(day)
         with transaction.atomic():
-            if claim(before):
+            if claim(before, is_partial=is_partial):
                 if not has_purged_rows(built):
                     replace(built)
                 return True
@@ -75,10 +98,10 @@ def build_day(day: date) -> bool:
             return False
 
 
-def claim(before: RollupDay) -> bool:
+def claim(before: RollupDay, *, is_partial: bool) -> bool:
     """Take the day's row lock; False where anything has happened since it was `before`."""
     same = RollupDay.objects.filter(pk=before.pk, changes=before.changes, built_at=before.built_at)
-    return bool(same.update(built_changes=before.changes, built_at=timezone.now()))
+    return bool(same.update(built_changes=before.changes, built_at=timezone.now(), is_partial=is_partial))
 
 
 def has_purged_rows(built: build.Day) -> bool:
@@ -154,7 +177,7 @@ def figures(built: build.Day) -> dict[str, object]:
         "mau": active_within(built.day, 30),
         "new_users": ages[0],
         **{f"returned_{age}": ages[age] for age in RETURNS},
-        "time_spent": histograms.stored(spent),
+        "time_spent": spent.stored(),
     }
 
 
