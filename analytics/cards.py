@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analytics import plots, usage
+from analytics import plots, sparklines, usage
 from analytics.metrics import METRICS
 from analytics.plots import Unit, Values
 
@@ -65,12 +65,12 @@ class Card:
         return "good" if (self.change_text[0] == "+") == (self.rise == "good") else "bad"
 
     @property
-    def sparkline(self) -> plots.Sparkline:
-        return plots.sparkline(self.course)
+    def sparkline(self) -> sparklines.Sparkline:
+        return sparklines.sparkline(self.course)
 
     @property
     def text_sparkline(self) -> str:
-        return plots.text_sparkline(self.course)
+        return sparklines.text_sparkline(self.course)
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,10 @@ def newest(name: str) -> Callable[[Figures], float | None]:
 def mean_users(figures: Figures) -> float:
     users: list[int] = [row["dau"] for row in figures["active_users"]]
     return sum(users) / len(users)
+
+
+def new_users(figures: Figures) -> int:
+    return sum(row["new"] for row in figures["retention"])
 
 
 def ended_by_day(figures: Figures) -> list[int]:
@@ -203,6 +207,7 @@ HEADLINES = [
     Headline("Daily active users", "dau", "count", mean_users, DAU, "good", said("mean of all days")),
     users_of("Weekly active users", "wau"),
     users_of("Monthly active users", "mau"),
+    Headline("New users", "new_and_returning", "count", new_users, column("retention", "new"), "good"),
     Headline("Turns", "turns", "count", ended, ended_by_day, "good", failed),
     Headline("Success rate", "success_rate", "share", success, column("turns_by_day", "success_rate"), "good"),
     latency("Latency, median", "p50"),

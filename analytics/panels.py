@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from analytics import plots, usage
+from analytics import cohorts, plots, usage
 from analytics.cards import Figures, added, column
+from analytics.cohorts import Cohort, Cohorts
 from analytics.metrics import METRICS
-from analytics.plots import Cohort, Cohorts, Plot, Unit
+from analytics.plots import Plot, Unit
 from analytics.tables import Column, Table
 from analytics.windows import Window
 
@@ -25,6 +26,11 @@ class Panel:
     @property
     def title(self) -> str:
         return self.plot.title
+
+    @property
+    def is_table(self) -> bool:
+        """The plot says all that its table does."""
+        return isinstance(self.plot, Cohorts)
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -77,7 +83,7 @@ def failures(days: Days, figures: Figures) -> Panel:
 def latency(days: Days, figures: Figures) -> Panel:
     series = {name: column("latency_ms", name)(figures) for name in ("p50", "p95", "p99")}
     table = by_day(days, series | {"mean": column("latency_ms", "mean")(figures)}, "ms")
-    return Panel(["latency_ms"], plots.lines("Latency", days, series, "ms"), table)
+    return Panel(["latency_ms"], plots.lines("Latency", days, series, "ms", figures["latency_ms"]), table)
 
 
 def tokens(days: Days, figures: Figures) -> Panel:
@@ -118,7 +124,8 @@ def filled(days: Days, rows: list[dict[str, Any]], by: str, name: str) -> dict[s
 def time_spent(days: Days, figures: Figures) -> Panel:
     names = {"median": "median_seconds", "90th percentile": "p90_seconds"}
     series = {name: column("time_spent", key)(figures) for name, key in names.items()}
-    plot = plots.lines("Time spent per user and day", days, series, "seconds")
+    overall = {name: figures["time_spent"][key] for name, key in names.items()}
+    plot = plots.lines("Time spent per user and day", days, series, "seconds", overall)
     return Panel(["time_spent"], plot, by_day(days, series, "seconds"))
 
 
@@ -126,15 +133,15 @@ RETURNS = {"D+1": "d1", "D+7": "d7", "D+30": "d30"}
 
 
 def retention(days: Days, figures: Figures) -> Panel:
-    cohorts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    days_of: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for day, row in zip(days, figures["retention"], strict=True):
-        cohorts[cohort_of(day, days)].append(row)
-    rows = [cohort(label, those) for label, those in reversed(cohorts.items()) if any(row["new"] for row in those)]
+        days_of[cohort_of(day, days)].append(row)
+    rows = [cohort(label, those) for label, those in reversed(days_of.items()) if any(row["new"] for row in those)]
     table = Table.of(
         [Column("Since"), Column("new users", "count"), *(Column(name, "share") for name in RETURNS)],
         [(row.label, row.size, *row.shares) for row in rows],
     )
-    return Panel(["retention"], plots.cohorts("Retention of new users", list(RETURNS), rows), table)
+    return Panel(["retention"], cohorts.cohorts("Retention of new users", list(RETURNS), rows), table)
 
 
 def cohort_of(day: date, days: Days) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from typing import ClassVar, Literal
@@ -142,24 +142,35 @@ class Frame:
         )
 
 
-def lines(title: str, days: Sequence[date], series: Mapping[str, Values], unit: Unit) -> Plot:
-    """A line for each series; what is not known leaves a gap. The legend tells the last day's figures."""
+def lines(
+    title: str,
+    days: Sequence[date],
+    series: Mapping[str, Values],
+    unit: Unit,
+    overall: Mapping[str, float | None] | None = None,
+) -> Plot:
+    """A line for each series; what is not known leaves a gap.
+
+    The legend tells the figures of the whole period where they are given, and those of the last day otherwise.
+    """
     known = {name: [finite(value) for value in values] for name, values in series.items()}
     figures = [value for values in known.values() for value in values if value is not None]
     if not figures:
         return Plot(title)
     frame = Frame.up_to(max(figures), days, unit)
+    told = overall or {name: values[-1] for name, values in known.items()}
     drawn = [
-        line(frame, name, str(number % MOST_SERIES + 1), values, unit)
+        line(frame, Series(name, str(number % MOST_SERIES + 1), shown(told[name], unit)), values)
         for number, (name, values) in enumerate(known.items())
     ]
-    return frame.plot(title, f"on {spoken(days[-1])}", drawn, tooltips(days, list(known.items()), unit))
+    note = "of the period" if overall else f"on {spoken(days[-1])}"
+    return frame.plot(title, note, drawn, tooltips(days, list(known.items()), unit))
 
 
-def line(frame: Frame, name: str, colour: str, values: Values, unit: Unit) -> Series:
+def line(frame: Frame, series: Series, values: Values) -> Series:
     numbered = zip(range(len(frame.days)), values, strict=True)
     path, dots = traced([None if value is None else (frame.x(i), frame.y(value)) for i, value in numbered])
-    return Series(name, colour, shown(values[-1], unit), line=path, dots=dots)
+    return replace(series, line=path, dots=dots)
 
 
 def stacked_bars(
@@ -302,88 +313,3 @@ def day_labels(days: Sequence[date]) -> list[tuple[int, str]]:
             break
     kept = starts[:: math.ceil(len(starts) / MOST_DAY_LABELS)]
     return [(index, f"{days[index]:%Y}" if days[index].month == 1 else f"{days[index]:%b}") for index in kept]
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """People who came first in the same day or week, and the share of them that was back each one after it."""
-
-    label: str
-    size: int
-    shares: Values
-
-    @property
-    def users(self) -> str:
-        return f"{self.size:,}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    level: int | None
-    share: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Cohorts:
-    title: str
-    columns: list[str]
-    rows: list[tuple[Cohort, list[Cell]]]
-
-    template: ClassVar = "analytics/plots/cohorts.html"
-
-
-def cohorts(title: str, columns: Sequence[str], rows: Sequence[Cohort]) -> Cohorts:
-    """A retention triangle: who was back after as long as each column says."""
-    return Cohorts(title, [*columns], [(row, cells(row, columns)) for row in rows])
-
-
-def cells(row: Cohort, columns: Sequence[str]) -> list[Cell]:
-    padded = [*row.shares, *[None] * (len(columns) - len(row.shares))]
-    return [cell(row, column, finite(share)) for column, share in zip(columns, padded, strict=True)]
-
-
-def cell(row: Cohort, column: str, share: float | None) -> Cell:
-    if share is None:
-        return Cell(None, "", "")
-    # Level 0 is nobody: a single person is seen. Rounded first, because 0.7 * 10 is more than 7.
-    level = math.ceil(round(share * 10, 6))
-    text = f"{row.label}, {column}: {shown(share, 'share')} of {row.users}"
-    return Cell(level, f"{share * 100:.0f}%", text)
-
-
-@dataclass(frozen=True)
-class Sparkline:
-    line: str
-    area: str
-    dots: list[tuple[float, float]]
-
-    template: ClassVar = "analytics/plots/sparkline.svg"
-    width: ClassVar = 120
-    height: ClassVar = 28
-
-
-def sparkline(values: Values) -> Sparkline:
-    """The course of a figure beside it, from a floor of 0: a small change looks small."""
-    known = [finite(value) for value in values]
-    top = max((value for value in known if value is not None), default=0) or 1
-    step = (Sparkline.width - 6) / max(len(known) - 1, 1)
-    start = 3 if len(known) > 1 else Sparkline.width / 2
-    floor = Sparkline.height - 3
-    points = [
-        None if value is None else (round(start + step * i, 2), round(floor - (floor - 3) * value / top, 2))
-        for i, value in enumerate(known)
-    ]
-    path, dots = traced(points)
-    drawn = [point for point in points if point]
-    # Over a gap an area would claim figures that are not there.
-    whole = len(drawn) == len(points) > 1
-    area = f"{path}L{drawn[-1][0]} {floor}L{drawn[0][0]} {floor}z" if whole else ""
-    return Sparkline(path, area, dots)
-
-
-def text_sparkline(values: Values) -> str:
-    """The same in a line of text: ▁ is 0, and a space is not known."""
-    known = [finite(value) for value in values]
-    top = max((value for value in known if value is not None), default=0) or 1
-    return "".join(" " if value is None else "▁▂▃▅▇"[math.ceil(value / top * 4)] for value in known)

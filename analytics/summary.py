@@ -19,6 +19,7 @@ DAILY: dict[str, Metric] = {
     "active_users": users.active_users,
     "turns_by_day": usage.turns_by_day,
     "token_burn": usage.token_burn,
+    "retention": users.retention,
 }
 # Percentiles of days do not add up, so each period is read by itself.
 OVERALL: dict[str, Metric] = {
@@ -27,7 +28,7 @@ OVERALL: dict[str, Metric] = {
     "replays": usage.replays,
 }
 # Not compared.
-ALONE: dict[str, Metric] = {"failures": usage.failures, "retention": users.retention}
+ALONE: dict[str, Metric] = {"failures": usage.failures}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Summary:
     filters: Filters
     cards: list[Card]
     panels: list[Panel]
+    models: list[str]
     computed_at: datetime
 
 
@@ -46,7 +48,13 @@ def summarize(window: Window, filters: Filters = ALL) -> Summary:
     before = window.moved(window.first - length, window.first - DAY)
     figures, figures_before = read(window, before, filters)
     return Summary(
-        window, before, filters, cards(figures, figures_before), panels(window, figures), computed_at=timezone.now()
+        window,
+        before,
+        filters,
+        cards(figures, figures_before),
+        panels(window, figures),
+        models=sorted({row["model"] for row in figures["token_burn"]}),
+        computed_at=timezone.now(),
     )
 
 

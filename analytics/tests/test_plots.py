@@ -9,7 +9,9 @@ import pytest
 from django.template.loader import render_to_string
 
 from analytics import plots
-from analytics.plots import Cohort, Plot, Unit, Values
+from analytics.cohorts import Cohort, Cohorts, cohorts
+from analytics.plots import Plot, Unit, Values
+from analytics.sparklines import sparkline, text_sparkline
 
 SVG = "{http://www.w3.org/2000/svg}"
 STYLES = Path(plots.__file__).parent / "static/analytics/dashboard.css"
@@ -260,7 +262,7 @@ def test_cohorts_are_shaded_by_share() -> None:
     ]
     columns = ["D+0", "D+1", "D+2", "D+3"]
 
-    page = render_to_string(plots.Cohorts.template, {"cohorts": plots.cohorts("Retention", columns, rows)})
+    page = render_to_string(Cohorts.template, {"cohorts": cohorts("Retention", columns, rows)})
 
     assert "<i>" not in page
     table = parsed(page)
@@ -272,7 +274,7 @@ def test_cohorts_are_shaded_by_share() -> None:
 
 
 def test_no_cohorts_say_so() -> None:
-    page = render_to_string(plots.Cohorts.template, {"cohorts": plots.cohorts("Retention", ["D+1"], [])})
+    page = render_to_string(Cohorts.template, {"cohorts": cohorts("Retention", ["D+1"], [])})
 
     assert "Nothing in this period." in page
     assert "<table" not in page
@@ -283,7 +285,7 @@ def test_no_cohorts_say_so() -> None:
     [([], ""), ([0, 0], "▁▁"), ([0, 1, 50, 75, 100], "▁▂▃▅▇"), ([None, 3, float("nan")], " ▇ ")],
 )
 def test_a_line_of_text_shows_the_course(values: Values, text: str) -> None:
-    assert plots.text_sparkline(values) == text
+    assert text_sparkline(values) == text
 
 
 @pytest.mark.parametrize(
@@ -291,12 +293,12 @@ def test_a_line_of_text_shows_the_course(values: Values, text: str) -> None:
     [([], 0, 0), ([None], 0, 0), ([5], 0, 1), ([0, 0], 2, 1), ([1, 2e7, 3], 2, 1), ([1, 2, None, 3], 1, 1)],
 )
 def test_a_sparkline_is_a_line_with_its_newest_point(values: Values, paths: int, dots: int) -> None:
-    sparkline = plots.sparkline(values)
+    course = sparkline(values)
 
-    root = parsed(render_to_string(sparkline.template, {"sparkline": sparkline}))
+    root = parsed(render_to_string(course.template, {"sparkline": course}))
     assert len(root.findall(f"{SVG}path")) == paths
     assert len(root.findall(f"{SVG}circle")) == dots
-    assert all(0 <= x <= sparkline.width and 0 <= y <= sparkline.height for x, y in corners(root))
+    assert all(0 <= x <= course.width and 0 <= y <= course.height for x, y in corners(root))
 
 
 def test_the_style_sheet_knows_every_colour_and_share() -> None:

@@ -9,8 +9,9 @@ from pytest_django import DjangoAssertNumQueries
 
 from analytics import panels, rollups
 from analytics.cards import Card, Direction
+from analytics.cohorts import Cohorts
 from analytics.panels import Panel
-from analytics.plots import Cohorts, Plot, Unit
+from analytics.plots import Plot, Unit
 from analytics.summary import Summary, summarize
 from analytics.tables import Column, Table
 from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, TODAY, TUE, WED, at, row, turn, week, write_week
@@ -53,6 +54,7 @@ def test_figures_of_a_week(summary: Summary) -> None:
         "Daily active users": "1.1",
         "Weekly active users": "3",
         "Monthly active users": "3",
+        "New users": "3",
         "Turns": "14",
         "Success rate": "85.7 %",
         "Latency, median": "100 ms",
@@ -90,7 +92,9 @@ def test_panels_of_a_week(summary: Summary) -> None:
     assert figures(panel(summary, "Tokens by model")) == {"gpt": "900", "local": "300"}
     assert figures(panel(summary, "Cost by model")) == {"gpt": "$0.0000090"}
     assert panel(summary, "Cost by model").note == "Without what has no known price: local."
-    assert figures(panel(summary, "Latency")) == {"p50": "70 ms", "p95": "500 ms", "p99": "500 ms"}
+    assert figures(panel(summary, "Latency")) == {"p50": "100 ms", "p95": "1.2 s", "p99": "1.2 s"}
+    assert isinstance(plot := panel(summary, "Latency").plot, Plot)
+    assert plot.note == "of the period"
 
 
 def test_tables_of_a_week(summary: Summary) -> None:
