@@ -67,7 +67,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Column:
-    """A day's whole height, which shows its figures when pointed at."""
+    """The whole height of a day, or of a bar of several, which shows its figures when pointed at."""
 
     x: float
     width: float
@@ -130,7 +130,10 @@ class Frame:
     def y(self, value: float) -> float:
         return round(BASE - (BASE - TOP) * value / self.ticks[-1], 2)
 
-    def plot(self, title: str, note: str, series: list[Series], texts: list[str]) -> Plot:
+    def column(self, span: range, text: str) -> Column:
+        return Column(self.x(span.start - 0.5), round(self.band * len(span), 2), text)
+
+    def plot(self, title: str, note: str, series: list[Series], columns: list[Column]) -> Plot:
         return Plot(
             title=title,
             note=note,
@@ -138,7 +141,7 @@ class Frame:
             y_ticks=[Tick(self.y(value), label) for value, label in zip(self.ticks, self.labels, strict=True)],
             x_ticks=[Tick(self.x(index), label) for index, label in day_labels(self.days)],
             series=series,
-            columns=[Column(self.x(i - 0.5), round(self.band, 2), text) for i, text in enumerate(texts)],
+            columns=columns,
         )
 
 
@@ -164,7 +167,7 @@ def lines(
         for number, (name, values) in enumerate(known.items())
     ]
     note = "of the period" if overall else f"on {spoken(days[-1])}"
-    return frame.plot(title, note, drawn, tooltips(days, list(known.items()), unit))
+    return frame.plot(title, note, drawn, columns(frame, spans(len(days)), list(known.items()), unit))
 
 
 def line(frame: Frame, series: Series, values: Values) -> Series:
@@ -176,48 +179,84 @@ def line(frame: Frame, series: Series, values: Values) -> Series:
 def stacked_bars(
     title: str, days: Sequence[date], series: Mapping[str, Sequence[float]], unit: Unit, *, is_additive: bool = True
 ) -> Plot:
-    """A bar for each day, made of all series. The legend tells the totals of the period.
+    """A bar for each day, or for each week of many days, made of all series. The legend tells the period's totals.
 
-    Where days do not add up, as people who came on several of them do not, it tells the last day's figures.
+    Where days do not add up, as people who came on several of them do not, a week's bar is a mean day of it, and
+    the legend tells the last day's figures.
     """
-    kept = with_few_series(series)
-    totals = [sum(values) for values in zip(*(values for _, _, values in kept), strict=True)]
-    if not any(totals):
+    layers = with_few_series(series)
+    if not any(any(layer.values) for layer in layers):
         return Plot(title)
-    frame = Frame.up_to(max(totals), days, unit)
-    drawn, floors = [], [0.0] * len(days)
-    for name, colour, values in kept:
-        path = bars(frame, floors, values)
-        floors = [floor + value for floor, value in zip(floors, values, strict=True)]
-        drawn.append(Series(name, colour, shown(sum(values) if is_additive else values[-1], unit), bars=path))
-    named: list[tuple[str, Values]] = [(name, values) for name, _, values in kept]
-    if len(kept) > 1:
-        named.append(("total", totals))
-    note = f"{shown(sum(totals), unit)} in total" if is_additive else f"on {spoken(days[-1])}"
-    return frame.plot(title, note, drawn, tooltips(days, named, unit))
+    of_bars = spans(len(days), bar_size(len(days)))
+    heights = [layer.heights(of_bars, is_additive=is_additive) for layer in layers]
+    tops = [sum(stack) for stack in zip(*heights, strict=True)]
+    frame = Frame.up_to(max(tops), days, unit)
+    floors = [0.0] * len(of_bars)
+    drawn = []
+    named: list[tuple[str, Values]] = []
+    for layer, those in zip(layers, heights, strict=True):
+        told = sum(layer.values) if is_additive else layer.values[-1]
+        drawn.append(Series(layer.name, layer.colour, shown(told, unit), bars=bars(frame, of_bars, floors, those)))
+        floors = [floor + height for floor, height in zip(floors, those, strict=True)]
+        named.append((layer.name, those))
+    if len(layers) > 1:
+        named.append(("total", tops))
+    total = sum(sum(layer.values) for layer in layers)
+    note = f"{shown(total, unit)} in total" if is_additive else f"on {spoken(days[-1])}"
+    return frame.plot(
+        title, note + bars_note(len(days), is_additive=is_additive), drawn, columns(frame, of_bars, named, unit)
+    )
 
 
-def with_few_series(series: Mapping[str, Sequence[float]]) -> list[tuple[str, str, Sequence[float]]]:
-    """Name, colour and values of the largest series in their order, and of the rest as one."""
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    colour: str
+    values: Sequence[float]
+
+    def heights(self, of_bars: Sequence[range], *, is_additive: bool) -> list[float]:
+        sums = [sum(self.values[i] for i in span) for span in of_bars]
+        return sums if is_additive else [total / len(span) for total, span in zip(sums, of_bars, strict=True)]
+
+
+def with_few_series(series: Mapping[str, Sequence[float]]) -> list[Layer]:
+    """The largest series in their order, and the rest as one."""
     largest = sorted(series, key=lambda name: sum(series[name]), reverse=True)[:MOST_SERIES]
     kept = [name for name in series if name in largest]
-    few: list[tuple[str, str, Sequence[float]]] = [
-        (name, str(number), series[name]) for number, name in enumerate(kept, start=1)
-    ]
+    layers = [Layer(name, str(number), series[name]) for number, name in enumerate(kept, start=1)]
     rest = [series[name] for name in series if name not in largest]
     if rest:
-        few.append((f"other ({len(rest)})", "other", [sum(values) for values in zip(*rest, strict=True)]))
-    return few
+        layers.append(Layer(f"other ({len(rest)})", "other", [sum(values) for values in zip(*rest, strict=True)]))
+    return layers
 
 
-def bars(frame: Frame, floors: Sequence[float], values: Sequence[float]) -> str:
+def bar_size(days: int) -> int:
+    """How many days a bar is of: bars of a pixel or two are a haze."""
+    return 1 if days <= 100 else 7 if days <= 750 else 30
+
+
+def bars_note(days: int, *, is_additive: bool) -> str:
+    name = {1: "", 7: "week", 30: "30 days"}[bar_size(days)]
+    if not name:
+        return ""
+    return f", by {name}" if is_additive else f", bars: mean day of each {name}"
+
+
+def spans(days: int, size: int = 1) -> list[range]:
+    """The days that are shown together, by their index. The newest are whole, and what is left over comes first."""
+    return [range(max(stop - size, 0), stop) for stop in range(days, 0, -size)][::-1]
+
+
+def bars(frame: Frame, of_bars: Sequence[range], floors: Sequence[float], heights: Sequence[float]) -> str:
     """One path for a whole series: side by side in one path, even bars thinner than a pixel leave no seams."""
-    width = round(min(frame.band * (0.8 if len(frame.days) <= 62 else 1), 48), 2)
-    return "".join(
-        f"M{frame.x(i) - width / 2:.2f} {frame.y(floor):.2f}h{width}V{frame.y(floor + value):.2f}h-{width}z"
-        for i, (floor, value) in enumerate(zip(floors, values, strict=True))
-        if value
-    )
+    share = 0.8 if len(of_bars) <= 62 else 1
+    path = []
+    for span, floor, height in zip(of_bars, floors, heights, strict=True):
+        width = round(min(frame.band * len(span) * share, 48), 2)
+        left = frame.x((span.start + span.stop - 1) / 2) - width / 2
+        if height:
+            path.append(f"M{left:.2f} {frame.y(floor):.2f}h{width}V{frame.y(floor + height):.2f}h-{width}z")
+    return "".join(path)
 
 
 def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tuple[float, float]]]:
@@ -293,11 +332,18 @@ def spoken(day: date) -> str:
     return f"{day.day} {day:%b %Y}"
 
 
-def tooltips(days: Sequence[date], named: Sequence[tuple[str, Values]], unit: Unit) -> list[str]:
+def columns(frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], unit: Unit) -> list[Column]:
     return [
-        "\n".join([spoken(day), *(f"{name}: {shown(values[i], unit)}" for name, values in named)])
-        for i, day in enumerate(days)
+        frame.column(
+            span, "\n".join([said(frame.days, span), *(f"{name}: {shown(values[i], unit)}" for name, values in named)])
+        )
+        for i, span in enumerate(of)
     ]
+
+
+def said(days: Sequence[date], span: range) -> str:
+    first, last = spoken(days[span.start]), spoken(days[span.stop - 1])
+    return first if first == last else f"{first} to {last}"
 
 
 def day_labels(days: Sequence[date]) -> list[tuple[int, str]]:

@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analytics.plots import Values, finite, traced
+from analytics.plots import Values, finite, spans, traced
+
+MOST_POINTS = 60
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Sparkline:
 
 def sparkline(values: Values) -> Sparkline:
     """The course of a figure beside it, from a floor of 0: a small change looks small."""
-    known = [finite(value) for value in values]
+    known = thinned(values)
     top = max((value for value in known if value is not None), default=0) or 1
     step = (Sparkline.width - 6) / max(len(known) - 1, 1)
     start = 3 if len(known) > 1 else Sparkline.width / 2
@@ -39,6 +41,17 @@ def sparkline(values: Values) -> Sparkline:
 
 def text_sparkline(values: Values) -> str:
     """The same in a line of text: ▁ is 0, and a space is not known."""
-    known = [finite(value) for value in values]
+    known = thinned(values)
     top = max((value for value in known if value is not None), default=0) or 1
     return "".join(" " if value is None else "▁▂▃▅▇"[math.ceil(value / top * 4)] for value in known)
+
+
+def thinned(values: Values) -> list[float | None]:
+    """As many points as can be told apart: means of what is known of the days that share one."""
+    size = math.ceil(len(values) / MOST_POINTS)
+    shared = [[values[i] for i in span] for span in spans(len(values), size or 1)]
+    return [mean([value for each in those if (value := finite(each)) is not None]) for those in shared]
+
+
+def mean(known: list[float]) -> float | None:
+    return sum(known) / len(known) if known else None

@@ -175,6 +175,28 @@ def test_bars_stand_on_each_other() -> None:
     assert plot.columns[0].text == "21 Nov 2026\ncompleted: 6\nfailed: 4\ntotal: 10"
 
 
+def test_bars_of_many_days_are_of_weeks() -> None:
+    values = [1.0] * 364 + [8]
+
+    sums = plots.stacked_bars("Turns", days(365), {"completed": values}, "count")
+    means = plots.stacked_bars("Users", days(365), {"users": values}, "count", is_additive=False)
+
+    # What is left over of a week comes first; the newest week ends with the last day.
+    assert [column.text for column in (sums.columns[0], sums.columns[-1])] == [
+        "23 Nov 2025\ncompleted: 1",
+        "16 Nov 2026 to 22 Nov 2026\ncompleted: 14",
+    ]
+    assert (sums.note, sums.series[0].figure) == ("372 in total, by week", "372")
+    assert means.columns[-1].text == "16 Nov 2026 to 22 Nov 2026\nusers: 2"
+    assert (means.note, means.series[0].figure) == ("on 22 Nov 2026, bars: mean day of each week", "8")
+
+
+def test_lines_tell_the_figures_of_the_period_where_they_are_given() -> None:
+    plot = plots.lines("Latency", days(2), {"p50": [100, None]}, "ms", {"p50": 90, "mean": 95})
+
+    assert (plot.note, plot.series[0].figure) == ("of the period", "90 ms")
+
+
 def test_the_smallest_of_many_series_are_summed_as_other() -> None:
     series = {f"model-{n}": [n, n] for n in (3, 9, 1, 8, 7, 2, 6, 5)}
 
@@ -200,7 +222,11 @@ def test_names_are_escaped_and_long_ones_cut() -> None:
     assert tuned not in "".join(legend[1].itertext())
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 31, 62, 63, 84, 85, 181, 365, 366])
+def bars_of(count: int) -> int:
+    return count if count <= 100 else -(-count // (7 if count <= 750 else 30))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 31, 62, 63, 84, 85, 100, 101, 365, 366, 751])
 @pytest.mark.parametrize("top", [0.0000001, 0.37, 1, 999.9, 12_345, 73_456_789])
 @pytest.mark.parametrize("unit", get_args(Unit))
 def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) -> None:
@@ -208,11 +234,13 @@ def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) ->
     values = [top * (i % 5) / 4 for i in range(count - 1)] + [top]
     gaps: Values = [None if i % 6 == 4 else value for i, value in enumerate(values)]
 
-    for plot in (
-        plots.lines("Lines", days(count), {"a": values, "b": gaps}, unit),
-        plots.stacked_bars("Bars", days(count), {"a": values, "b": values[::-1]}, unit),
+    for plot, columns in (
+        (plots.lines("Lines", days(count), {"a": values, "b": gaps}, unit), count),
+        (plots.stacked_bars("Bars", days(count), {"a": values, "b": values[::-1]}, unit), bars_of(count)),
     ):
-        assert len(plot.columns) == count
+        assert len(plot.columns) == columns
+        assert plot.columns[0].x == plot.left
+        assert plot.columns[-1].x + plot.columns[-1].width == pytest.approx(plot.right, abs=0.05)
         assert len(plot.y_ticks) <= 6
         assert all(plot.left - 0.02 <= x <= plot.right + 0.02 for x, _ in corners_of_series(plot))
         assert all(plots.TOP <= y <= plots.BASE for _, y in corners_of_series(plot))
@@ -229,17 +257,16 @@ def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) ->
 def test_what_is_rendered_has_only_numbers_for_coordinates(count: int) -> None:
     values = [1e7 / 3] * count
 
-    for plot in (
-        plots.lines(
-            "Lines", days(count), {"a": values, "b": [None, float("nan"), float("inf"), *values][:count]}, "ms"
-        ),
-        plots.stacked_bars("Bars", days(count), {"a": values}, "tokens"),
+    broken = [None, float("nan"), float("inf"), *values][:count]
+    for plot, columns in (
+        (plots.lines("Lines", days(count), {"a": values, "b": broken}, "ms"), count),
+        (plots.stacked_bars("Bars", days(count), {"a": values}, "tokens"), bars_of(count)),
     ):
         root = picture(plot)
         assert root.attrib["viewBox"] == f"0 0 {plots.WIDTH} {plots.HEIGHT}"
         assert root.attrib["role"] == "img"
         assert all(0 <= x <= plots.WIDTH and 0 <= y <= plots.HEIGHT for x, y in corners(root))
-        assert len(texts(root, "title")) == count
+        assert len(texts(root, "title")) == columns
         page = render_to_string(plot.template, {"plot": plot})
         assert not re.search(r"\b(nan|inf|None)\b|style=|<style|<script", page)
 
@@ -282,7 +309,13 @@ def test_no_cohorts_say_so() -> None:
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [([], ""), ([0, 0], "▁▁"), ([0, 1, 50, 75, 100], "▁▂▃▅▇"), ([None, 3, float("nan")], " ▇ ")],
+    [
+        ([], ""),
+        ([0, 0], "▁▁"),
+        ([0, 1, 50, 75, 100], "▁▂▃▅▇"),
+        ([None, 3, float("nan")], " ▇ "),
+        ([None, 1] * 31, "▇" * 31),
+    ],
 )
 def test_a_line_of_text_shows_the_course(values: Values, text: str) -> None:
     assert text_sparkline(values) == text
@@ -290,7 +323,15 @@ def test_a_line_of_text_shows_the_course(values: Values, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("values", "paths", "dots"),
-    [([], 0, 0), ([None], 0, 0), ([5], 0, 1), ([0, 0], 2, 1), ([1, 2e7, 3], 2, 1), ([1, 2, None, 3], 1, 1)],
+    [
+        ([], 0, 0),
+        ([None], 0, 0),
+        ([5], 0, 1),
+        ([0, 0], 2, 1),
+        ([1, 2e7, 3], 2, 1),
+        ([1, 2, None, 3], 1, 1),
+        ([3] * 365, 2, 1),
+    ],
 )
 def test_a_sparkline_is_a_line_with_its_newest_point(values: Values, paths: int, dots: int) -> None:
     course = sparkline(values)
@@ -298,6 +339,7 @@ def test_a_sparkline_is_a_line_with_its_newest_point(values: Values, paths: int,
     root = parsed(render_to_string(course.template, {"sparkline": course}))
     assert len(root.findall(f"{SVG}path")) == paths
     assert len(root.findall(f"{SVG}circle")) == dots
+    assert len(points(course.line)) <= 60
     assert all(0 <= x <= course.width and 0 <= y <= course.height for x, y in corners(root))
 
 
