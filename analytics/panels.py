@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -137,11 +137,12 @@ def retention(days: Days, figures: Figures) -> Panel:
     for day, row in zip(days, figures["retention"], strict=True):
         days_of[cohort_of(day, days)].append(row)
     rows = [cohort(label, those) for label, those in reversed(days_of.items()) if any(row["new"] for row in those)]
-    table = Table.of(
-        [Column("Since"), Column("new users", "count"), *(Column(name, "share") for name in RETURNS)],
-        [(row.label, row.size, *row.shares) for row in rows],
-    )
-    return Panel(["retention"], cohorts.cohorts("Retention of new users", list(RETURNS), rows), table)
+    # Days that nobody can have come back on yet are left out.
+    ages = [name for i, name in enumerate(RETURNS) if any(row.shares[i] is not None for row in rows)]
+    rows = [replace(row, shares=row.shares[: len(ages)]) for row in rows]
+    columns = [Column("Since"), Column("new users", "count"), *(Column(name, "share") for name in ages)]
+    table = Table.of(columns, [(row.label, row.size, *row.shares) for row in rows])
+    return Panel(["retention"], cohorts.cohorts("Retention of new users", ages, rows), table)
 
 
 def cohort_of(day: date, days: Days) -> str:
