@@ -212,7 +212,7 @@ HEADLINES = [
     Headline("Success rate", "success_rate", "share", success, column("turns_by_day", "success_rate"), "good"),
     latency("Latency, median", "p50"),
     latency("Latency, 95th percentile", "p95"),
-    time_spent("Time spent", "median_seconds", "median per user and day"),
+    time_spent("Time spent, median", "median_seconds", "per user and day"),
     Headline("Tokens", "token_burn", "tokens", burnt, burnt_by_day),
     Headline("Cost", "cost_usd", "usd", cost, cost_by_day, "bad", unpriced),
     Headline("Replays", "replays", "count", overall("replays", "replays"), replayed_by_day, "neutral", saved),

@@ -101,7 +101,7 @@ def cost(days: Days, figures: Figures) -> Panel:
     unknown = sorted({row["model"] for row in burn if row["cost_usd"] is None})
     series = filled(days, [row for row in burn if row["cost_usd"] is not None], "model", "cost_usd")
     plot = plots.stacked_bars("Cost by model", days, series, "usd")
-    note = f"Without what has no known price: {', '.join(unknown)}." if unknown else ""
+    note = f"Without models of unknown price: {', '.join(unknown)}." if unknown else ""
     return Panel(["token_burn"], plot, Table.of([Column("Model"), Column("cost", "usd")], rows), note)
 
 

@@ -94,6 +94,10 @@ class Plot:
     middle: ClassVar = (WIDTH / 2, (TOP + BASE) / 2)
 
     @property
+    def stroke(self) -> float:
+        return 2 if len(self.columns) <= 100 else 1.25
+
+    @property
     def label(self) -> str:
         """What a screen reader says in place of the picture."""
         if not self.series:
@@ -181,31 +185,31 @@ def stacked_bars(
 ) -> Plot:
     """A bar for each day, or for each week of many days, made of all series. The legend tells the period's totals.
 
-    Where days do not add up, as people who came on several of them do not, a week's bar is a mean day of it, and
-    the legend tells the last day's figures.
+    Where days do not add up, as people who came on several of them do not, a week's bar is a mean day of it; the
+    legend tells the last day's figures, or with such bars those of the period's mean day.
     """
     layers = with_few_series(series)
     if not any(any(layer.values) for layer in layers):
         return Plot(title)
-    of_bars = spans(len(days), bar_size(len(days)))
+    size = bar_size(len(days))
+    of_bars = spans(len(days), size)
     heights = [layer.heights(of_bars, is_additive=is_additive) for layer in layers]
     tops = [sum(stack) for stack in zip(*heights, strict=True)]
     frame = Frame.up_to(max(tops), days, unit)
+    told = [layer.told(len(days), is_additive=is_additive) for layer in layers]
     floors = [0.0] * len(of_bars)
     drawn = []
     named: list[tuple[str, Values]] = []
-    for layer, those in zip(layers, heights, strict=True):
-        told = sum(layer.values) if is_additive else layer.values[-1]
-        drawn.append(Series(layer.name, layer.colour, shown(told, unit), bars=bars(frame, of_bars, floors, those)))
+    for layer, figure, those in zip(layers, told, heights, strict=True):
+        drawn.append(Series(layer.name, layer.colour, shown(figure, unit), bars=bars(frame, of_bars, floors, those)))
         floors = [floor + height for floor, height in zip(floors, those, strict=True)]
         named.append((layer.name, those))
     if len(layers) > 1:
         named.append(("total", tops))
-    total = sum(sum(layer.values) for layer in layers)
-    note = f"{shown(total, unit)} in total" if is_additive else f"on {spoken(days[-1])}"
-    return frame.plot(
-        title, note + bars_note(len(days), is_additive=is_additive), drawn, columns(frame, of_bars, named, unit)
-    )
+    note = f"{shown(sum(told), unit)} in total" if is_additive else f"on {spoken(days[-1])}"
+    if size > 1:
+        note = f"{note if is_additive else 'mean day'}, by {'week' if size == 7 else '30 days'}"
+    return frame.plot(title, note, drawn, columns(frame, of_bars, named, unit))
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,11 @@ class Layer:
     def heights(self, of_bars: Sequence[range], *, is_additive: bool) -> list[float]:
         sums = [sum(self.values[i] for i in span) for span in of_bars]
         return sums if is_additive else [total / len(span) for total, span in zip(sums, of_bars, strict=True)]
+
+    def told(self, days: int, *, is_additive: bool) -> float:
+        if is_additive:
+            return sum(self.values)
+        return self.values[-1] if bar_size(days) == 1 else sum(self.values) / days
 
 
 def with_few_series(series: Mapping[str, Sequence[float]]) -> list[Layer]:
@@ -233,13 +242,6 @@ def with_few_series(series: Mapping[str, Sequence[float]]) -> list[Layer]:
 def bar_size(days: int) -> int:
     """How many days a bar is of: bars of a pixel or two are a haze."""
     return 1 if days <= 100 else 7 if days <= 750 else 30
-
-
-def bars_note(days: int, *, is_additive: bool) -> str:
-    name = {1: "", 7: "week", 30: "30 days"}[bar_size(days)]
-    if not name:
-        return ""
-    return f", by {name}" if is_additive else f", bars: mean day of each {name}"
 
 
 def spans(days: int, size: int = 1) -> list[range]:

@@ -188,7 +188,7 @@ def test_bars_of_many_days_are_of_weeks() -> None:
     ]
     assert (sums.note, sums.series[0].figure) == ("372 in total, by week", "372")
     assert means.columns[-1].text == "16 Nov 2026 to 22 Nov 2026\nusers: 2"
-    assert (means.note, means.series[0].figure) == ("on 22 Nov 2026, bars: mean day of each week", "8")
+    assert (means.note, means.series[0].figure) == ("mean day, by week", "1")
 
 
 def test_lines_tell_the_figures_of_the_period_where_they_are_given() -> None:

@@ -59,7 +59,7 @@ def test_figures_of_a_week(summary: Summary) -> None:
         "Success rate": "85.7 %",
         "Latency, median": "100 ms",
         "Latency, 95th percentile": "1.2 s",
-        "Time spent": "0 s",
+        "Time spent, median": "0 s",
         "Tokens": "1,200",
         "Cost": "–",
         "Replays": "1",
@@ -91,7 +91,7 @@ def test_panels_of_a_week(summary: Summary) -> None:
     assert figures(panel(summary, "Failures")) == {"abandoned": "1", "upstream_error": "1"}
     assert figures(panel(summary, "Tokens by model")) == {"gpt": "900", "local": "300"}
     assert figures(panel(summary, "Cost by model")) == {"gpt": "$0.0000090"}
-    assert panel(summary, "Cost by model").note == "Without what has no known price: local."
+    assert panel(summary, "Cost by model").note == "Without models of unknown price: local."
     assert figures(panel(summary, "Latency")) == {"p50": "100 ms", "p95": "1.2 s", "p99": "1.2 s"}
     assert isinstance(plot := panel(summary, "Latency").plot, Plot)
     assert plot.note == "of the period"
