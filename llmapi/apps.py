@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class ProjectConfig(AppConfig):
@@ -16,3 +17,9 @@ class ProjectConfig(AppConfig):
         # The apps do not know each other's: chat has the clock, analytics what is to be done.
         chores.TASKS["rollup"] = chores.Task(timedelta(minutes=1), rollups.run_due)
         chores.OWN.append(recording.flush_refusals)
+
+
+class DashboardConfig(AdminConfig):
+    """Django's admin, with the dashboard at its top."""
+
+    default_site = "llmapi.dashboard.DashboardSite"
