@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from django.utils import timezone
 
-from analytics import activation, spent, usage, users
+from analytics import activation, quality, spent, usage, users
 from analytics.windows import ALL, Filters, Window
 
 Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
@@ -51,6 +51,7 @@ METRICS: dict[str, Metric] = {
     "cost_usd": Metric("usd", usage.cost_usd),
     "cost_per_active_user": Metric("usd", users.cost_per_active_user),
     "replays": Metric("count", usage.replays),
+    "feedback": Metric("count", quality.feedback),
 }
 
 

@@ -85,6 +85,10 @@ class UsageRollup(models.Model):
     replayed_priced = models.PositiveIntegerField(default=0)
     replayed_tokens = models.BigIntegerField(default=0)
     replayed_nanos = models.BigIntegerField(default=0)
+    # What clients said of replies on the day, under the model that had given them.
+    thumbs_up = models.PositiveIntegerField(default=0)
+    thumbs_down = models.PositiveIntegerField(default=0)
+    regenerated = models.PositiveIntegerField(default=0)
 
     class Meta:
         db_table = "usage_rollups"

@@ -109,6 +109,7 @@ def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) ->
         "/v1/chat/completions.pb",
         "/v1/chat/completions/{request_id}/cancel",
         "/v1/models",
+        "/v1/events",
         "/v1/usage",
         "/metrics",
         "/metrics/{name}",
