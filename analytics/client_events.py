@@ -21,8 +21,8 @@ def record(client_token_id: int, events: Collection[AnalyticsEvent]) -> int:
     named = {event.client_event_id: event for event in reversed([*events]) if event.client_event_id}
     with transaction.atomic():
         new = [event for event in events if not event.client_event_id]
-        new += [named[event_id] for event_id in named.keys() - known(client_token_id, named.keys())]
-        # The same batch may be on its way twice at this moment.
+        # The same batch may be on its way twice at this moment: sorted, so that neither waits for the other.
+        new += [named[event_id] for event_id in sorted(named.keys() - known(client_token_id, named.keys()))]
         AnalyticsEvent.objects.bulk_create(new, ignore_conflicts=True)
         mark_changed({event.created_at.astimezone(UTC).date() for event in new})
     return len(new)
