@@ -24,6 +24,9 @@ class RollupDay(models.Model):
     changes = models.PositiveIntegerField(default=0)
     built_changes = models.PositiveIntegerField(default=0)
     built_at = models.DateTimeField(null=True, blank=True, help_text="Empty: the day has no rollups yet.")
+    purged_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its raw rows began to be deleted; what was built of them is final."
+    )
     seen_users = models.PositiveIntegerField(default=0, help_text="Users with any event.")
     turns = models.PositiveIntegerField(default=0, help_text="Events of completed turns.")
     dau = models.PositiveIntegerField(default=0)
