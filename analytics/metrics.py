@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from django.utils import timezone
-
 from analytics import activation, quality, spent, usage, users
 from analytics.windows import ALL, Filters, Window
 
@@ -86,7 +84,7 @@ def report_of(window: Window, filters: Filters = ALL) -> dict[str, Any]:
             f"token_burn_last_{days}_days": defined(window, usage.token_burn),
             "time_spent_samples": defined(window, spent.time_spent_samples),
         },
-        "computed_at": computed_at(),
+        "computed_at": computed_at(window),
     }
 
 
@@ -100,7 +98,7 @@ def one(name: str, window: Window, filters: Filters = ALL) -> dict[str, Any]:
         "definition": metric.definition,
         "window": described(window),
         "filters": filters.values,
-        "computed_at": computed_at(),
+        "computed_at": computed_at(window),
     }
 
 
@@ -112,5 +110,5 @@ def defined(window: Window, function: Callable[[Window, Filters], Any]) -> dict[
     return {**described(window), "definition": " ".join((function.__doc__ or "").split())}
 
 
-def computed_at() -> str:
-    return timezone.now().isoformat(timespec="seconds")
+def computed_at(window: Window) -> str:
+    return window.computed_at.isoformat(timespec="seconds")

@@ -77,7 +77,8 @@ def seal(day: date) -> None:
     with transaction.atomic():
         # Locked in the order of all others, so that whoever builds or changes one of them has done so, or waits.
         for needed in (day, day + DAY):
-            if not RollupDay.objects.built().filter(pk=needed, changes=F("built_changes")).update(changes=F("changes")):
+            settled = RollupDay.objects.built().filter(pk=needed, changes=F("built_changes"), is_partial=False)
+            if not settled.update(changes=F("changes")):
                 raise NotYet(f"those of {day} wait for the rollups of {needed}.")
         if UsageEvent.objects.pending().filter(Window(day, day).condition).exists():
             raise NotYet(f"turns of {day} are pending.")

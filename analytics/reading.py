@@ -7,7 +7,8 @@ from typing import Any
 
 from django.db.models import Sum
 
-from analytics import aggregates, histograms
+from analytics import aggregates
+from analytics.histograms import Histogram
 from analytics.models import UsageRollup
 from analytics.windows import Filters, Window
 
@@ -72,15 +73,15 @@ def failures(window: Window, filters: Filters) -> dict[date, Counter[str]]:
     return found
 
 
-def durations(window: Window, filters: Filters, column: str) -> dict[date, Counter[int]]:
-    """Histograms of completed turns, by day."""
-    found: dict[date, Counter[int]] = {}
+def durations(window: Window, filters: Filters, column: str) -> dict[date, Histogram]:
+    """Of completed turns, by day; days without any are absent."""
+    found: dict[date, Histogram] = {}
     if window.first <= window.closed_to:
-        for day, histogram in rollups(window, filters, ()).values_list("day", column):
-            histograms.merge(found.setdefault(day, Counter()), histogram)
+        for day, stored in rollups(window, filters, ()).exclude(**{column: {}}).values_list("day", column):
+            found.setdefault(day, Histogram()).merge_stored(stored)
     if window.tail:
         for key, milliseconds, count in aggregates.durations(window.tail, filters, column, "day"):
-            found.setdefault(key["day"], Counter())[milliseconds] += count
+            found.setdefault(key["day"], Histogram()).add(milliseconds, count)
     return found
 
 

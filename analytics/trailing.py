@@ -11,7 +11,7 @@ from django.db.models.expressions import Window as Over
 from django.db.models.functions import Lead
 
 from analytics import aggregates
-from analytics.models import RollupDay, UserDay
+from analytics.models import UserDay
 from analytics.windows import DAY, Filters, Window, days_between
 
 COLUMNS = {1: "dau", 7: "wau", 30: "mau"}
@@ -21,12 +21,12 @@ def users(window: Window, filters: Filters, days: int) -> dict[date, int]:
     """For each day of the window, users active on it or on the `days - 1` before."""
     closed: dict[date, int] = {}
     if window.first <= window.closed_to:
-        closed = filtered(window, filters, days) if filters else unfiltered(window, days)
+        closed = of_rollups(window, filters, days) if filters.is_slice else filtered(window, filters, days)
     return closed | (unrolled(window, filters, days) if window.tail else {})
 
 
-def unfiltered(window: Window, days: int) -> dict[date, int]:
-    return dict(RollupDay.objects.built().filter(window.closed).values_list("day", COLUMNS[days]))
+def of_rollups(window: Window, filters: Filters, days: int) -> dict[date, int]:
+    return dict(window.activity(filters).values_list("day", COLUMNS[days]))
 
 
 def filtered(window: Window, filters: Filters, days: int) -> dict[date, int]:

@@ -56,7 +56,7 @@ def figures() -> Iterator[Any]:
             yield usage_by_day_and_model(window, filters)
             for name, metric in metrics.METRICS.items():
                 yield name, window.first, filters, metric.run(window, filters)
-    yield [(family.name, family.samples) for family in exposition.families()]
+    yield [(family.name, family.samples) for family in exposition.Totals().collect()]
 
 
 def days_of(table: type[UsageEvent] | type[AnalyticsEvent]) -> set[date]:
@@ -103,9 +103,10 @@ def test_for_ever_is_the_default(week: None, settings: Settings) -> None:
     [
         (lambda: RollupDay.objects.filter(day=WED.date()).update(built_at=None), "wait for the rollups"),
         (lambda: recording.mark_changed([WED.date()]), "wait for the rollups"),
+        (lambda: RollupDay.objects.filter(day=WED.date()).update(is_partial=True), "wait for the rollups"),
         (lambda: row(ANN, at(TUE, 12), "pending"), "are pending"),
     ],
-    ids=["not built", "stale", "pending"],
+    ids=["not built", "stale", "partial", "pending"],
 )
 def test_what_is_still_to_be_built_is_kept(week: None, spoil: Callable[[], Any], reason: str) -> None:
     """Tuesday is needed for Wednesday's replays, and so are all after it."""
