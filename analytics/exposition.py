@@ -85,6 +85,6 @@ def of_users(window: Window) -> Metric:
         "llmapi_active_users", "Distinct users with a completed turn in the last days, UTC.", labels=["days"]
     )
     day = window.moved(window.last, window.last)
-    for days in trailing.COLUMNS:
-        family.add_metric([str(days)], trailing.users(day, ALL, days).get(window.last, 0))
+    for days, users in zip(trailing.COLUMNS, trailing.users(day, ALL, *trailing.COLUMNS), strict=True):
+        family.add_metric([str(days)], users.get(window.last, 0))
     return family

@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class ProjectConfig(AppConfig):
@@ -17,3 +18,9 @@ class ProjectConfig(AppConfig):
         chores.TASKS["rollup"] = chores.Task(timedelta(minutes=1), rollups.run_due)
         chores.TASKS["purge_raw_rows"] = chores.Task(timedelta(minutes=10), purge.run_due)
         chores.OWN.append(recording.flush_refusals)
+
+
+class DashboardConfig(AdminConfig):
+    """Django's admin, with the dashboard at its top."""
+
+    default_site = "llmapi.dashboard.DashboardSite"

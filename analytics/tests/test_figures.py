@@ -63,7 +63,7 @@ def test_a_user_leaves_the_trailing_days(db: None) -> None:
     roll(later.last)
     everybody = dict.fromkeys(later.days, 0)
     for client in (1, 2):
-        for day, count in trailing.filtered(Window(later.first, later.last), Filters(client), 7).items():
+        for day, count in trailing.filtered(Window(later.first, later.last), Filters(client), 7)[0].items():
             everybody[day] += count
     assert list(everybody.values()) == weekly
     assert column(users.wau(Window(later.first, later.last)), "users") == weekly

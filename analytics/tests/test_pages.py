@@ -180,7 +180,7 @@ def test_few_queries_whatever_the_window(browser: Client, django_assert_num_quer
     for days in (7, 365):
         with django_assert_num_queries(14):
             browser.get(f"/metrics?from={TODAY.date() - timedelta(days=days)}")
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(8):
         browser.get("/metrics?format=prometheus")
 
 
