@@ -9,13 +9,21 @@ from typing import Any
 
 from django.db.models import Min
 
-from analytics import aggregates, sessions
+from analytics import activity, aggregates, sessions
+from analytics.activity import EVERYBODY, KEY
 from analytics.histograms import Histogram
-from analytics.models import AnalyticsEvent, OpenSession, SessionRollup, UsageEvent, UsageRollup, UserDay
+from analytics.models import (
+    ActivityRollup,
+    AnalyticsEvent,
+    Milestone,
+    OpenSession,
+    SessionRollup,
+    UsageEvent,
+    UsageRollup,
+    UserDay,
+)
 from analytics.windows import ALL, DAY, Window
 
-KEY = ("client_token_id", "model", "app_version")
-EVERYBODY = (0, "", "")
 GRAINS = UsageRollup.Grain
 
 
@@ -51,12 +59,14 @@ class Day:
     day: date
     usage: list[UsageRollup]
     users: list[UserDay]
+    activity: list[ActivityRollup]
     sessions: list[SessionRollup]
     open_sessions: list[OpenSession]
 
     @classmethod
     def read(cls, day: date) -> "Day":
-        return cls(day, usage_rollups(day), user_days(day), *session_rows(day))
+        users = user_days(day)
+        return cls(day, usage_rollups(day), users, activity.of_day(day, users), *session_rows(day))
 
     @cached_property
     def active(self) -> set[str]:
@@ -106,7 +116,7 @@ def at_every_grain(day: date, cells: dict[tuple[Any, ...], Cell]) -> Iterable[Us
 
 
 def user_days(day: date) -> list[UserDay]:
-    """What users did and bought; their ages are not known yet."""
+    """What users did and bought."""
     window = Window(day, day)
     columns = ("client_token_id", "user_id", "model", "app_version")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -114,17 +124,19 @@ def user_days(day: date) -> list[UserDay]:
     bought = aggregates.usage(window, ALL, *columns, figures=aggregates.BOUGHT)
     for row in [*done, *(row for row in bought if row["sold"])]:
         rows.setdefault(tuple(row[name] for name in columns), {}).update(row)
-    return [UserDay(day=day, **row) for row in rows.values()]
+    users = [UserDay(day=day, **row) for row in rows.values()]
+    set_ages(day, users)
+    return users
 
 
-def time_spent(rows: Iterable[UserDay]) -> Histogram:
-    """The seconds from a user's first event of the day to the last."""
-    spans: dict[str, tuple[Any, Any]] = {}
+def set_ages(day: date, rows: list[UserDay]) -> None:
+    """Of the users who were active on the day."""
+    active = {row.user_id for row in rows if row.turns}
+    seen = Milestone.objects.filter(first_day__lt=day, user_id__in=active_on(day))
+    first_days = dict(seen.values_list("user_id", "first_day"))
     for row in rows:
-        if row.events:
-            first, last = spans.get(row.user_id, (row.first_at, row.last_at))
-            spans[row.user_id] = (min(first, row.first_at), max(last, row.last_at))
-    return Histogram(round((last - first).total_seconds()) for first, last in spans.values())
+        if row.user_id in active:
+            row.age_days = (day - first_days.get(row.user_id, day)).days
 
 
 def active_on(day: date) -> Any:

@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from analytics.rollup_models import (
+    ActivityRollup,
     Milestone,
     OpenSession,
     Refusals,
@@ -17,6 +18,7 @@ from analytics.rollup_models import (
 )
 
 __all__ = [
+    "ActivityRollup",
     "AnalyticsEvent",
     "Milestone",
     "OpenSession",

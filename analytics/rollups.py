@@ -10,16 +10,15 @@ A day that goes on is read from its raw rows. Where these are many, it is built 
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Count, F, Q, Sum
+from django.db.models import F, Q, Sum
 from django.utils import timezone
 
 from analytics import aggregates, build, recording
-from analytics.models import Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
+from analytics.models import ActivityRollup, Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
 from analytics.windows import ALL, DAY, Window, days_between
 
 # From so many events on, a day that goes on is built.
@@ -29,7 +28,6 @@ REFRESH = timedelta(minutes=5)
 CHORE_SECONDS = 10
 BATCH = 1000
 ACTIVATED_BY = 5
-RETURNS = (1, 7, 30)
 
 
 def run_due(now: datetime) -> int:
@@ -117,15 +115,15 @@ def replace(built: build.Day) -> None:
     before = continued(day)
     UsageRollup.objects.filter(day=day).delete()
     UserDay.objects.filter(day=day).delete()
+    ActivityRollup.objects.filter(day=day).delete()
     SessionRollup.objects.filter(built_on=day).delete()
     OpenSession.objects.filter(built_on=day).delete()
-    set_ages(built)
     UsageRollup.objects.bulk_create(built.usage, BATCH)
     UserDay.objects.bulk_create(built.users, BATCH)
+    ActivityRollup.objects.bulk_create(built.activity, BATCH)
     SessionRollup.objects.bulk_create(built.sessions, BATCH)
     OpenSession.objects.bulk_create(built.open_sessions, BATCH)
     set_milestones(day, built.active)
-    RollupDay.objects.filter(pk=day).update(**figures(built))
     if continued(day) != before:
         RollupDay.objects.built().filter(day__gt=day).update(changes=F("changes") + 1)
 
@@ -141,15 +139,6 @@ def continued(day: date) -> set[tuple[object, ...]]:
     }
 
 
-def set_ages(built: build.Day) -> None:
-    """Of the users who were active on the day."""
-    seen = Milestone.objects.filter(first_day__lt=built.day, user_id__in=build.active_on(built.day))
-    first_days = dict(seen.values_list("user_id", "first_day"))
-    for row in built.users:
-        if row.user_id in built.active:
-            row.age_days = (built.day - first_days.get(row.user_id, built.day)).days
-
-
 def set_milestones(day: date, active: set[str]) -> None:
     """Those that users reached on the day, and no longer those that they turn out not to have."""
     on_day = UserDay.objects.filter(day=day, turns__gt=0).values("user_id")
@@ -163,25 +152,3 @@ def set_milestones(day: date, active: set[str]) -> None:
     so_far = UserDay.objects.filter(day__lte=day, turns__gt=0, user_id__in=not_yet.values("user_id"))
     reached = so_far.values("user_id").annotate(total=Sum("turns")).filter(total__gte=ACTIVATED_BY)
     Milestone.objects.filter(user_id__in=reached.values("user_id")).update(fifth_day=day)
-
-
-def figures(built: build.Day) -> dict[str, object]:
-    """What does not add up over days, or is too much to add up at each reading."""
-    ages = Counter({row.user_id: row.age_days for row in built.users if row.user_id in built.active}.values())
-    spent = build.time_spent(built.users)
-    return {
-        "seen_users": spent.total(),
-        "turns": sum(row.turns for row in built.users),
-        "dau": len(built.active),
-        "wau": active_within(built.day, 7),
-        "mau": active_within(built.day, 30),
-        "new_users": ages[0],
-        **{f"returned_{age}": ages[age] for age in RETURNS},
-        "time_spent": spent.stored(),
-    }
-
-
-def active_within(last: date, days: int) -> int:
-    active = UserDay.objects.filter(day__gt=last - timedelta(days=days), day__lte=last, turns__gt=0)
-    users: int = active.aggregate(users=Count("user_id", distinct=True))["users"]
-    return users

@@ -7,7 +7,7 @@ from django.db.models import Max, Min
 
 from analytics import aggregates, sessions
 from analytics.histograms import Histogram
-from analytics.models import RollupDay, SessionRollup, UserDay
+from analytics.models import SessionRollup, UserDay
 from analytics.windows import ALL, DAY, Filters, Window
 
 SAMPLES = 100
@@ -21,14 +21,14 @@ def time_spent(window: Window, filters: Filters = ALL) -> dict[str, Any]:
 
 def spent_by_day(window: Window, filters: Filters) -> Histograms:
     found: Histograms = {}
-    if filters:
+    if filters.is_slice:
+        for day, stored in window.activity(filters).values_list("day", "time_spent"):
+            found.setdefault(day, Histogram()).merge_stored(stored)
+    else:
         days = UserDay.objects.filter(window.closed, events__gt=0, **filters.values).order_by()
         rows = days.values_list("day", "user_id").annotate(first=Min("first_at"), last=Max("last_at"))
         for day, _, first, last in rows.iterator():
             count(found, day, first, last)
-    else:
-        for day, stored in RollupDay.objects.built().filter(window.closed).values_list("day", "time_spent"):
-            found.setdefault(day, Histogram()).merge_stored(stored)
     if window.tail:
         for row in aggregates.user_events(window.tail, filters, "day", "user_id"):
             count(found, row["day"], row["first_at"], row["last_at"])
@@ -105,10 +105,10 @@ def time_spent_samples(window: Window, filters: Filters = ALL) -> list[dict[str,
 
 def sampled_from(window: Window, filters: Filters) -> date:
     """The first closed day that samples can come from: enough users were seen since."""
-    if filters:
+    if not filters.is_slice:
         return window.first
     seen = 0
-    for day, users in RollupDay.objects.built().filter(window.closed).order_by("-day").values_list("day", "seen_users"):
+    for day, users in window.activity(filters).order_by("-day").values_list("day", "seen_users"):
         seen += users
         if seen >= SAMPLES:
             return day

@@ -12,7 +12,7 @@ from django.db.models.expressions import Window as Over
 from django.db.models.functions import Lead
 
 from analytics import aggregates
-from analytics.models import RollupDay, UserDay
+from analytics.models import UserDay
 from analytics.windows import DAY, Filters, Window, days_between
 
 COLUMNS = {1: "dau", 7: "wau", 30: "mau"}
@@ -26,16 +26,16 @@ def users(window: Window, filters: Filters, *lengths: int) -> list[Counts]:
     """
     closed: list[Counts] = [{} for _ in lengths]
     if window.first <= window.closed_to:
-        closed = filtered(window, filters, *lengths) if filters else unfiltered(window, *lengths)
+        closed = of_rollups(window, filters, *lengths) if filters.is_slice else filtered(window, filters, *lengths)
     if not window.tail:
         return closed
     recent = unrolled(window, filters, *lengths)
     return [before | since for before, since in zip(closed, recent, strict=True)]
 
 
-def unfiltered(window: Window, *lengths: int) -> list[Counts]:
+def of_rollups(window: Window, filters: Filters, *lengths: int) -> list[Counts]:
     columns = [COLUMNS[length] for length in lengths]
-    rows = list(RollupDay.objects.built().filter(window.closed).values("day", *columns))
+    rows = list(window.activity(filters).values("day", *columns))
     return [{row["day"]: row[name] for row in rows} for name in columns]
 
 

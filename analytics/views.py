@@ -67,7 +67,7 @@ class MetricsView(MetricsAPIView):
         """
         window, filters = queries.asked(request.query_params)
         if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
-            return Response(exposition.families(), content_type=renderer.content_type)
+            return Response(exposition.Totals(), content_type=renderer.content_type)
         return Response(metrics.report_of(window, filters))
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Self
 
-from django.db.models import Max, Min, Q
+from django.db.models import Max, Min, Q, QuerySet
 from django.utils import timezone
 
-from analytics.rollup_models import RollupDay
+from analytics.rollup_models import ActivityRollup, RollupDay
 
 DAY = timedelta(days=1)
 # The rollups of a day that goes on are read for so long; after that, somebody has ceased to build them.
@@ -100,6 +100,10 @@ class Window:
         """The days that have to be read from the raw rows; None where all have rollups."""
         return self.moved(max(self.first, self.closed_to + DAY), self.last) if self.last > self.closed_to else None
 
+    def activity(self, filters: "Filters") -> QuerySet[ActivityRollup]:
+        """Of the closed days; of at most one filter."""
+        return ActivityRollup.objects.filter(self.closed, **filters.slice).order_by()
+
     def moved(self, first: date, last: date) -> "Window":
         """Other days, with the same notion of which are closed."""
         window = Window(first, last)
@@ -121,6 +125,16 @@ class Filters:
         named = {"model": self.model, "app_version": self.app_version}
         client = {} if self.client_token_id is None else {"client_token_id": self.client_token_id}
         return client | {name: value for name, value in named.items() if value}
+
+    @property
+    def is_slice(self) -> bool:
+        """Of all, or of what one filter names: there are rollups of users for each."""
+        return len(self.values) <= 1
+
+    @property
+    def slice(self) -> dict[str, Any]:
+        """By column of these rollups."""
+        return {"client_token_id": self.client_token_id or 0, "model": self.model, "app_version": self.app_version}
 
     def __bool__(self) -> bool:
         return bool(self.values)

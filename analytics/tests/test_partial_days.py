@@ -21,7 +21,10 @@ def build_all() -> None:
         rollups.build_day(day)
 
 
-@pytest.mark.parametrize("filters", [ALL, Filters(client_token_id=1), Filters(model="local")])
+@pytest.mark.parametrize(
+    "filters",
+    [ALL, Filters(client_token_id=1), Filters(model="local"), Filters(app_version="2.0"), Filters(1, "gpt", "1.0")],
+)
 def test_it_is_read_as_its_rows_are(db: None, filters: Filters) -> None:
     write_week()
     turn(BOB, at(TODAY, 8, 10), "failed", error_code="upstream_error")

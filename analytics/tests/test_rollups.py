@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from analytics import build, recording, rollups
 from analytics.models import (
+    ActivityRollup,
     AnalyticsEvent,
     Milestone,
     OpenSession,
@@ -36,7 +37,7 @@ def roll() -> int:
 
 def kept() -> list[list[dict[str, Any]]]:
     """All that is in the tables, but for keys and the times of builds."""
-    tables = (UsageRollup, UserDay, Milestone, SessionRollup, OpenSession, RollupDay)
+    tables = (UsageRollup, UserDay, ActivityRollup, Milestone, SessionRollup, OpenSession, RollupDay)
     volatile = {"id", "built_at", "changes", "built_changes"}
     rows = [[{k: v for k, v in one.items() if k not in volatile} for one in table.objects.values()] for table in tables]
     return [sorted(table, key=str) for table in rows]
@@ -211,7 +212,7 @@ def test_later_days_follow_a_change_of_who_was_active(db: None) -> None:
     assert roll() == 6
 
     incremental = kept()
-    for table in (UsageRollup, UserDay, Milestone, SessionRollup, OpenSession, RollupDay):
+    for table in (UsageRollup, UserDay, ActivityRollup, Milestone, SessionRollup, OpenSession, RollupDay):
         table.objects.all().delete()
     roll()
     assert kept() == incremental
