@@ -93,6 +93,8 @@ def usage_rollups(day: date) -> list[UsageRollup]:
         cell(row).figures.update(row)
     for row in aggregates.added_replays(window, ALL, *KEY):
         cell(row).figures.update(row)
+    for row in aggregates.feedback(window, ALL, *KEY):
+        cell(row).figures.update(row)
     for row, code, count in aggregates.failures(window, ALL, *KEY):
         cell(row).failures[code] += count
     for row, milliseconds, count in aggregates.durations(window, ALL, "latency_ms", *KEY):

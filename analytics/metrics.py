@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analytics import activation, spent, usage, users
+from analytics import activation, quality, spent, usage, users
 from analytics.windows import ALL, Filters, Window
 
 Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
@@ -49,6 +49,7 @@ METRICS: dict[str, Metric] = {
     "cost_usd": Metric("usd", usage.cost_usd),
     "cost_per_active_user": Metric("usd", users.cost_per_active_user),
     "replays": Metric("count", usage.replays),
+    "feedback": Metric("count", quality.feedback),
 }
 
 

@@ -1,7 +1,7 @@
 """Usage figures over any days: closed ones from rollups, the others from the ledger."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -39,12 +39,18 @@ def usage(window: Window, filters: Filters, *by: str, names: Iterable[str]) -> d
         read = rows.values(*by).annotate(**sums) if by else [rows.aggregate(**sums)]
         found += [{name.removeprefix("sum_"): value or 0 for name, value in row.items()} for row in read]
     if window.tail:
-        replayed = [name for name in names if name in aggregates.REPLAY_FIGURES]
-        if others := [name for name in names if name not in replayed]:
-            found += aggregates.usage(window.tail, filters, *by, figures=others)
-        if replayed:
-            found += aggregates.added_replays(window.tail, filters, *by)
+        found += unrolled(window.tail, filters, by, names)
     return merged(found, by, names)
+
+
+def unrolled(window: Window, filters: Filters, by: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The same from the raw rows of as few kinds as hold the figures."""
+    if figures := [name for name in names if name in aggregates.FIGURES]:
+        yield from aggregates.usage(window, filters, *by, figures=figures)
+    if not set(names).isdisjoint(aggregates.REPLAY_FIGURES):
+        yield from aggregates.added_replays(window, filters, *by)
+    if not set(names).isdisjoint(aggregates.FEEDBACK):
+        yield from aggregates.feedback(window, filters, *by)
 
 
 def merged(rows: Iterable[dict[str, Any]], by: Sequence[str], names: Iterable[str]) -> dict[Key, Counter[str]]:

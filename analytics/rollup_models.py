@@ -25,6 +25,9 @@ class RollupDay(models.Model):
     built_changes = models.PositiveIntegerField(default=0)
     built_at = models.DateTimeField(null=True, blank=True, help_text="Empty: the day has no rollups yet.")
     is_partial = models.BooleanField(default=False, help_text="Built before the day was over: read for minutes only.")
+    purged_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its raw rows began to be deleted; what was built of them is final."
+    )
 
     objects = RollupDayQuerySet.as_manager()
 
@@ -111,6 +114,10 @@ class UsageRollup(models.Model):
     replayed_priced = models.PositiveIntegerField(default=0)
     replayed_tokens = models.BigIntegerField(default=0)
     replayed_nanos = models.BigIntegerField(default=0)
+    # What clients said of replies on the day, under the model that had given them.
+    thumbs_up = models.PositiveIntegerField(default=0)
+    thumbs_down = models.PositiveIntegerField(default=0)
+    regenerated = models.PositiveIntegerField(default=0)
 
     class Meta:
         db_table = "usage_rollups"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Max, Q, Sum
 from django.utils import timezone
 
 from analytics import aggregates, build, recording
@@ -27,6 +27,8 @@ REFRESH = timedelta(minutes=5)
 # How long the server's chore builds before it lets other chores run.
 CHORE_SECONDS = 10
 BATCH = 1000
+# How often a day is read without a lock before it is read with one.
+TRIES = 3
 ACTIVATED_BY = 5
 
 
@@ -63,10 +65,17 @@ def due(now: datetime) -> list[date]:
 
 
 def to_build(now: datetime, first: date | None, last: date | None, *, rebuild: bool) -> list[date]:
-    """What is due up to `last`, and where asked, what was built from `first` on."""
+    """What is due up to `last`, and where asked, what was built from `first` on and can be built again."""
     last = min(last or last_closed(now), last_closed(now))
     built = RollupDay.objects.built().filter(day__gte=first or date.min) if rebuild else RollupDay.objects.none()
-    return sorted(day for day in {*due(now), *built.values_list("day", flat=True)} if day <= last)
+    again = built.filter(day__gt=sealed_to()).values_list("day", flat=True)
+    return sorted(day for day in {*due(now), *again} if day <= last)
+
+
+def sealed_to() -> date:
+    """The last day that is not built again, because raw rows of it or of the day before are deleted."""
+    purged = RollupDay.objects.filter(purged_at__isnull=False).aggregate(last=Max("day"))["last"]
+    return purged + DAY if purged else date.min
 
 
 def missing(now: datetime) -> Iterator[date]:
@@ -83,17 +92,27 @@ def last_closed(now: datetime) -> date:
 def build_day(day: date) -> bool:
     """Read a day's raw rows and replace its rollups; False where another process was faster."""
     RollupDay.objects.bulk_create([RollupDay(day=day)], ignore_conflicts=True)
-    while True:
-        is_partial = day > last_closed(timezone.now())
-        before = RollupDay.objects.get(pk=day)
-        built = build.Day.read(day)
-        with transaction.atomic():
-            if claim(before, is_partial=is_partial):
-                if not has_purged_rows(built):
-                    replace(built)
-                return True
-        if RollupDay.objects.filter(pk=day, changes=F("built_changes")).exclude(built_at=before.built_at).exists():
-            return False
+    for _ in range(TRIES):
+        if (outcome := try_to_build(day)) is not None:
+            return outcome
+    with transaction.atomic():
+        # Its rows change faster than they are read: this once, who changes them waits for the row's lock.
+        RollupDay.objects.filter(pk=day).update(changes=F("changes"))
+        return bool(try_to_build(day))
+
+
+def try_to_build(day: date) -> bool | None:
+    """None where the day's rows have changed since they were read."""
+    is_partial = day > last_closed(timezone.now())
+    before = RollupDay.objects.get(pk=day)
+    built = build.Day.read(day)
+    with transaction.atomic():
+        if claim(before, is_partial=is_partial):
+            if not (is_sealed(day) or has_purged_rows(built)):
+                replace(built)
+            return True
+    is_built = RollupDay.objects.filter(pk=day, changes=F("built_changes")).exclude(built_at=before.built_at).exists()
+    return False if is_built else None
 
 
 def claim(before: RollupDay, *, is_partial: bool) -> bool:
@@ -102,8 +121,13 @@ def claim(before: RollupDay, *, is_partial: bool) -> bool:
     return bool(same.update(built_changes=before.changes, built_at=timezone.now(), is_partial=is_partial))
 
 
+def is_sealed(day: date) -> bool:
+    """Raw rows that the day was built of are being deleted: its own, or those of the day before, to count replays."""
+    return RollupDay.objects.filter(day__in=[day, day - DAY], purged_at__isnull=False).exists()
+
+
 def has_purged_rows(built: build.Day) -> bool:
-    """Raw rows only vanish by a purge; the rollups are then all that is left of them."""
+    """Rows were deleted by hand: the rollups are all that is left of them."""
     kept = UsageRollup.objects.filter(day=built.day, grain=UsageRollup.Grain.TOTAL).first()
     events = UserDay.objects.filter(day=built.day).aggregate(total=Sum("events"))["total"] or 0
     return (kept is not None and kept.turns > built.turns) or events > built.events

@@ -44,7 +44,7 @@ def session_time(window: Window, filters: Filters = ALL) -> dict[str, Any]:
     """Sessions by the day of their first event, and their seconds: median and 90th percentile.
 
     A session is a user's events with no gap over 30 minutes, with any client; it is not cut at midnight, and
-    belongs to the client, model and version of its first event. One that may still go on counts as it stands.
+    belongs to the first client, model and version that its events name. One that may still go on counts as it stands.
     """
     return summary(window, sessions_by_day(window, filters))
 

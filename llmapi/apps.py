@@ -8,7 +8,7 @@ class ProjectConfig(AppConfig):
     name = "llmapi"
 
     def ready(self) -> None:
-        from analytics import recording, rollups
+        from analytics import purge, recording, rollups
         from chat import chores
         from llmapi import checks, logging
 
@@ -16,6 +16,7 @@ class ProjectConfig(AppConfig):
         logging.configure()
         # The apps do not know each other's: chat has the clock, analytics what is to be done.
         chores.TASKS["rollup"] = chores.Task(timedelta(minutes=1), rollups.run_due)
+        chores.TASKS["purge_raw_rows"] = chores.Task(timedelta(minutes=10), purge.run_due)
         chores.OWN.append(recording.flush_refusals)
 
 

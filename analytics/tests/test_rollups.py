@@ -169,6 +169,26 @@ def test_a_row_that_changes_while_its_day_is_read_is_read_again(db: None, monkey
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_day_that_changes_all_the_time_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn(ANN, at(SUN, 10))
+    read = build.session_rows
+    reads = []
+
+    def change_then_read(day: date) -> Any:
+        reads.append(day)
+        assert len(reads) < 20
+        # Under the lock of the day, nobody can.
+        if not connection.in_atomic_block:
+            recording.mark_changed([day])
+        return read(day)
+
+    monkeypatch.setattr(build, "session_rows", change_then_read)
+
+    assert rollups.build_day(SUN.date())
+    assert rollups.due(SETTLED) == []
+
+
+@pytest.mark.django_db(transaction=True)
 def test_builds_at_the_same_time_count_nothing_twice() -> None:
     write_week()
     for day in Window(MON.date(), SUN.date()).days:
