@@ -28,9 +28,9 @@ class Panel:
         return self.plot.title
 
     @property
-    def is_table(self) -> bool:
-        """The plot says all that its table does."""
-        return isinstance(self.plot, Cohorts)
+    def has_table(self) -> bool:
+        """Whether the table says more than the plot."""
+        return isinstance(self.plot, Plot) and bool(self.plot.series)
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -49,10 +49,10 @@ def by_day(days: Days, columns: Mapping[str, Sequence[Any]], unit: Unit) -> Tabl
 
 
 def active_users(days: Days, figures: Figures) -> Panel:
-    series = {name.upper(): column("active_users", name)(figures) for name in ("dau", "wau", "mau")}
-    return Panel(
-        ["dau", "wau", "mau"], plots.lines("Active users", days, series, "count"), by_day(days, series, "count")
-    )
+    names = ["dau", "wau", "mau"]
+    series = {name.upper(): column("active_users", name)(figures) for name in names}
+    drawn = series if any(map(any, series.values())) else {}
+    return Panel(names, plots.lines("Active users", days, drawn, "count"), by_day(days, series, "count"))
 
 
 def new_and_returning(days: Days, figures: Figures) -> Panel:

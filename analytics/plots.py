@@ -290,8 +290,8 @@ def ticks(top: float, unit: Unit) -> list[float]:
 
 def tick_labels(values: Sequence[float], unit: Unit) -> list[str]:
     """All in one scale, with as many decimals as their step needs."""
-    # Not that of the highest: 20, 40 and 60 seconds are no round parts of a minute.
-    divisor, text = scale(values[-2], unit)
+    # 20, 40 and 60 seconds are no round parts of a minute.
+    divisor, text = scale(values[-2] if unit == "seconds" else values[-1], unit)
     decimals = max(0, -Decimal(repr(values[1] / divisor)).adjusted())
     if unit == "usd" and decimals == 1:
         decimals = 2
@@ -334,18 +334,17 @@ def spoken(day: date) -> str:
     return f"{day.day} {day:%b %Y}"
 
 
+def spoken_days(first: date, last: date) -> str:
+    return spoken(first) if first == last else f"{spoken(first)} to {spoken(last)}"
+
+
 def columns(frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], unit: Unit) -> list[Column]:
-    return [
-        frame.column(
-            span, "\n".join([said(frame.days, span), *(f"{name}: {shown(values[i], unit)}" for name, values in named)])
-        )
-        for i, span in enumerate(of)
-    ]
-
-
-def said(days: Sequence[date], span: range) -> str:
-    first, last = spoken(days[span.start]), spoken(days[span.stop - 1])
-    return first if first == last else f"{first} to {last}"
+    found = []
+    for i, span in enumerate(of):
+        figures = [f"{name}: {shown(values[i], unit)}" for name, values in named]
+        days = spoken_days(frame.days[span.start], frame.days[span.stop - 1])
+        found.append(frame.column(span, "\n".join([days, *figures])))
+    return found
 
 
 def day_labels(days: Sequence[date]) -> list[tuple[int, str]]:

@@ -10,7 +10,8 @@ from django.utils import timezone
 from analytics import spent, usage, users
 from analytics.cards import Card, Figures, cards
 from analytics.panels import Panel, panels
-from analytics.windows import ALL, DAY, Filters, Window
+from analytics.plots import spoken_days
+from analytics.windows import ALL, DAY, Filters, Window, today
 
 Metric = Callable[[Window, Filters], Any]
 
@@ -40,6 +41,18 @@ class Summary:
     panels: list[Panel]
     models: list[str]
     computed_at: datetime
+
+    @property
+    def days(self) -> str:
+        return spoken_days(self.window.first, self.window.last)
+
+    @property
+    def days_before(self) -> str:
+        return spoken_days(self.before.first, self.before.last)
+
+    @property
+    def is_of_today(self) -> bool:
+        return self.window.last >= today()
 
 
 def summarize(window: Window, filters: Filters = ALL) -> Summary:
