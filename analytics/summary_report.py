@@ -19,7 +19,7 @@ from analytics.windows import Window
 
 # Rows of a table, the newest days first.
 MOST_ROWS = 14
-# Of the course of a figure, so that its line fits a terminal.
+# Of the course of a figure, at most.
 MOST_POINTS = 30
 COLOURS = {"good": "green", "bad": "red", "neutral": ""}
 
@@ -28,7 +28,8 @@ def print_summary(console: Console, summary: Summary, about: str) -> None:
     """`about` says what the figures are of, where they are not of everything."""
     console.print(plain(f"llmapi, {spoken(summary.window)} (UTC){about and f', {about}'}"), style="bold")
     console.print(plain(f"Compared with {spoken(summary.before)}."))
-    console.print(cards_table(summary.cards))
+    # What else stands in a line takes some 70 characters.
+    console.print(cards_table(summary.cards, min(MOST_POINTS, max(7, console.width - 70))))
     for panel in summary.panels:
         table = shortened(panel.table)
         header = [(column.name, column.is_number) for column in table.columns]
@@ -37,13 +38,13 @@ def print_summary(console: Console, summary: Summary, about: str) -> None:
             console.print(plain(note))
 
 
-def cards_table(cards: Iterable[Card]) -> ConsoleTable:
+def cards_table(cards: Iterable[Card], points: int) -> ConsoleTable:
     names = {"Figure": False, "Day by day": False, "Value": True, "Before": True, "Change": True}
     table = table_of("", list(names.items()), [])
     for card in cards:
-        course = Text(text_sparkline(card.course, MOST_POINTS), no_wrap=True)
+        course = Text(text_sparkline(card.course, points), no_wrap=True)
         change = Text(card.change_text, style=COLOURS[card.verdict])
-        title = plain(f"{card.title}\n{card.note}" if card.note else card.title)
+        title = Text("\n").join(map(plain, filter(None, (card.title, card.note))))
         table.add_row(title, course, Text(card.text, style="bold"), card.text_before, change)
     return table
 
