@@ -22,12 +22,14 @@ def console_for(out: TextIO, *, is_terminal: bool) -> Console:
 
 def rows_table(title: str, rows: list[dict[str, Any]]) -> Table:
     header = [(name.replace("_", " "), not isinstance(value, str)) for name, value in rows[0].items()] if rows else []
-    return table_of(title, header, [[shown(value) for value in row.values()] for row in rows])
+    return table_of(title, header, [[shown(value) for value in row.values()] for row in rows], box.HEAVY_HEAD)
 
 
-def table_of(title: str, header: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> Table:
+def table_of(
+    title: str, header: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]], lines: box.Box = box.SIMPLE_HEAD
+) -> Table:
     """`header` names the columns, and says which hold numbers."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=lines)
     for name, is_number in header or [("Nothing yet", False)]:
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
