@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.utils import timezone
-
 from analytics import spent, usage, users
 from analytics.cards import Card, Figures, cards
 from analytics.panels import Panel, panels
@@ -67,7 +65,7 @@ def summarize(window: Window, filters: Filters = ALL) -> Summary:
         cards(figures, figures_before),
         panels(window, figures),
         models=sorted({row["model"] for row in figures["token_burn"]}),
-        computed_at=timezone.now(),
+        computed_at=window.computed_at,
     )
 
 
