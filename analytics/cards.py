@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analytics import plots, sparklines, usage
+from analytics import plots, quality, sparklines, usage
 from analytics.metrics import METRICS
 from analytics.plots import Unit, Values
 
+LIKED = "thumbs_up_share"
 # What was read of one period, by the metric's name.
 Figures = dict[str, Any]
 Direction = Literal["good", "bad", "neutral"]
@@ -185,6 +186,16 @@ def saved(figures: Figures) -> str:
     return f"{plots.shown(usd, 'usd')} and {plots.shown(tokens, 'tokens')} tokens not spent twice"
 
 
+def liked(figures: Figures) -> float | None:
+    share: float | None = quality.overall(figures["feedback"])[LIKED]
+    return share
+
+
+def judged(figures: Figures) -> str:
+    said = quality.overall(figures["feedback"])
+    return f"{said['thumbs_up']:,} up, {said['thumbs_down']:,} down, {said['regenerated']:,} regenerated"
+
+
 def said(text: str) -> Callable[[Figures], str]:
     return lambda figures: text
 
@@ -210,6 +221,7 @@ HEADLINES = [
     Headline("New users", "new_and_returning", "count", new_users, column("retention", "new"), "good"),
     Headline("Turns", "turns", "count", ended, ended_by_day, "good", failed),
     Headline("Success rate", "success_rate", "share", success, column("turns_by_day", "success_rate"), "good"),
+    Headline("Thumbs up", "feedback", "share", liked, column("feedback", LIKED), "good", judged),
     latency("Latency, median", "p50"),
     latency("Latency, 95th percentile", "p95"),
     time_spent("Time spent, median", "median_seconds", "per user and day"),

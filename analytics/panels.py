@@ -80,6 +80,16 @@ def failures(days: Days, figures: Figures) -> Panel:
     return Panel(["failures"], plot, Table.of([Column("Error code"), Column("turns", "count")], rows))
 
 
+def feedback(days: Days, figures: Figures) -> Panel:
+    names = {"thumbs_up": "thumbs up", "thumbs_down": "thumbs down", "regenerated": "regenerated"}
+    series = {text: column("feedback", name)(figures) for name, text in names.items()}
+    rows = zip(days, *series.values(), column("feedback", "thumbs_up_share")(figures), strict=True)
+    kept = [(day.isoformat(), *values) for day, *values in reversed([*rows]) if any(values[:-1])]
+    columns = [DAY, *(Column(text, "count") for text in series), Column("share up", "share")]
+    plot = plots.stacked_bars("What users said of replies", days, series, "count")
+    return Panel(["feedback"], plot, Table.of(columns, kept))
+
+
 def latency(days: Days, figures: Figures) -> Panel:
     series = {name: column("latency_ms", name)(figures) for name in ("p50", "p95", "p99")}
     table = by_day(days, series | {"mean": column("latency_ms", "mean")(figures)}, "ms")
@@ -169,6 +179,7 @@ PANELS: list[Callable[[Days, Figures], Panel]] = [
     new_and_returning,
     turns,
     failures,
+    feedback,
     latency,
     time_spent,
     tokens,

@@ -13,9 +13,18 @@ def feedback(window: Window, filters: Filters = ALL) -> dict[str, Any]:
 
     A day is that on which it was said, the model that of the reply; the share is null without thumbs.
     """
+    by_day = feedback_by_day(window, filters)
+    return {**overall(by_day), "by_day": by_day}
+
+
+def feedback_by_day(window: Window, filters: Filters) -> list[dict[str, Any]]:
     rows = reading.usage(window, filters, "day", names=aggregates.FEEDBACK)
-    by_day = [{"day": day.isoformat(), **said(rows.get((day,), Counter()))} for day in window.days]
-    return {**said(sum(rows.values(), Counter())), "by_day": by_day}
+    return [{"day": day.isoformat(), **said(rows.get((day,), Counter()))} for day in window.days]
+
+
+def overall(by_day: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of all these days together."""
+    return said(Counter({name: sum(row[name] for row in by_day) for name in aggregates.FEEDBACK}))
 
 
 def said(figures: Counter[str]) -> dict[str, Any]:

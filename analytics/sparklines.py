@@ -39,16 +39,16 @@ def sparkline(values: Values) -> Sparkline:
     return Sparkline(path, area, dots)
 
 
-def text_sparkline(values: Values) -> str:
+def text_sparkline(values: Values, most: int = MOST_POINTS) -> str:
     """The same in a line of text: ▁ is 0, and a space is not known."""
-    known = thinned(values)
+    known = thinned(values, most)
     top = max((value for value in known if value is not None), default=0) or 1
     return "".join(" " if value is None else "▁▂▃▅▇"[math.ceil(value / top * 4)] for value in known)
 
 
-def thinned(values: Values) -> list[float | None]:
+def thinned(values: Values, most: int = MOST_POINTS) -> list[float | None]:
     """As many points as can be told apart: means of what is known of the days that share one."""
-    size = math.ceil(len(values) / MOST_POINTS)
+    size = math.ceil(len(values) / most)
     shared = [[values[i] for i in span] for span in spans(len(values), size or 1)]
     return [mean([value for each in those if (value := finite(each)) is not None]) for those in shared]
 

@@ -45,6 +45,11 @@ class Table:
         ]
 
     @property
+    def is_wide(self) -> bool:
+        """Too wide to stand beside a plot."""
+        return sum(len(column.name) for column in self.columns) > 30
+
+    @property
     def note(self) -> str:
         """Empty where nothing is left out."""
         return f"The first {len(self.rows):,} of {self.total:,} rows." if len(self.rows) < self.total else ""

@@ -147,5 +147,5 @@ def test_the_report(month: None, form: str, capsys: pytest.CaptureFixture[str]) 
         assert sum(int(row["value"]) for row in rows if row["metric"] == "total_tokens") == 40
         assert {row["value"] for row in rows if row["subject"] == "local" and row["metric"] == "cost_usd"} == {""}
     else:
-        assert "80.00%" in printed
+        assert "80 %" in printed
         assert "gpt-4o-mini" in printed

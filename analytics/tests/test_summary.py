@@ -14,7 +14,7 @@ from analytics.panels import Panel
 from analytics.plots import Plot, Unit
 from analytics.summary import Summary, summarize
 from analytics.tables import Column, Table
-from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, TODAY, TUE, WED, at, row, turn, week, write_week
+from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, TODAY, TUE, WED, at, event, row, turn, week, write_week
 from analytics.windows import ALL, Filters, Window
 
 
@@ -57,6 +57,7 @@ def test_figures_of_a_week(summary: Summary) -> None:
         "New users": "3",
         "Turns": "14",
         "Success rate": "85.7 %",
+        "Thumbs up": "–",
         "Latency, median": "100 ms",
         "Latency, 95th percentile": "1.2 s",
         "Time spent, median": "0 s",
@@ -79,6 +80,7 @@ def test_panels_of_a_week(summary: Summary) -> None:
         "New and returning users",
         "Turns",
         "Failures",
+        "What users said of replies",
         "Latency",
         "Time spent per user and day",
         "Tokens by model",
@@ -135,6 +137,24 @@ def test_changes_against_the_period_before(db: None) -> None:
     assert changes["Replays"] == ("0", "", "neutral")
     # Unknown now, because of cid's model.
     assert changes["Cost"] == ("$0.0000010", "", "neutral")
+
+
+def test_what_users_said(db: None) -> None:
+    write_week()
+    said = ["thumbs_up", "thumbs_up", "thumbs_up", "thumbs_down", "regenerated"]
+    for number, name in enumerate(said):
+        event(ANN, at(MON, 11, number), f"client.{name}")
+    event(BOB, at(MON - timedelta(days=1), 11), "client.thumbs_down")
+
+    summary = summarize(Window(MON.date(), TUE.date()))
+
+    liked = card(summary, "Thumbs up")
+    assert (liked.text, liked.text_before, liked.change_text, liked.verdict) == ("75 %", "0 %", "+75 points", "good")
+    assert liked.note == "3 up, 1 down, 1 regenerated"
+    assert liked.course == [0.75, None]
+    shown = panel(summary, "What users said of replies")
+    assert figures(shown) == {"thumbs up": "3", "thumbs down": "1", "regenerated": "1"}
+    assert rows(shown) == [[MON.date().isoformat(), "3", "1", "1", "75 %"]]
 
 
 @pytest.mark.parametrize(
@@ -223,18 +243,18 @@ def test_retention_is_of_those_whose_day_has_come() -> None:
 
 def test_each_metric_is_read_once(db: None, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     write_week()
-    with django_assert_num_queries(21):
+    with django_assert_num_queries(22):
         summarize(week())
     roll()
     for number in range(40):
         turn({**BOB, "model": f"model-{number}", "user_id": f"u{number}"}, at(TODAY, 7))
     for days in (30, 365):
-        with django_assert_num_queries(26):
+        with django_assert_num_queries(28):
             summarize(Window.last_days(days))
-    with django_assert_num_queries(26):
+    with django_assert_num_queries(28):
         summarize(Window.last_days(30), Filters(model="gpt"))
     # All of it is closed.
-    with django_assert_num_queries(17):
+    with django_assert_num_queries(18):
         summarize(Window(MON.date(), SUN.date()))
 
 

@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from analytics import rollups
 from analytics.models import UserDay
-from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, TODAY, TUE, at, turn, write_week
+from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, TODAY, TUE, at, event, turn, write_week
 from analytics.windows import Window, today
 from chat.models import ClientToken
 
@@ -69,10 +69,12 @@ def page_of(staff: Client, url: str) -> Page:
 
 def test_it_shows_the_figures_of_the_period(staff: Client) -> None:
     write_week()
+    event(ANN, at(MON, 11), "client.thumbs_up")
 
     page = page_of(staff, WEEK)
 
     assert page.after("Turns") == "14"
+    assert page.after("Thumbs up") == "100 %"
     assert page.after("Success rate") == "85.7 %"
     assert page.after("Tokens") == "1,200"
     assert page.after("Cost") == "–"
@@ -192,7 +194,7 @@ def test_each_table_can_be_had_as_csv(staff: Client, settings: Settings) -> None
 
     links = page_of(staff, WEEK).links("/metrics/")
 
-    assert len(links) == 11
+    assert len(links) == 12
     for link in links:
         table = staff.get(link)
         assert (table.status_code, table["Content-Type"]) == (200, "text/csv; charset=utf-8")
@@ -203,16 +205,16 @@ def test_a_fixed_number_of_queries(staff: Client, django_assert_num_queries: Dja
     for day in Window(MON.date() - timedelta(days=10), SUN.date()).days:
         rollups.build_day(day)
     # Session, user, permissions of the user and of groups, names of clients, recent actions; and the figures.
-    with django_assert_num_queries(6 + 26):
+    with django_assert_num_queries(6 + 28):
         staff.get("/admin/")
     for number in range(40):
         turn({**BOB, "model": f"model-{number}", "user_id": f"u{number}"}, at(TODAY, 7))
         turn({**CID, "client_token_id": number}, at(TODAY, 7), "failed", error_code=f"code_{number}")
     assert UserDay.objects.exists()
     for days in (30, 365):
-        with django_assert_num_queries(6 + 26):
+        with django_assert_num_queries(6 + 28):
             staff.get(f"/admin/?days={days}")
-    with django_assert_num_queries(6 + 26):
+    with django_assert_num_queries(6 + 28):
         staff.get("/admin/?days=90&client=1&model=gpt")
 
 
@@ -258,8 +260,8 @@ def test_an_empty_database(staff: Client) -> None:
 
     assert page.after("Turns") == "0"
     assert page.after("Success rate") == "–"
-    assert page.texts.count("Nothing in this period.") == 9
-    assert page.texts.count("nothing to compare") == 12
+    assert page.texts.count("Nothing in this period.") == 10
+    assert page.texts.count("nothing to compare") == 13
     assert "Table" not in page.texts
 
 
