@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 
-# Turns without a reply.
-BROKEN = Q(status__in=["failed", "abandoned"])
+# Turns that have ended without a reply. Not a list of statuses: SQLite knows no such condition again in a query.
+BROKEN = ~Q(status="completed") & ~Q(status="pending")
 
 
 class UsageEventQuerySet(models.QuerySet["UsageEvent"]):

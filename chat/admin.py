@@ -190,7 +190,8 @@ class IdempotencyKeyAdmin(RowLinks, ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[IdempotencyKey]:
         is_answered = ExpressionWrapper(Q(response_json__isnull=False), BooleanField())
-        return super().get_queryset(request).annotate(is_answered=is_answered)
+        rows: QuerySet[IdempotencyKey] = super().get_queryset(request)
+        return rows.annotate(is_answered=is_answered)
 
     @admin.display(boolean=True, description="answered")
     def is_answered(self, row: Any) -> bool:

@@ -45,7 +45,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place between two rows: just past the row `pk` of that time; without a `pk`, past all rows of the time."""
+    """A place between two rows: that one and newer ones are on this side, older ones beyond.
+
+    Without a `pk` all rows of the time are on this side.
+    """
 
     time: datetime | None
     pk: Any
@@ -71,26 +74,32 @@ class Cursor:
         micros = "" if self.time is None else (self.time - EPOCH) // MICROSECOND
         return f"{micros}.{'' if self.pk is None else self.pk}"
 
-    def beyond(self, rows: QuerySet[Any], *, newer: bool) -> QuerySet[Any]:
-        further = "gt" if newer else "lt"
+    def split(self, rows: QuerySet[Any], *, newer: bool) -> QuerySet[Any]:
+        """The rows on one side."""
+        side, other = ("gte", "lt") if newer else ("lt", "gte")
         if self.time is None:
-            return rows.filter(**{f"pk__{further}": self.pk})
+            return rows.filter(**{f"pk__{side}": self.pk})
         if self.pk is None:
-            return rows.filter(**{f"{TIME}__{further}": self.time})
+            return rows.filter(**{f"{TIME}__{side}": self.time})
         # Said like this, because an OR of both columns is read by SQLite over an index each, and then sorted.
-        back = "lte" if newer else "gte"
-        return rows.filter(**{f"{TIME}__{further}e": self.time}).exclude(**{TIME: self.time, f"pk__{back}": self.pk})
+        from_there = rows.filter(**{f"{TIME}__{'gte' if newer else 'lte'}": self.time})
+        return from_there.exclude(**{TIME: self.time, f"pk__{other}": self.pk})
 
 
 def own_value(model: type[Model], column: str, text: str) -> Any:
     """What a column would hold; raises ValidationError where it could not."""
-    found: Any = model._meta.get_field(model._meta.pk.name if column == "pk" else column)
-    found = getattr(found, "target_field", found)
     if "\0" in text:
         raise ValidationError("No column holds this character.")
-    value = found.to_python(text)
-    found.run_validators(value)
+    kind = kind_of(model, column)
+    value = kind.to_python(text)
+    kind.run_validators(value)
     return value
+
+
+def kind_of(model: type[Model], column: str) -> Any:
+    """The field that says what the column holds: of a foreign key, that of the other side."""
+    found = model._meta.get_field(model._meta.pk.name if column == "pk" else column)
+    return getattr(found, "target_field", found)
 
 
 @dataclass(frozen=True)
@@ -147,26 +156,26 @@ class Walk:
         found = list(rows[: size + 1])
         onward = edge
         if len(found) > size:
-            found.pop()
-            edge, onward = None, Cursor.at(found[-1], self.key)
-        back = None if cursor is None else Cursor.at(found[0], self.key) if found else onward
-        if newer:
-            return Page(found[::-1], onward, back, edge)
-        return Page(found, back, onward, edge)
+            further = found.pop()
+            edge, onward = None, Cursor.at(further if newer else found[-1], self.key)
+        return Page(found[::-1], onward, cursor, edge) if newer else Page(found, cursor, onward, edge)
 
     def looked_at(self, cursor: Cursor | None = None, *, newer: bool = False) -> tuple[QuerySet[Any], Cursor | None]:
         """What is asked for of the rows next to `cursor`, and the place where looking for it ends."""
-        rows = cursor.beyond(self.rows, newer=newer) if cursor else self.rows
+        rows = cursor.split(self.rows, newer=newer) if cursor else self.rows
         edge = self.edge(rows, newer=newer) if self.others else None
         if edge:
-            rows = rows.filter(**{f"{self.key.first}__{'lte' if newer else 'gte'}": edge.time or edge.pk})
+            rows = edge.split(rows, newer=not newer)
         return rows.filter(self.others).order_by(*self.key.order(newer=newer)), edge
 
     def edge(self, rows: QuerySet[Any], *, newer: bool) -> Cursor | None:
         """Where so many rows are looked at; None where there are not so many."""
         order = self.key.order(newer=newer)[0]
         for value in rows.order_by(order).values_list(self.key.first, flat=True)[LOOKED_AT : LOOKED_AT + 1]:
-            return Cursor(value, None) if self.key.by_time else Cursor(None, value)
+            if not self.key.by_time:
+                return Cursor(None, value)
+            # All rows of that time are looked at, however many: so the next page begins elsewhere.
+            return Cursor(value + MICROSECOND if newer else value, None)
         return None
 
 
@@ -174,6 +183,6 @@ def unindexed(model: type[Model], name: str, value: Any) -> Q:
     """A condition that no planner can take another index for than that of the list."""
     if "__" in name:
         return Q(**{name: value})
-    column: Any = model._meta.get_field(name)
+    kind = kind_of(model, name)
     # None of these columns is ever null, so the second value is never taken.
-    return Q(Exact(Coalesce(F(name), Value(value, output_field=column)), value))
+    return Q(Exact(Coalesce(F(name), Value(value, output_field=kind), output_field=kind), value))

@@ -20,7 +20,8 @@ from chat.models import Conversation, Message
 from llmapi.totals import Totals, money, of_newest
 
 SIZE = 50
-SHOWN = 10_000  # characters of one message
+# Characters of one message.
+SHOWN, EVERYTHING = 10_000, 2**31 - 1
 PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 END = 10**18 - 1
 Status = UsageEvent.Status
@@ -96,7 +97,7 @@ def thread(conversation: Conversation, asked: Mapping[str, str], with_texts: boo
 
 
 def whole(conversation: Conversation, pk: int, with_texts: bool) -> Thread:
-    found = messages_of(conversation, with_texts, most=END).filter(pk=pk)
+    found = messages_of(conversation, with_texts, most=EVERYTHING).filter(pk=pk)
     entries = [Entry(message.created_at, message) for message in found]
     add_replies(entries)
     return Thread(entries, with_texts, is_whole=True)
