@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+# Turns that have ended without a reply. Not a list of statuses: SQLite knows no such condition again in a query.
+BROKEN = ~Q(status="completed") & ~Q(status="pending")
+
+
 class UsageEventQuerySet(models.QuerySet["UsageEvent"]):
     def pending(self) -> Self:
         return self.filter(status=UsageEvent.Status.PENDING)
@@ -88,6 +92,10 @@ class UsageEvent(models.Model):
             models.Index(fields=["conversation_id", "id"], name="usage_conversation"),
             # A client's own use of today.
             models.Index(fields=["client_token_id", "created_at"], name="usage_client_created"),
+            # The admin's list of one user, of one model, and of turns that went wrong, which are few.
+            models.Index(fields=["user_id", "created_at"], name="usage_user_created"),
+            models.Index(fields=["model", "created_at"], name="usage_model_created"),
+            models.Index(fields=["status", "created_at"], condition=BROKEN, name="usage_broken"),
             # settle_abandoned looks for dead turns among the few that are pending.
             models.Index(fields=["locked_until"], condition=Q(status="pending"), name="usage_pending"),
         ]

@@ -167,6 +167,8 @@ class UserDay(models.Model):
                 fields=["client_token_id", "day", "user_id"], condition=Q(turns__gt=0), name="user_day_client_active"
             ),
             models.Index(fields=["day", "user_id"], condition=Q(turns__gt=0), name="user_day_active"),
+            # Activation of the users who are new to one client, model or version.
+            models.Index(fields=["day", "user_id"], condition=Q(age_days=0), name="user_day_new"),
             # How many turns a user has completed so far.
             models.Index(fields=["user_id", "day"], name="user_day_user"),
         ]

@@ -3,7 +3,7 @@
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from django.db.models import Max, Min
+from django.db.models import DurationField, ExpressionWrapper, Max, Min
 
 from analytics import aggregates, sessions
 from analytics.histograms import Histogram
@@ -11,6 +11,7 @@ from analytics.models import SessionRollup, UserDay
 from analytics.windows import ALL, DAY, Filters, Window
 
 SAMPLES = 100
+SPAN = ExpressionWrapper(Max("last_at") - Min("first_at"), DurationField())
 Histograms = dict[date, Histogram]
 
 
@@ -93,9 +94,8 @@ def time_spent_samples(window: Window, filters: Filters = ALL) -> list[dict[str,
         rows += [(row["day"], row["user_id"], row["last_at"] - row["first_at"]) for row in recent]
     if len(rows) < SAMPLES and window.first <= window.closed_to:
         days = UserDay.objects.filter(window.closed, day__gte=sampled_from(window, filters), events__gt=0)
-        spans = days.filter(**filters.values).values_list("day", "user_id").order_by()
-        read = spans.annotate(first=Min("first_at"), last=Max("last_at"))
-        rows += [(day, user, last - first) for day, user, first, last in read.iterator()]
+        spans = days.filter(**filters.values).values_list("day", "user_id").annotate(spent=SPAN)
+        rows += spans.order_by("-day", "-spent", "user_id")[:SAMPLES]
     rows.sort(key=lambda row: (-row[0].toordinal(), -row[2], row[1]))
     return [
         {"day": day.isoformat(), "user_id": user, "seconds": round(spent.total_seconds(), 3)}

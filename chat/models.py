@@ -11,6 +11,10 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from chat.audit import AuditRecord
+
+__all__ = ["AuditRecord", "Budget", "Chore", "ClientToken", "Conversation", "IdempotencyKey", "Message", "RateLimit"]
+
 
 def new_conversation_id() -> str:
     return f"c_{secrets.token_hex(12)}"
@@ -114,7 +118,9 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
 
 class Conversation(models.Model):
     conversation_id = models.CharField(primary_key=True, max_length=40, default=new_conversation_id, editable=False)
-    client_token = models.ForeignKey(ClientToken, on_delete=models.PROTECT, related_name="conversations")
+    client_token = models.ForeignKey(
+        ClientToken, on_delete=models.PROTECT, related_name="conversations", db_index=False
+    )
     user_id = models.CharField(max_length=255, blank=True, help_text="The end user who spoke first.")
     metadata = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -125,9 +131,10 @@ class Conversation(models.Model):
     class Meta:
         db_table = "conversations"
         indexes = [
-            # The admin lists the newest first, of everybody and of one user.
+            # The admin lists the newest first, of everybody, of one user and of one client.
             models.Index(fields=["-created_at"], name="conversation_created"),
             models.Index(fields=["user_id", "-created_at"], name="conversation_user_created"),
+            models.Index(fields=["client_token", "-created_at"], name="conversation_client_created"),
         ]
 
     def __str__(self) -> str:
@@ -159,6 +166,8 @@ class Message(models.Model):
 
     class Meta:
         db_table = "messages"
+        # For the staff; without it they see figures and no texts.
+        permissions = [("read_messages", "Can read prompts and replies")]
         indexes = [
             # The history of a conversation, newest first. With a plain foreign-key index
             # PostgreSQL walks the primary key backwards through everybody's messages.

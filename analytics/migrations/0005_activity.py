@@ -88,4 +88,8 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('client_token_id', 'model', 'app_version', 'day'), name='activity_rollup_once')],
             },
         ),
+        migrations.AddIndex(
+            model_name='userday',
+            index=models.Index(condition=models.Q(('age_days', 0)), fields=['day', 'user_id'], name='user_day_new'),
+        ),
     ]

@@ -1,0 +1,29 @@
+"""What one user has bought."""
+
+from collections import Counter
+from typing import Any
+
+from django.db.models import Sum
+
+from analytics import aggregates, reading
+from analytics.models import Milestone, UsageEvent, UserDay
+from analytics.windows import Window
+
+FIGURES = ["completed", *aggregates.BOUGHT]
+
+
+def bought(user_id: str, window: Window, filters: dict[str, Any] | None = None) -> dict[reading.Key, Counter[str]]:
+    """Completed turns, tokens and cost, by client token and model."""
+    by = ("client_token_id", "model")
+    sums = {f"sum_{name}": Sum("turns" if name == "completed" else name) for name in FIGURES}
+    days = UserDay.objects.filter(window.closed, user_id=user_id, **(filters or {})).order_by()
+    found = list(days.values(*by).annotate(**sums))
+    if window.tail:
+        rows = UsageEvent.objects.filter(window.tail.condition, user_id=user_id, **(filters or {})).order_by()
+        found += rows.values(*by).annotate(**{f"sum_{name}": aggregates.FIGURES[name] for name in FIGURES})
+    read = [{name.removeprefix("sum_"): value for name, value in row.items()} for row in found]
+    return reading.merged(read, by, FIGURES)
+
+
+def first_day(user_id: str) -> Any:
+    return Milestone.objects.filter(pk=user_id).values_list("first_day", flat=True).first()

@@ -1,0 +1,337 @@
+"""Lists are read by key: every row once, in constant queries, whatever is asked of them."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from analytics.models import AnalyticsEvent, UsageEvent
+from analytics.tests.ledger import ANN, BOB, CID, TODAY, at, row, turn, write_week
+from chat.models import AuditRecord, Budget, ClientToken, Conversation, IdempotencyKey
+from llmapi import keyset
+from llmapi.keyset import Cursor, Key, Walk, own_value
+
+USAGE = "analytics_usageevent"
+EVENTS = "analytics_analyticsevent"
+LISTS = {
+    # Session, user and rows; beside them, names of clients, choices of filters, and what the rows add up to.
+    USAGE: 9,
+    EVENTS: 7,
+    "chat_conversation": 5,
+    "chat_idempotencykey": 5,
+    "chat_clienttoken": 7,
+    "chat_budget": 5,
+    "chat_auditrecord": 3,
+}
+
+
+def url(name: str, page: str = "changelist") -> str:
+    return reverse(f"admin:{name}_{page}")
+
+
+def write(count: int) -> None:
+    """So many rows in every list."""
+    now = timezone.now()
+    for n in range(count):
+        client = ClientToken(name=f"client {n}", day_tokens=1000, user_month_usd=1)
+        client.renew()
+        client.save()
+        who = {**ANN, "client_token_id": client.pk}
+        turn(who, now - timedelta(seconds=n), conversation_id=f"c_{client.pk}")
+        Conversation.objects.create(pk=f"c_{client.pk}", client_token=client, user_id="ann")
+        key = f"{client.pk}:tokens:{TODAY.date()}:"
+        Budget.objects.create(key=key, client_token=client, unit="tokens", period=f"{TODAY.date()}", used=n, most=1000)
+        IdempotencyKey.objects.create(client_token=client, idempotency_key=f"k{n}", request_id="r_1", locked_until=now)
+        AuditRecord.objects.create(staff_id=1, staff_name="staff", action="read", subject="conversations")
+
+
+def shown(admin: Client, name: str, **query: Any) -> list[Any]:
+    page = admin.get(url(name), query)
+    assert page.status_code == 200
+    return [row.pk for row in page.context["cl"].result_list]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_take_a_constant_number_of_queries(
+    staff: Client, name: str, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    write(1)
+    staff.get(url(name))
+    with django_assert_num_queries(LISTS[name]):
+        assert len(shown(staff, name)) == 1
+    write(4)
+    with django_assert_num_queries(LISTS[name]):
+        assert len(shown(staff, name)) == 5
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_no_list_counts(staff: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(2)
+    monkeypatch.setattr("django.db.models.QuerySet.count", None)
+
+    assert len(shown(staff, name)) == 2
+
+
+def walked(client: Client, name: str, first: str = "", **query: Any) -> list[list[Any]]:
+    """The pages from the first to the last, by their links; and back again, where they must be the same."""
+    pages, links = [], [first or url(name) + "?" + "&".join(f"{key}={value}" for key, value in query.items())]
+    while True:
+        page = client.get(links[-1]).context["cl"]
+        pages.append([row.pk for row in page.result_list])
+        if not page.older_link:
+            break
+        links.append(url(name) + page.older_link)
+    back = [pages[-1]]
+    while page.newer_link:
+        page = client.get(url(name) + page.newer_link).context["cl"]
+        back.append([row.pk for row in page.result_list])
+    assert [pk for rows in reversed(back) for pk in rows] == [pk for rows in pages for pk in rows]
+    return pages
+
+
+@pytest.mark.parametrize("name", [USAGE, "chat_conversation", "chat_budget"])
+def test_every_row_is_on_one_page(staff: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmapi.admin.KeysetAdmin.list_per_page", 2)
+    write(5)
+
+    pages = walked(staff, name)
+
+    assert [len(rows) for rows in pages] == [2, 2, 1]
+    assert len({pk for rows in pages for pk in rows}) == 5
+
+
+def test_rows_of_one_instant_are_not_lost(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmapi.admin.KeysetAdmin.list_per_page", 2)
+    for _ in range(5):
+        row(ANN, TODAY)
+
+    pages = walked(staff, USAGE)
+
+    newest = list(UsageEvent.objects.order_by("-pk").values_list("pk", flat=True))
+    assert pages == [newest[:2], newest[2:4], newest[4:]]
+
+
+def test_a_row_that_comes_meanwhile_moves_no_page(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmapi.admin.KeysetAdmin.list_per_page", 2)
+    for minute in range(4):
+        row(ANN, at(TODAY, 1, minute))
+    older = staff.get(url(USAGE)).context["cl"].older_link
+    row(ANN, at(TODAY, 2))
+
+    page = staff.get(url(USAGE) + older).context["cl"]
+
+    assert [found.created_at.minute for found in page.result_list] == [1, 0]
+    newer = staff.get(url(USAGE) + page.newer_link).context["cl"]
+    assert [found.created_at.minute for found in newer.result_list] == [3, 2]
+    assert newer.newer_link
+    assert staff.get(url(USAGE) + newer.newer_link).context["cl"].result_list[0].created_at.hour == 2
+
+
+@pytest.mark.parametrize("key", ["user", "model", "status", "conversation", "nothing"])
+def test_where_few_match_a_page_ends_early_and_goes_on(
+    staff: Client, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(keyset, "LOOKED_AT", 3)
+    for minute in range(19):
+        version = "2.0" if minute in (0, 9) else "1.0"
+        row({**ANN, "app_version": version}, at(TODAY, 1, minute), "failed", conversation_id="c_1")
+    leading = {
+        "user": {"user": "ann"},
+        "model": {"model": "gpt"},
+        "status": {"status": "failed"},
+        "conversation": {"conversation": "c_1"},
+    }
+
+    pages = walked(staff, USAGE, app_version="2.0", **leading.get(key, {}))
+
+    minutes = UsageEvent.objects.in_bulk([pk for rows in pages for pk in rows])
+    assert [minutes[pk].created_at.minute for rows in pages for pk in rows] == [9, 0]
+    assert len(pages) == 5
+
+
+def test_filters(staff: Client) -> None:
+    write_week()
+    everything = set(UsageEvent.objects.values_list("pk", flat=True))
+    expected: dict[str, Any] = {
+        "user=bob": {"user_id": "bob"},
+        "client=2": {"client_token_id": 2},
+        "model=local": {"model": "local"},
+        "status=failed": {"status": "failed"},
+        "status=completed": {"status": "completed"},
+        "status=pending": {"status": "pending"},
+        "app_version=2.0": {"app_version": "2.0"},
+        "client=1&user=bob&status=failed&model=gpt": {"status": "failed"},
+        "client=2&user=bob": {"user_id": "nobody"},
+        f"from={TODAY.date()}": {"created_at__gte": TODAY},
+        f"to={TODAY.date() - timedelta(days=1)}": {"created_at__lt": TODAY},
+        f"user=cid&from={TODAY.date()}&to={TODAY.date()}": {"user_id": "cid", "created_at__gte": TODAY},
+        "q=bob": {"user_id": "bob"},
+        "q=+bob+": {"user_id": "bob"},
+        "q=r_0": {"request_id": "r_0"},
+        "q=c_none": {"user_id": "nobody"},
+    }
+    for query, columns in expected.items():
+        page = staff.get(f"{url(USAGE)}?{query}")
+        found = [found.pk for found in page.context["cl"].result_list]
+        assert found == list(
+            UsageEvent.objects.filter(**columns).order_by("-created_at", "-pk").values_list("pk", flat=True)
+        ), query
+        assert set(found) < everything
+        assert b"All" in page.content
+
+
+def test_a_filter_of_a_link_is_shown_and_can_be_taken_back(staff: Client) -> None:
+    turn(ANN, TODAY)
+    page = staff.get(url(EVENTS), {"user": "<b>ann</b>"})
+
+    assert b"By user" in page.content
+    assert b"&lt;b&gt;ann&lt;/b&gt;" in page.content
+    assert b"<b>ann" not in page.content
+    assert b"By user" not in staff.get(url(EVENTS)).content
+
+
+def test_choices_are_the_values_that_there_are(staff: Client) -> None:
+    write_week()
+    page = staff.get(url(USAGE)).content.decode()
+
+    assert '<a href="?model=gpt">gpt</a>' in page
+    assert '<a href="?model=local">local</a>' in page
+    assert '<a href="?event=chat.replayed">' in staff.get(url(EVENTS)).content.decode()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "before=x",
+        "before=.",
+        "before=1.x",
+        "before=.1",
+        "after=-99999999999999999.1",
+        "before=1.99999999999999999999",
+        "before=%00",
+        "after=1.%00",
+    ],
+)
+def test_a_place_that_is_none_is_the_first_page(staff: Client, query: str) -> None:
+    row(ANN, TODAY)
+    answer = staff.get(f"{url(USAGE)}?{query}")
+
+    assert answer.status_code == 200
+    assert b"There is no such page" in answer.content
+    assert len(answer.context["cl"].result_list) == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from=yesterday",
+        "from=0001-01-01",
+        "to=9999-12-31",
+        "client=x",
+        "client=99999999999999999999",
+        "user=%00",
+        "model=" + "x" * 101,
+        # Lookups that no filter has: scans, and questions about what is hidden.
+        "user_id__contains=a",
+        "created_at__month=3",
+        "error_code=x",
+        "created_at__gte=2020-01-01",
+    ],
+)
+def test_filters_that_cannot_be_read_are_left_out(staff: Client, query: str) -> None:
+    row(ANN, TODAY)
+    answer = staff.get(f"{url(USAGE)}?{query}", follow=True)
+
+    assert answer.redirect_chain == [(f"{url(USAGE)}?e=1", 302)]
+    assert b"These filters cannot be read" in answer.content
+    assert len(answer.context["cl"].result_list) == 1
+
+
+@pytest.mark.parametrize("query", ["metadata_json__contains=secret", "metadata_json__x__startswith=s"])
+def test_no_filter_asks_about_what_is_hidden(staff: Client, query: str) -> None:
+    assert staff.get(f"{url(EVENTS)}?{query}").status_code == 302
+    assert staff.get(f"{url('chat_idempotencykey')}?response_json__startswith=a").status_code == 302
+    assert staff.get(f"{url('chat_conversation')}?messages__content__startswith=a").status_code == 302
+
+
+def test_a_bad_search_is_no_error(staff: Client) -> None:
+    for name in LISTS:
+        for term in ("\0", "%", "'", "🙂", "x" * 5000, "c_" + "x" * 100, "r_" + "x" * 100, "  "):
+            assert staff.get(url(name), {"q": term}).status_code == 200, (name, term)
+
+
+def test_searches(staff: Client) -> None:
+    write(2)
+    newest = ClientToken.objects.order_by("-pk").first()
+    assert newest
+
+    assert shown(staff, "chat_conversation", q=f"c_{newest.pk}") == [f"c_{newest.pk}"]
+    assert len(shown(staff, "chat_conversation", q="ann")) == 2
+    assert shown(staff, "chat_clienttoken", q="ient 1") == [newest.pk]
+    assert shown(staff, "chat_clienttoken", q=newest.prefix) == [newest.pk]
+    assert shown(staff, "chat_clienttoken", is_active="False") == []
+    assert len(shown(staff, "chat_idempotencykey", q="k1")) == 1
+    assert len(shown(staff, "chat_idempotencykey", q="r_1")) == 2
+    assert shown(staff, "chat_idempotencykey", q="k") == []
+    assert len(shown(staff, "chat_budget", client=newest.pk)) == 1
+    assert shown(staff, EVENTS, event="chat.completed", user="ann", q="ann")
+    assert shown(staff, EVENTS, event="chat.failed") == []
+
+
+def test_links_go_from_a_turn_to_all_that_is_its(staff: Client, clerk: Any) -> None:
+    write(1)
+    found = UsageEvent.objects.get()
+    page = staff.get(reverse(f"admin:{USAGE}_change", args=[found.pk])).content.decode()
+
+    assert f"/admin/chat/conversation/c_5F{found.client_token_id}/change/" in page
+    assert f"/admin/chat/clienttoken/{found.client_token_id}/change/" in page
+    assert "/admin/analytics/usageevent/user/?user=ann" in page
+    assert "/admin/analytics/analyticsevent/?user=ann&amp;request=r_0&amp;from=" in page
+
+
+def test_cursors_are_read_back() -> None:
+    by_time, by_pk = Key(), Key(by_time=False)
+    for cursor in (Cursor(TODAY, 7), Cursor(TODAY + timedelta(microseconds=3), None)):
+        assert Cursor.read(str(cursor), by_time, UsageEvent) == cursor
+    assert Cursor.read(".7", by_pk, UsageEvent) == Cursor(None, 7)
+    assert Cursor.read(".c_1.2", by_pk, Conversation) == Cursor(None, "c_1.2")
+    for text in (".7", "7", "", ".", "7.x"):
+        with pytest.raises(ValueError):
+            Cursor.read(text, by_time, UsageEvent)
+    with pytest.raises(ValueError):
+        Cursor.read("7.7", by_pk, UsageEvent)
+    with pytest.raises(ValidationError):
+        own_value(UsageEvent, "user_id", "x" * 256)
+
+
+def test_beyond_all_rows_is_a_way_back(staff: Client) -> None:
+    row(ANN, TODAY)
+    for query in ("before=1.", "after=99999999999999999.1"):
+        page = staff.get(f"{url(USAGE)}?{query}").context["cl"]
+        assert page.result_list == []
+        back = page.newer_link if query[0] == "b" else page.older_link
+        assert len(staff.get(url(USAGE) + back).context["cl"].result_list) == 1
+
+
+def test_what_leads_is_the_most_selective() -> None:
+    keys = [Key("user_id"), Key("status", only=frozenset({"failed"})), Key()]
+
+    def led(**values: str) -> str:
+        return Walk.along(UsageEvent.objects.all(), keys, values).key.column
+
+    assert led(status="failed", user_id="ann", model="gpt") == "user_id"
+    assert led(status="failed", model="gpt") == "status"
+    assert led(status="completed", model="gpt") == ""
+
+
+def test_events_of_a_user(staff: Client) -> None:
+    for who in (ANN, BOB, CID):
+        turn(who, TODAY)
+
+    assert len(shown(staff, EVENTS, q="bob")) == 1
+    assert shown(staff, EVENTS, client="2", model="local") == [AnalyticsEvent.objects.get(user_id="cid").pk]
