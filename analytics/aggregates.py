@@ -46,6 +46,12 @@ FIGURES: dict[str, Any] = {
 }
 # The same of replays.
 REPLAY_FIGURES = ["replays", "replayed_priced", "replayed_tokens", "replayed_nanos"]
+# The same of what clients say of replies, by the events that say it.
+FEEDBACK = {
+    "thumbs_up": "client.thumbs_up",
+    "thumbs_down": "client.thumbs_down",
+    "regenerated": "client.regenerated",
+}
 BOUGHT = ["sold", "priced", "total_tokens", "cost_nanos"]
 
 
@@ -124,6 +130,13 @@ def added_replays(window: Window, filters: Filters, *by: str) -> list[dict[str, 
         dict(zip(by, key, strict=True)) | {name: figures[name] for name in REPLAY_FIGURES}
         for key, figures in sums.items()
     ]
+
+
+def feedback(window: Window, filters: Filters, *by: str) -> list[dict[str, Any]]:
+    """The figures of what clients said of replies, for each value of the columns `by`."""
+    said = event_rows(window, filters).filter(event_name__in=FEEDBACK.values()).annotate(day=DAY_OF).order_by()
+    sums = {figure: Count("id", filter=Q(event_name=name)) for figure, name in FEEDBACK.items()}
+    return list(said.values(*by).annotate(**sums) if by else [said.aggregate(**sums)])
 
 
 def user_events(window: Window, filters: Filters, *by: str) -> list[dict[str, Any]]:

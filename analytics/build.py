@@ -9,14 +9,22 @@ from typing import Any
 
 from django.db.models import Min
 
-from analytics import aggregates, histograms, sessions
-from analytics.models import AnalyticsEvent, OpenSession, SessionRollup, UsageEvent, UsageRollup, UserDay
+from analytics import activity, aggregates, sessions
+from analytics.activity import EVERYBODY, KEY
+from analytics.histograms import Histogram
+from analytics.models import (
+    ActivityRollup,
+    AnalyticsEvent,
+    Milestone,
+    OpenSession,
+    SessionRollup,
+    UsageEvent,
+    UsageRollup,
+    UserDay,
+)
 from analytics.windows import ALL, DAY, Window
 
-KEY = ("client_token_id", "model", "app_version")
-EVERYBODY = (0, "", "")
 GRAINS = UsageRollup.Grain
-HISTOGRAMS = ("latency_ms", "first_token_ms", "failures")
 
 
 @dataclass
@@ -24,13 +32,15 @@ class Cell:
     """What usage rows of one key add up to."""
 
     figures: Counter[str] = field(default_factory=Counter)
-    latency_ms: Counter[int] = field(default_factory=Counter)
-    first_token_ms: Counter[int] = field(default_factory=Counter)
+    latency_ms: Histogram = field(default_factory=Histogram)
+    first_token_ms: Histogram = field(default_factory=Histogram)
     failures: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Cell") -> None:
-        for name in ("figures", *HISTOGRAMS):
-            getattr(self, name).update(getattr(other, name))
+        self.figures.update(other.figures)
+        self.failures.update(other.failures)
+        self.latency_ms.merge(other.latency_ms)
+        self.first_token_ms.merge(other.first_token_ms)
 
     def row(self, day: date, grain: str, key: tuple[Any, ...]) -> UsageRollup:
         return UsageRollup(
@@ -38,8 +48,8 @@ class Cell:
             grain=grain,
             **dict(zip(KEY, key, strict=True)),
             **self.figures,
-            latency_ms=histograms.stored(self.latency_ms),
-            first_token_ms=histograms.stored(self.first_token_ms),
+            latency_ms=self.latency_ms.stored(),
+            first_token_ms=self.first_token_ms.stored(),
             failures=dict(self.failures),
         )
 
@@ -49,12 +59,14 @@ class Day:
     day: date
     usage: list[UsageRollup]
     users: list[UserDay]
+    activity: list[ActivityRollup]
     sessions: list[SessionRollup]
     open_sessions: list[OpenSession]
 
     @classmethod
     def read(cls, day: date) -> "Day":
-        return cls(day, usage_rollups(day), user_days(day), *session_rows(day))
+        users = user_days(day)
+        return cls(day, usage_rollups(day), users, activity.of_day(day, users), *session_rows(day))
 
     @cached_property
     def active(self) -> set[str]:
@@ -81,12 +93,14 @@ def usage_rollups(day: date) -> list[UsageRollup]:
         cell(row).figures.update(row)
     for row in aggregates.added_replays(window, ALL, *KEY):
         cell(row).figures.update(row)
+    for row in aggregates.feedback(window, ALL, *KEY):
+        cell(row).figures.update(row)
     for row, code, count in aggregates.failures(window, ALL, *KEY):
         cell(row).failures[code] += count
     for row, milliseconds, count in aggregates.durations(window, ALL, "latency_ms", *KEY):
-        cell(row).latency_ms[milliseconds] += count
+        cell(row).latency_ms.add(milliseconds, count)
     for row, milliseconds, count in aggregates.durations(window, ALL, "first_token_ms", *KEY):
-        cell(row).first_token_ms[milliseconds] += count
+        cell(row).first_token_ms.add(milliseconds, count)
     return list(at_every_grain(day, cells))
 
 
@@ -104,7 +118,7 @@ def at_every_grain(day: date, cells: dict[tuple[Any, ...], Cell]) -> Iterable[Us
 
 
 def user_days(day: date) -> list[UserDay]:
-    """What users did and bought; their ages are not known yet."""
+    """What users did and bought."""
     window = Window(day, day)
     columns = ("client_token_id", "user_id", "model", "app_version")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -112,17 +126,19 @@ def user_days(day: date) -> list[UserDay]:
     bought = aggregates.usage(window, ALL, *columns, figures=aggregates.BOUGHT)
     for row in [*done, *(row for row in bought if row["sold"])]:
         rows.setdefault(tuple(row[name] for name in columns), {}).update(row)
-    return [UserDay(day=day, **row) for row in rows.values()]
+    users = [UserDay(day=day, **row) for row in rows.values()]
+    set_ages(day, users)
+    return users
 
 
-def time_spent(rows: Iterable[UserDay]) -> Counter[int]:
-    """Histogram of the seconds from a user's first event of the day to the last."""
-    spans: dict[str, tuple[Any, Any]] = {}
+def set_ages(day: date, rows: list[UserDay]) -> None:
+    """Of the users who were active on the day."""
+    active = {row.user_id for row in rows if row.turns}
+    seen = Milestone.objects.filter(first_day__lt=day, user_id__in=active_on(day))
+    first_days = dict(seen.values_list("user_id", "first_day"))
     for row in rows:
-        if row.events:
-            first, last = spans.get(row.user_id, (row.first_at, row.last_at))
-            spans[row.user_id] = (min(first, row.first_at), max(last, row.last_at))
-    return Counter(histograms.rounded(round((last - first).total_seconds())) for first, last in spans.values())
+        if row.user_id in active:
+            row.age_days = (day - first_days.get(row.user_id, day)).days
 
 
 def active_on(day: date) -> Any:
@@ -133,15 +149,14 @@ def active_on(day: date) -> Any:
 def session_rows(day: date) -> tuple[list[SessionRollup], list[OpenSession]]:
     """Sessions that ended on the day, by the day they began; and those still open at its end."""
     ended, still_open = sessions.in_window(Window(day, day), sessions.open_after(day - DAY))
-    cells: dict[tuple[Any, ...], Counter[int]] = {}
+    cells: dict[tuple[Any, ...], Histogram] = {}
     for session in ended:
         key = (session.client_token_id, session.model, session.app_version)
-        seconds = histograms.rounded(session.seconds)
-        cells.setdefault((session.day, False, *key), Counter())[seconds] += 1
-        cells.setdefault((session.day, True, *EVERYBODY), Counter())[seconds] += 1
+        cells.setdefault((session.day, False, *key), Histogram()).add(session.seconds)
+        cells.setdefault((session.day, True, *EVERYBODY), Histogram()).add(session.seconds)
     columns = ("day", "is_total", *KEY)
     rollups = [
-        SessionRollup(built_on=day, seconds=histograms.stored(seconds), **dict(zip(columns, key, strict=True)))
+        SessionRollup(built_on=day, seconds=seconds.stored(), **dict(zip(columns, key, strict=True)))
         for key, seconds in cells.items()
     ]
     return rollups, [OpenSession(built_on=day, **vars(session)) for session in still_open]

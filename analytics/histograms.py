@@ -4,9 +4,12 @@ Percentiles are by nearest rank. Values under 1,000 are kept as they are, so the
 above, they are within 0.5 %.
 """
 
-import math
-from collections import Counter
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable
+from itertools import accumulate
+from math import ceil
+from operator import add
+from typing import Self
 
 from django.db.models import BigIntegerField, Case, Value, When
 from django.db.models.expressions import Combinable
@@ -38,26 +41,68 @@ def wide(name: str) -> Cast:
     return Cast(name, BigIntegerField())
 
 
-def merge(into: Counter[int], histogram: Mapping[str, int]) -> None:
-    """Add a stored histogram: JSON's keys are strings."""
-    for value, count in histogram.items():
-        into[int(value)] += count
+def place_of(value: int) -> int:
+    """Where a rounded value is among all of them: 0 to 999, and then the 900 of each power of ten."""
+    power = max(0, len(str(value)) - 3)
+    step: int = 10**power
+    return value // step + 900 * power
 
 
-def percentiles(histogram: Counter[int], *ranks: int) -> list[int | None]:
-    """The value below or at which `rank` percent of all values lie, for each rank; None without values."""
-    if not (total := histogram.total()):
-        return [None for _ in ranks]
-    wanted = {rank: math.ceil(total * rank / 100) for rank in ranks}
-    found: dict[int, int] = {}
-    seen = 0
-    for value in sorted(histogram):
-        seen += histogram[value]
-        for rank, place in wanted.items():
-            if seen >= place:
-                found.setdefault(rank, value)
-    return [found[rank] for rank in ranks]
+def value_at(place: int) -> int:
+    power = max(0, (place - 100) // 900)
+    step: int = 10**power
+    return (place - 900 * power) * step
 
 
-def stored(histogram: Mapping[int, int]) -> dict[str, int]:
-    return {str(value): count for value, count in sorted(histogram.items())}
+# Of few values, the count of each, by the value; of many, the place of the first, and then all counts from there on.
+Stored = dict[str, int] | list[int]
+
+
+class Histogram:
+    """How many values there are at each place; a year of days is merged in a blink."""
+
+    def __init__(self, values: Iterable[int] = ()) -> None:
+        self.counts: list[int] = []
+        for value in values:
+            self.add(value)
+
+    def add(self, value: int, count: int = 1) -> None:
+        place = place_of(rounded(value))
+        self._reach(place + 1)
+        self.counts[place] += count
+
+    def merge(self, other: Self) -> None:
+        self._merge(0, other.counts)
+
+    def merge_stored(self, stored: Stored) -> None:
+        if isinstance(stored, list):
+            first, *counts = stored
+            self._merge(first, counts)
+        else:
+            for value, count in stored.items():
+                self.add(int(value), count)
+
+    def stored(self) -> Stored:
+        places = [place for place, count in enumerate(self.counts) if count]
+        if places and len(self.counts) - places[0] < 4 * len(places):
+            return [places[0], *self.counts[places[0] :]]
+        return {str(value_at(place)): self.counts[place] for place in places}
+
+    def total(self) -> int:
+        return sum(self.counts)
+
+    def percentiles(self, *ranks: int) -> list[int | None]:
+        """The value below or at which `rank` percent of all values lie, for each rank; None without values."""
+        seen = list(accumulate(self.counts))
+        if not seen or not seen[-1]:
+            return [None for _ in ranks]
+        return [value_at(bisect_left(seen, ceil(seen[-1] * rank / 100))) for rank in ranks]
+
+    def _merge(self, first: int, counts: list[int]) -> None:
+        end = first + len(counts)
+        self._reach(end)
+        self.counts[first:end] = map(add, self.counts[first:end], counts)
+
+    def _reach(self, size: int) -> None:
+        if size > len(self.counts):
+            self.counts += [0] * (size - len(self.counts))

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from django.utils import timezone
-
-from analytics import activation, spent, usage, users
+from analytics import activation, quality, spent, usage, users
 from analytics.windows import ALL, Filters, Window
 
 Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
@@ -51,6 +49,7 @@ METRICS: dict[str, Metric] = {
     "cost_usd": Metric("usd", usage.cost_usd),
     "cost_per_active_user": Metric("usd", users.cost_per_active_user),
     "replays": Metric("count", usage.replays),
+    "feedback": Metric("count", quality.feedback),
 }
 
 
@@ -85,7 +84,7 @@ def report_of(window: Window, filters: Filters = ALL) -> dict[str, Any]:
             f"token_burn_last_{days}_days": defined(window, usage.token_burn),
             "time_spent_samples": defined(window, spent.time_spent_samples),
         },
-        "computed_at": computed_at(),
+        "computed_at": computed_at(window),
     }
 
 
@@ -99,7 +98,7 @@ def one(name: str, window: Window, filters: Filters = ALL) -> dict[str, Any]:
         "definition": metric.definition,
         "window": described(window),
         "filters": filters.values,
-        "computed_at": computed_at(),
+        "computed_at": computed_at(window),
     }
 
 
@@ -111,5 +110,5 @@ def defined(window: Window, function: Callable[[Window, Filters], Any]) -> dict[
     return {**described(window), "definition": " ".join((function.__doc__ or "").split())}
 
 
-def computed_at() -> str:
-    return timezone.now().isoformat(timespec="seconds")
+def computed_at(window: Window) -> str:
+    return window.computed_at.isoformat(timespec="seconds")

@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from analytics.rollup_models import (
+    ActivityRollup,
     Milestone,
     OpenSession,
     Refusals,
@@ -17,6 +18,7 @@ from analytics.rollup_models import (
 )
 
 __all__ = [
+    "ActivityRollup",
     "AnalyticsEvent",
     "Milestone",
     "OpenSession",
@@ -123,6 +125,9 @@ class AnalyticsEvent(models.Model):
     model = models.CharField(max_length=100, blank=True)
     app_version = models.CharField(max_length=64, blank=True)
     metadata_json = models.JSONField(default=dict, blank=True)
+    client_event_id = models.CharField(
+        max_length=64, null=True, blank=True, help_text="What the client that sent the event calls it."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -132,6 +137,14 @@ class AnalyticsEvent(models.Model):
             models.Index(fields=["event_name", "created_at"], name="event_name_created"),
             models.Index(fields=["created_at"], name="event_created"),
             models.Index(fields=["user_id", "created_at"], name="event_user_created"),
+        ]
+        constraints = [
+            # A batch that a client sends again is not counted again.
+            models.UniqueConstraint(
+                fields=["client_token_id", "client_event_id"],
+                condition=Q(client_event_id__isnull=False),
+                name="event_once_per_client",
+            ),
         ]
 
     def __str__(self) -> str:

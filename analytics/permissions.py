@@ -5,14 +5,19 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 
-class MayReadMetrics(BasePermission):
-    """Everybody in DEBUG or with METRICS_PUBLIC; else staff, and client tokens that were allowed to."""
+def may_read_metrics(user: Any) -> bool:
+    """Everybody in DEBUG or with METRICS_PUBLIC; else staff who may view usage events."""
+    if settings.DEBUG or settings.METRICS_PUBLIC:
+        return True
+    return user is not None and user.is_staff and user.has_perm("analytics.view_usageevent")
 
-    message = "This token may not read metrics; tick 'can read metrics' on it in the admin."
+
+class MayReadMetrics(BasePermission):
+    """Whoever may read metrics, and client tokens that were allowed to."""
+
+    message = "Tick 'can read metrics' on this token in the admin, or allow the staff account to view usage events."
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        if settings.DEBUG or settings.METRICS_PUBLIC:
+        if request.auth is not None and getattr(request.auth, "can_read_metrics", False):
             return True
-        if request.auth is not None:
-            return bool(getattr(request.auth, "can_read_metrics", False))
-        return request.user is not None and request.user.is_staff
+        return may_read_metrics(request.user)

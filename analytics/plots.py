@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from typing import ClassVar, Literal
 
-Unit = Literal["count", "tokens", "ms", "usd", "share"]
+Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
 
 # Small, because text scales with the picture: at 12 units it is still read on a phone.
 WIDTH, HEIGHT = 400, 200
@@ -33,6 +33,7 @@ SCALES: dict[Unit, list[tuple[float, float, str]]] = {
     "tokens": [(1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
     "usd": [(1e9, 1e9, "${} B"), (1e6, 1e6, "${} M"), (1e4, 1e3, "${} k"), (0, 1, "${}")],
     "ms": [(1e3, 1e3, "{} s"), (0, 1, "{} ms")],
+    "seconds": [(3600, 3600, "{} h"), (60, 60, "{} min"), (0, 1, "{} s")],
     "share": [(0, 0.01, "{} %")],
 }
 
@@ -66,7 +67,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Column:
-    """A day's whole height, which shows its figures when pointed at."""
+    """The whole height of a day, or of a bar of several, which shows its figures when pointed at."""
 
     x: float
     width: float
@@ -91,6 +92,10 @@ class Plot:
     base: ClassVar = BASE
     drawn_height: ClassVar = BASE - TOP
     middle: ClassVar = (WIDTH / 2, (TOP + BASE) / 2)
+
+    @property
+    def stroke(self) -> float:
+        return 2 if len(self.columns) <= 100 else 1.25
 
     @property
     def label(self) -> str:
@@ -129,7 +134,10 @@ class Frame:
     def y(self, value: float) -> float:
         return round(BASE - (BASE - TOP) * value / self.ticks[-1], 2)
 
-    def plot(self, title: str, note: str, series: list[Series], texts: list[str]) -> Plot:
+    def column(self, span: range, text: str) -> Column:
+        return Column(self.x(span.start - 0.5), round(self.band * len(span), 2), text)
+
+    def plot(self, title: str, note: str, series: list[Series], columns: list[Column]) -> Plot:
         return Plot(
             title=title,
             note=note,
@@ -137,69 +145,120 @@ class Frame:
             y_ticks=[Tick(self.y(value), label) for value, label in zip(self.ticks, self.labels, strict=True)],
             x_ticks=[Tick(self.x(index), label) for index, label in day_labels(self.days)],
             series=series,
-            columns=[Column(self.x(i - 0.5), round(self.band, 2), text) for i, text in enumerate(texts)],
+            columns=columns,
         )
 
 
-def lines(title: str, days: Sequence[date], series: Mapping[str, Values], unit: Unit) -> Plot:
-    """A line for each series; what is not known leaves a gap. The legend tells the last day's figures."""
+def lines(
+    title: str,
+    days: Sequence[date],
+    series: Mapping[str, Values],
+    unit: Unit,
+    overall: Mapping[str, float | None] | None = None,
+) -> Plot:
+    """A line for each series; what is not known leaves a gap.
+
+    The legend tells the figures of the whole period where they are given, and those of the last day otherwise.
+    """
     known = {name: [finite(value) for value in values] for name, values in series.items()}
     figures = [value for values in known.values() for value in values if value is not None]
     if not figures:
         return Plot(title)
     frame = Frame.up_to(max(figures), days, unit)
+    told = overall or {name: values[-1] for name, values in known.items()}
     drawn = [
-        line(frame, name, str(number % MOST_SERIES + 1), values, unit)
+        line(frame, Series(name, str(number % MOST_SERIES + 1), shown(told[name], unit)), values)
         for number, (name, values) in enumerate(known.items())
     ]
-    return frame.plot(title, f"on {spoken(days[-1])}", drawn, tooltips(days, list(known.items()), unit))
+    note = "of the period" if overall else f"on {spoken(days[-1])}"
+    return frame.plot(title, note, drawn, columns(frame, spans(len(days)), list(known.items()), unit))
 
 
-def line(frame: Frame, name: str, colour: str, values: Values, unit: Unit) -> Series:
+def line(frame: Frame, series: Series, values: Values) -> Series:
     numbered = zip(range(len(frame.days)), values, strict=True)
     path, dots = traced([None if value is None else (frame.x(i), frame.y(value)) for i, value in numbered])
-    return Series(name, colour, shown(values[-1], unit), line=path, dots=dots)
+    return replace(series, line=path, dots=dots)
 
 
-def stacked_bars(title: str, days: Sequence[date], series: Mapping[str, Sequence[float]], unit: Unit) -> Plot:
-    """A bar for each day, made of all series. The legend tells the totals of the period."""
-    kept = with_few_series(series)
-    totals = [sum(values) for values in zip(*(values for _, _, values in kept), strict=True)]
-    if not any(totals):
+def stacked_bars(
+    title: str, days: Sequence[date], series: Mapping[str, Sequence[float]], unit: Unit, *, is_additive: bool = True
+) -> Plot:
+    """A bar for each day, or for each week of many days, made of all series. The legend tells the period's totals.
+
+    Where days do not add up, as people who came on several of them do not, a week's bar is a mean day of it; the
+    legend tells the last day's figures, or with such bars those of the period's mean day.
+    """
+    layers = with_few_series(series)
+    if not any(any(layer.values) for layer in layers):
         return Plot(title)
-    frame = Frame.up_to(max(totals), days, unit)
-    drawn, floors = [], [0.0] * len(days)
-    for name, colour, values in kept:
-        path = bars(frame, floors, values)
-        floors = [floor + value for floor, value in zip(floors, values, strict=True)]
-        drawn.append(Series(name, colour, shown(sum(values), unit), bars=path))
-    named: list[tuple[str, Values]] = [(name, values) for name, _, values in kept]
-    if len(kept) > 1:
-        named.append(("total", totals))
-    return frame.plot(title, f"{shown(sum(totals), unit)} in total", drawn, tooltips(days, named, unit))
+    size = bar_size(len(days))
+    of_bars = spans(len(days), size)
+    heights = [layer.heights(of_bars, is_additive=is_additive) for layer in layers]
+    tops = [sum(stack) for stack in zip(*heights, strict=True)]
+    frame = Frame.up_to(max(tops), days, unit)
+    told = [layer.told(len(days), is_additive=is_additive) for layer in layers]
+    floors = [0.0] * len(of_bars)
+    drawn = []
+    named: list[tuple[str, Values]] = []
+    for layer, figure, those in zip(layers, told, heights, strict=True):
+        drawn.append(Series(layer.name, layer.colour, shown(figure, unit), bars=bars(frame, of_bars, floors, those)))
+        floors = [floor + height for floor, height in zip(floors, those, strict=True)]
+        named.append((layer.name, those))
+    if len(layers) > 1:
+        named.append(("total", tops))
+    note = f"{shown(sum(told), unit)} in total" if is_additive else f"on {spoken(days[-1])}"
+    if size > 1:
+        note = f"{note if is_additive else 'mean day'}, by {'week' if size == 7 else '30 days'}"
+    return frame.plot(title, note, drawn, columns(frame, of_bars, named, unit))
 
 
-def with_few_series(series: Mapping[str, Sequence[float]]) -> list[tuple[str, str, Sequence[float]]]:
-    """Name, colour and values of the largest series in their order, and of the rest as one."""
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    colour: str
+    values: Sequence[float]
+
+    def heights(self, of_bars: Sequence[range], *, is_additive: bool) -> list[float]:
+        sums = [sum(self.values[i] for i in span) for span in of_bars]
+        return sums if is_additive else [total / len(span) for total, span in zip(sums, of_bars, strict=True)]
+
+    def told(self, days: int, *, is_additive: bool) -> float:
+        if is_additive:
+            return sum(self.values)
+        return self.values[-1] if bar_size(days) == 1 else sum(self.values) / days
+
+
+def with_few_series(series: Mapping[str, Sequence[float]]) -> list[Layer]:
+    """The largest series in their order, and the rest as one."""
     largest = sorted(series, key=lambda name: sum(series[name]), reverse=True)[:MOST_SERIES]
     kept = [name for name in series if name in largest]
-    few: list[tuple[str, str, Sequence[float]]] = [
-        (name, str(number), series[name]) for number, name in enumerate(kept, start=1)
-    ]
+    layers = [Layer(name, str(number), series[name]) for number, name in enumerate(kept, start=1)]
     rest = [series[name] for name in series if name not in largest]
     if rest:
-        few.append((f"other ({len(rest)})", "other", [sum(values) for values in zip(*rest, strict=True)]))
-    return few
+        layers.append(Layer(f"other ({len(rest)})", "other", [sum(values) for values in zip(*rest, strict=True)]))
+    return layers
 
 
-def bars(frame: Frame, floors: Sequence[float], values: Sequence[float]) -> str:
+def bar_size(days: int) -> int:
+    """How many days a bar is of: bars of a pixel or two are a haze."""
+    return 1 if days <= 100 else 7 if days <= 750 else 30
+
+
+def spans(days: int, size: int = 1) -> list[range]:
+    """The days that are shown together, by their index. The newest are whole, and what is left over comes first."""
+    return [range(max(stop - size, 0), stop) for stop in range(days, 0, -size)][::-1]
+
+
+def bars(frame: Frame, of_bars: Sequence[range], floors: Sequence[float], heights: Sequence[float]) -> str:
     """One path for a whole series: side by side in one path, even bars thinner than a pixel leave no seams."""
-    width = round(min(frame.band * (0.8 if len(frame.days) <= 62 else 1), 48), 2)
-    return "".join(
-        f"M{frame.x(i) - width / 2:.2f} {frame.y(floor):.2f}h{width}V{frame.y(floor + value):.2f}h-{width}z"
-        for i, (floor, value) in enumerate(zip(floors, values, strict=True))
-        if value
-    )
+    share = 0.8 if len(of_bars) <= 62 else 1
+    path = []
+    for span, floor, height in zip(of_bars, floors, heights, strict=True):
+        width = round(min(frame.band * len(span) * share, 48), 2)
+        left = frame.x((span.start + span.stop - 1) / 2) - width / 2
+        if height:
+            path.append(f"M{left:.2f} {frame.y(floor):.2f}h{width}V{frame.y(floor + height):.2f}h-{width}z")
+    return "".join(path)
 
 
 def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tuple[float, float]]]:
@@ -218,19 +277,21 @@ def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tupl
 
 def ticks(top: float, unit: Unit) -> list[float]:
     """From 0 to `top` or the next round figure, by 1, 2 or 5 times a power of ten."""
-    # Decimal, because 3 * 0.1 is not 0.3.
-    highest = Decimal(repr(float(top or 1)))
+    # In the scale that they are written in: hours are not round in seconds. Decimal, because 3 * 0.1 is not 0.3.
+    divisor = Decimal(repr(scale(top or 1, unit)[0]))
+    highest = Decimal(repr(float(top or 1))) / divisor
     least = highest / 5
     if unit in ("count", "tokens"):
-        least = max(least, Decimal(1))
+        least = max(least, 1 / divisor)
     power = Decimal(1).scaleb(least.adjusted())
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
-    return [float(step * number) for number in range(math.ceil(highest / step) + 1)]
+    return [float(step * divisor * number) for number in range(math.ceil(highest / step) + 1)]
 
 
 def tick_labels(values: Sequence[float], unit: Unit) -> list[str]:
-    """All in the scale of the highest, with as many decimals as their step needs."""
-    divisor, text = scale(values[-1], unit)
+    """All in one scale, with as many decimals as their step needs."""
+    # 20, 40 and 60 seconds are no round parts of a minute.
+    divisor, text = scale(values[-2] if unit == "seconds" else values[-1], unit)
     decimals = max(0, -Decimal(repr(values[1] / divisor)).adjusted())
     if unit == "usd" and decimals == 1:
         decimals = 2
@@ -273,11 +334,17 @@ def spoken(day: date) -> str:
     return f"{day.day} {day:%b %Y}"
 
 
-def tooltips(days: Sequence[date], named: Sequence[tuple[str, Values]], unit: Unit) -> list[str]:
-    return [
-        "\n".join([spoken(day), *(f"{name}: {shown(values[i], unit)}" for name, values in named)])
-        for i, day in enumerate(days)
-    ]
+def spoken_days(first: date, last: date) -> str:
+    return spoken(first) if first == last else f"{spoken(first)} to {spoken(last)}"
+
+
+def columns(frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], unit: Unit) -> list[Column]:
+    found = []
+    for i, span in enumerate(of):
+        figures = [f"{name}: {shown(values[i], unit)}" for name, values in named]
+        days = spoken_days(frame.days[span.start], frame.days[span.stop - 1])
+        found.append(frame.column(span, "\n".join([days, *figures])))
+    return found
 
 
 def day_labels(days: Sequence[date]) -> list[tuple[int, str]]:
@@ -293,89 +360,3 @@ def day_labels(days: Sequence[date]) -> list[tuple[int, str]]:
             break
     kept = starts[:: math.ceil(len(starts) / MOST_DAY_LABELS)]
     return [(index, f"{days[index]:%Y}" if days[index].month == 1 else f"{days[index]:%b}") for index in kept]
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """People who came first in the same day or week, and the share of them that was back each one after it."""
-
-    label: str
-    size: int
-    shares: Values
-
-    @property
-    def users(self) -> str:
-        return f"{self.size:,}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    level: int | None
-    share: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Cohorts:
-    title: str
-    columns: list[str]
-    rows: list[tuple[Cohort, list[Cell]]]
-
-    template: ClassVar = "analytics/plots/cohorts.html"
-
-
-def cohorts(title: str, rows: Sequence[Cohort], step: str = "D") -> Cohorts:
-    """A retention triangle; `step` names its columns, D for days or W for weeks."""
-    columns = [f"{step}+{number}" for number in range(max((len(row.shares) for row in rows), default=0))]
-    return Cohorts(title, columns, [(row, cells(row, columns)) for row in rows])
-
-
-def cells(row: Cohort, columns: Sequence[str]) -> list[Cell]:
-    padded = [*row.shares, *[None] * (len(columns) - len(row.shares))]
-    return [cell(row, column, finite(share)) for column, share in zip(columns, padded, strict=True)]
-
-
-def cell(row: Cohort, column: str, share: float | None) -> Cell:
-    if share is None:
-        return Cell(None, "", "")
-    # Level 0 is nobody: a single person is seen. Rounded first, because 0.7 * 10 is more than 7.
-    level = math.ceil(round(share * 10, 6))
-    text = f"{row.label}, {column}: {shown(share, 'share')} of {row.users}"
-    return Cell(level, f"{share * 100:.0f}%", text)
-
-
-@dataclass(frozen=True)
-class Sparkline:
-    line: str
-    area: str
-    dots: list[tuple[float, float]]
-
-    template: ClassVar = "analytics/plots/sparkline.svg"
-    width: ClassVar = 120
-    height: ClassVar = 28
-
-
-def sparkline(values: Values) -> Sparkline:
-    """The course of a figure beside it, from a floor of 0: a small change looks small."""
-    known = [finite(value) for value in values]
-    top = max((value for value in known if value is not None), default=0) or 1
-    step = (Sparkline.width - 6) / max(len(known) - 1, 1)
-    start = 3 if len(known) > 1 else Sparkline.width / 2
-    floor = Sparkline.height - 3
-    points = [
-        None if value is None else (round(start + step * i, 2), round(floor - (floor - 3) * value / top, 2))
-        for i, value in enumerate(known)
-    ]
-    path, dots = traced(points)
-    drawn = [point for point in points if point]
-    # Over a gap an area would claim figures that are not there.
-    whole = len(drawn) == len(points) > 1
-    area = f"{path}L{drawn[-1][0]} {floor}L{drawn[0][0]} {floor}z" if whole else ""
-    return Sparkline(path, area, dots)
-
-
-def text_sparkline(values: Values) -> str:
-    """The same in a line of text: ▁ is 0, and a space is not known."""
-    known = [finite(value) for value in values]
-    top = max((value for value in known if value is not None), default=0) or 1
-    return "".join(" " if value is None else "▁▂▃▅▇"[math.ceil(value / top * 4)] for value in known)

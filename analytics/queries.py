@@ -1,11 +1,11 @@
 """What the query string of a metrics route says."""
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
-from rest_framework.request import Request
 
 from analytics.windows import Filters, Window, today
 
@@ -23,8 +23,8 @@ TYPES = {"from": date, "to": date, "client": int}
 PARAMETERS = [OpenApiParameter(name, TYPES.get(name, str), description=said) for name, (_, said) in FIELDS.items()]
 
 
-def asked(request: Request) -> tuple[Window, Filters]:
-    values = {name: value_of(request, name) for name in FIELDS if name in request.query_params}
+def asked(query: Mapping[str, str]) -> tuple[Window, Filters]:
+    values = {name: value_of(query, name) for name in FIELDS if name in query}
     last = values.get("to", today())
     if last.year < 2000 or last > today() + timedelta(days=1):
         raise serializers.ValidationError({"to": "lies outside of the time that metrics know of."})
@@ -34,8 +34,8 @@ def asked(request: Request) -> tuple[Window, Filters]:
     return Window(first, last), Filters(values.get("client"), values.get("model", ""), values.get("app_version", ""))
 
 
-def value_of(request: Request, name: str) -> Any:
+def value_of(query: Mapping[str, str], name: str) -> Any:
     try:
-        return FIELDS[name][0].run_validation(request.query_params[name])
+        return FIELDS[name][0].run_validation(query[name])
     except serializers.ValidationError as exc:
         raise serializers.ValidationError({name: exc.detail}) from exc

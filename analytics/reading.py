@@ -1,13 +1,14 @@
 """Usage figures over any days: closed ones from rollups, the others from the ledger."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
 from django.db.models import Sum
 
-from analytics import aggregates, histograms
+from analytics import aggregates
+from analytics.histograms import Histogram
 from analytics.models import UsageRollup
 from analytics.windows import Filters, Window
 
@@ -38,12 +39,18 @@ def usage(window: Window, filters: Filters, *by: str, names: Iterable[str]) -> d
         read = rows.values(*by).annotate(**sums) if by else [rows.aggregate(**sums)]
         found += [{name.removeprefix("sum_"): value or 0 for name, value in row.items()} for row in read]
     if window.tail:
-        replayed = [name for name in names if name in aggregates.REPLAY_FIGURES]
-        if others := [name for name in names if name not in replayed]:
-            found += aggregates.usage(window.tail, filters, *by, figures=others)
-        if replayed:
-            found += aggregates.added_replays(window.tail, filters, *by)
+        found += unrolled(window.tail, filters, by, names)
     return merged(found, by, names)
+
+
+def unrolled(window: Window, filters: Filters, by: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The same from the raw rows of as few kinds as hold the figures."""
+    if figures := [name for name in names if name in aggregates.FIGURES]:
+        yield from aggregates.usage(window, filters, *by, figures=figures)
+    if not set(names).isdisjoint(aggregates.REPLAY_FIGURES):
+        yield from aggregates.added_replays(window, filters, *by)
+    if not set(names).isdisjoint(aggregates.FEEDBACK):
+        yield from aggregates.feedback(window, filters, *by)
 
 
 def merged(rows: Iterable[dict[str, Any]], by: Sequence[str], names: Iterable[str]) -> dict[Key, Counter[str]]:
@@ -66,15 +73,15 @@ def failures(window: Window, filters: Filters) -> dict[date, Counter[str]]:
     return found
 
 
-def durations(window: Window, filters: Filters, column: str) -> dict[date, Counter[int]]:
-    """Histograms of completed turns, by day."""
-    found: dict[date, Counter[int]] = {}
+def durations(window: Window, filters: Filters, column: str) -> dict[date, Histogram]:
+    """Of completed turns, by day; days without any are absent."""
+    found: dict[date, Histogram] = {}
     if window.first <= window.closed_to:
-        for day, histogram in rollups(window, filters, ()).values_list("day", column):
-            histograms.merge(found.setdefault(day, Counter()), histogram)
+        for day, stored in rollups(window, filters, ()).exclude(**{column: {}}).values_list("day", column):
+            found.setdefault(day, Histogram()).merge_stored(stored)
     if window.tail:
         for key, milliseconds, count in aggregates.durations(window.tail, filters, column, "day"):
-            found.setdefault(key["day"], Counter())[milliseconds] += count
+            found.setdefault(key["day"], Histogram()).add(milliseconds, count)
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import Count, Q, Sum
 
 from analytics.aggregates import usage_rows
-from analytics.models import UsageEvent
+from analytics.models import RollupDay, UsageEvent
 from analytics.reading import NANOS_PER_DOLLAR
 from analytics.windows import ALL, Window
 
@@ -53,6 +53,8 @@ def reconcile(text: str, day: date | None = None) -> dict[str, Any]:
     """Compare `text`, an export, with the ledger of `day`: the only day in the export where none is named."""
     buckets = parse(text)
     day = chosen_day(buckets, day)
+    if RollupDay.objects.filter(pk=day, purged_at__isnull=False).exists():
+        raise BadExport(f"The ledger's rows of {day} were deleted after RAW_RETENTION_DAYS: compare a later day.")
     buckets = [bucket for bucket in buckets if bucket.day == day]
     return {"day": day.isoformat(), "export": covered(buckets, day), **compare(sold_by_openai(buckets), ledger(day))}
 

@@ -3,14 +3,15 @@
 import csv
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from prometheus_client import exposition
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
 from rest_framework.exceptions import ValidationError
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-
-from analytics import exposition
 
 
 class CSVRenderer(BaseRenderer):
@@ -46,20 +47,22 @@ class PrometheusRenderer(BaseRenderer):
     media_type = "text/plain"
     format = "prometheus"
     charset = None
-    content_type = "text/plain; version=0.0.4; charset=utf-8"
-    is_openmetrics = False
+    content_type = exposition.CONTENT_TYPE_PLAIN_0_0_4
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
-        if isinstance(data, dict):
-            return f"# {data['error']['message']}\n".encode()
-        return exposition.text(data, is_openmetrics=self.is_openmetrics).encode()
+        return f"# {data['error']['message']}\n".encode() if isinstance(data, dict) else self.text(data)
+
+    def text(self, totals: Collector) -> bytes:
+        return exposition.generate_latest(totals)
 
 
 class OpenMetricsRenderer(PrometheusRenderer):
     media_type = "application/openmetrics-text"
     format = "openmetrics"
-    content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    is_openmetrics = True
+    content_type = openmetrics.CONTENT_TYPE_LATEST
+
+    def text(self, totals: Collector) -> bytes:
+        return cast(bytes, openmetrics.generate_latest(totals))  # type: ignore[no-untyped-call]
 
 
 class FormatNegotiation(DefaultContentNegotiation):

@@ -1,69 +1,45 @@
 """Metrics for people: tables in a terminal, and rows for a spreadsheet."""
 
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TextIO
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from analytics.renderers import safe
+
+# Of what goes into a file or a pipe.
+WIDE = 160
 
 
-def terminal() -> Console:
-    # Into a file or a pipe no name is cut to the width of a terminal.
-    return Console(width=None if sys.stdout.isatty() else 160)
-
-
-def print_tables(figures: dict[str, Any]) -> None:
-    console = terminal()
-    window = figures["window"]
-    days = window["days"]
-    console.print(f"llmapi, {window['from']} to {window['to']} (UTC)", style="bold", highlight=False)
-    console.print(summary_table(figures))
-    console.print(by_day_table(figures[f"dau_last_{days}_days"], figures["token_burn"]))
-    console.print(rows_table("Tokens by day and model", figures["token_burn"]))
-    console.print(rows_table("Time spent, newest first", figures["time_spent_samples"][:20]))
-
-
-def summary_table(figures: dict[str, Any]) -> Table:
-    table = Table("Metric", "Value")
-    table.columns[1].justify = "right"
-    rate = figures["success_rate"]
-    rows = {
-        **{f"Turns {status}": count for status, count in figures["turns"].items()},
-        "Success rate": None if rate is None else f"{rate:.2%}",
-        **{f"Latency {name} (ms)": value for name, value in figures["latency_ms"].items()},
-        "Tokens": sum(row["total_tokens"] for row in figures["token_burn"]),
-        "Cost (USD)": figures["cost_usd"],
-    }
-    for name, value in rows.items():
-        table.add_row(name, shown(value))
-    return table
-
-
-def by_day_table(dau: list[dict[str, Any]], burn: list[dict[str, Any]]) -> Table:
-    """Days on which anything happened."""
-    days = [
-        {
-            "day": row["day"],
-            "active_users": row["users"],
-            "turns": sum(b["turns"] for b in burn if b["day"] == row["day"]),
-            "total_tokens": sum(b["total_tokens"] for b in burn if b["day"] == row["day"]),
-        }
-        for row in dau
-    ]
-    return rows_table("By day", [day for day in days if day["active_users"] or day["turns"]])
+def console_for(out: TextIO, *, is_terminal: bool) -> Console:
+    """What is printed goes to `out`; names are cut, and colours used, only where a person looks at a terminal."""
+    return Console(file=out, force_terminal=is_terminal, width=None if is_terminal else WIDE, highlight=False)
 
 
 def rows_table(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    if not rows:
-        table.add_column("Nothing yet")
-        return table
-    for name, value in rows[0].items():
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right", overflow="fold")
+    header = [(name.replace("_", " "), not isinstance(value, str)) for name, value in rows[0].items()] if rows else []
+    return table_of(title, header, [[shown(value) for value in row.values()] for row in rows], box.HEAVY_HEAD)
+
+
+def table_of(
+    title: str, header: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]], lines: box.Box = box.SIMPLE_HEAD
+) -> Table:
+    """`header` names the columns, and says which hold numbers."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=lines)
+    for name, is_number in header or [("Nothing yet", False)]:
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(shown(value) for value in row.values()))
+        table.add_row(*map(plain, row))
     return table
+
+
+def plain(text: str) -> Text:
+    """Names are strangers' text: no markup of ours, and nothing that steers a terminal."""
+    return Text("".join(character if character.isprintable() else "�" for character in text))
 
 
 def shown(value: Any) -> str:
@@ -87,21 +63,21 @@ def rows(figures: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     for status, count in figures["turns"].items():
         yield "turns", "", status, count
     for row in figures["token_burn"]:
-        yield "total_tokens", row["day"], row["model"], row["total_tokens"]
-        yield "cost_usd", row["day"], row["model"], row["cost_usd"]
+        yield "total_tokens", row["day"], safe(row["model"]), row["total_tokens"]
+        yield "cost_usd", row["day"], safe(row["model"]), row["cost_usd"]
     for row in figures["time_spent_samples"]:
-        yield "time_spent_seconds", row["day"], row["user_id"], row["seconds"]
+        yield "time_spent_seconds", row["day"], safe(row["user_id"]), row["seconds"]
 
 
 def print_reconciliation(figures: dict[str, Any]) -> None:
-    console = terminal()
+    console = console_for(sys.stdout, is_terminal=sys.stdout.isatty())
     header, *figures_of_models = reconciliation_rows(figures)
     lines = [dict(zip(header, row, strict=True)) for row in figures_of_models]
     for line in lines:
         line["figure"] = line["figure"].removesuffix("_tokens")  # a dated model's name then fits a terminal
     console.print(rows_table(f"Tokens of OpenAI and of the ledger on {figures['day']} (UTC)", lines))
     for cause in causes(figures):
-        console.print(cause, highlight=False, markup=False)
+        console.print(plain(cause))
 
 
 def reconciliation_rows(figures: dict[str, Any]) -> Iterator[tuple[Any, ...]]:

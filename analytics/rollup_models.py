@@ -11,12 +11,12 @@ class RollupDayQuerySet(models.QuerySet["RollupDay"]):
         return self.filter(built_at__isnull=False)
 
     def stale(self) -> Self:
-        """Days whose raw rows have changed since they were read."""
-        return self.built().exclude(changes=F("built_changes"))
+        """Days whose raw rows have changed since they were read, or were still to come."""
+        return self.built().filter(~Q(changes=F("built_changes")) | Q(is_partial=True))
 
 
 class RollupDay(models.Model):
-    """A UTC day: whether its rollups are those of its raw rows, and the figures of it that do not add up."""
+    """A UTC day: whether its rollups are those of its raw rows."""
 
     day = models.DateField(primary_key=True)
     # Raised inside every transaction that changes a raw row of the day once it is over: a build that has
@@ -24,6 +24,27 @@ class RollupDay(models.Model):
     changes = models.PositiveIntegerField(default=0)
     built_changes = models.PositiveIntegerField(default=0)
     built_at = models.DateTimeField(null=True, blank=True, help_text="Empty: the day has no rollups yet.")
+    is_partial = models.BooleanField(default=False, help_text="Built before the day was over: read for minutes only.")
+    purged_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its raw rows began to be deleted; what was built of them is final."
+    )
+
+    objects = RollupDayQuerySet.as_manager()
+
+    class Meta:
+        db_table = "rollup_days"
+
+    def __str__(self) -> str:
+        return self.day.isoformat()
+
+
+class ActivityRollup(models.Model):
+    """Users of a day: of all, or of a single client, model or version, whose columns are then not 0 or empty."""
+
+    day = models.DateField()
+    client_token_id = models.BigIntegerField(default=0)
+    model = models.CharField(max_length=100, blank=True)
+    app_version = models.CharField(max_length=64, blank=True)
     seen_users = models.PositiveIntegerField(default=0, help_text="Users with any event.")
     turns = models.PositiveIntegerField(default=0, help_text="Events of completed turns.")
     dau = models.PositiveIntegerField(default=0)
@@ -36,13 +57,21 @@ class RollupDay(models.Model):
     returned_30 = models.PositiveIntegerField(default=0)
     time_spent = models.JSONField(default=dict, help_text="Histogram of seconds from a user's first event to the last.")
 
-    objects = RollupDayQuerySet.as_manager()
-
     class Meta:
-        db_table = "rollup_days"
+        db_table = "activity_rollups"
+        constraints = [
+            # Its order is that of the readers: one of them all, a range of days.
+            models.UniqueConstraint(
+                fields=["client_token_id", "model", "app_version", "day"], name="activity_rollup_once"
+            ),
+        ]
+        indexes = [
+            # A day that is built again.
+            models.Index(fields=["day"], name="activity_rollup_day"),
+        ]
 
     def __str__(self) -> str:
-        return self.day.isoformat()
+        return f"{self.day} {self.client_token_id or self.model or self.app_version or 'all'}"
 
 
 class UsageRollup(models.Model):
@@ -85,6 +114,10 @@ class UsageRollup(models.Model):
     replayed_priced = models.PositiveIntegerField(default=0)
     replayed_tokens = models.BigIntegerField(default=0)
     replayed_nanos = models.BigIntegerField(default=0)
+    # What clients said of replies on the day, under the model that had given them.
+    thumbs_up = models.PositiveIntegerField(default=0)
+    thumbs_down = models.PositiveIntegerField(default=0)
+    regenerated = models.PositiveIntegerField(default=0)
 
     class Meta:
         db_table = "usage_rollups"
@@ -134,6 +167,8 @@ class UserDay(models.Model):
                 fields=["client_token_id", "day", "user_id"], condition=Q(turns__gt=0), name="user_day_client_active"
             ),
             models.Index(fields=["day", "user_id"], condition=Q(turns__gt=0), name="user_day_active"),
+            # Activation of the users who are new to one client, model or version.
+            models.Index(fields=["day", "user_id"], condition=Q(age_days=0), name="user_day_new"),
             # How many turns a user has completed so far.
             models.Index(fields=["user_id", "day"], name="user_day_user"),
         ]

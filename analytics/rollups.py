@@ -4,49 +4,78 @@ A day's rows are read and added up outside of any transaction, and then replace 
 That one begins by claiming the day's row in `rollup_days`, with the number of changes that was found there before
 reading: it fails where somebody has changed a raw row of the day since, or has built the day, and is done again.
 Whoever changes a raw row of a day that is over says so with `mark_changed`, inside the same transaction.
+
+A day that goes on is read from its raw rows. Where these are many, it is built every few minutes before it is over
+(`is_partial`), so that no reader has to add up half a day, and once more when it is.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Count, F, Q, Sum
+from django.db.models import F, Max, Q, Sum
 from django.utils import timezone
 
-from analytics import build, histograms, recording
-from analytics.models import Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
-from analytics.windows import DAY, days_between
+from analytics import aggregates, build, recording
+from analytics.models import ActivityRollup, Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
+from analytics.windows import ALL, DAY, Window, days_between
 
+# From so many events on, a day that goes on is built.
+MANY = 5000
+REFRESH = timedelta(minutes=5)
 # How long the server's chore builds before it lets other chores run.
 CHORE_SECONDS = 10
 BATCH = 1000
+# How often a day is read without a lock before it is read with one.
+TRIES = 3
 ACTIVATED_BY = 5
-RETURNS = (1, 7, 30)
 
 
 def run_due(now: datetime) -> int:
     """Build what is due, for a while; how many days."""
     deadline = time.monotonic() + CHORE_SECONDS
     built = 0
-    for day in due(now):
+    for day in [*due(now), *large(now)]:
         if time.monotonic() >= deadline:
             break
         built += build_day(day)
     return built
 
 
+def large(now: datetime) -> list[date]:
+    """Days that go on and have many rows, with those before them, unless they were built a moment ago."""
+    first, last = last_closed(now) + DAY, now.astimezone(UTC).date()
+    days = list(days_between(first, last))
+    while days and not has_many_rows(days[-1]):
+        days.pop()
+    built = RollupDay.objects.built().filter(day__gte=first, built_at__gt=now - REFRESH)
+    recent = set(built.values_list("day", flat=True))
+    return [day for day in days if day not in recent]
+
+
+def has_many_rows(day: date) -> bool:
+    return aggregates.event_rows(Window(day, day), ALL)[MANY - 1 : MANY].exists()
+
+
 def due(now: datetime) -> list[date]:
     """Days that are over and have no rollups, or stale ones, in their order: each goes on from the one before."""
-    return sorted({*missing(now), *RollupDay.objects.stale().values_list("day", flat=True)})
+    stale = RollupDay.objects.stale().filter(day__lte=last_closed(now))
+    return sorted({*missing(now), *stale.values_list("day", flat=True)})
 
 
 def to_build(now: datetime, first: date | None, last: date | None, *, rebuild: bool) -> list[date]:
-    """What is due up to `last`, and where asked, what was built from `first` on."""
+    """What is due up to `last`, and where asked, what was built from `first` on and can be built again."""
     last = min(last or last_closed(now), last_closed(now))
     built = RollupDay.objects.built().filter(day__gte=first or date.min) if rebuild else RollupDay.objects.none()
-    return sorted(day for day in {*due(now), *built.values_list("day", flat=True)} if day <= last)
+    again = built.filter(day__gt=sealed_to()).values_list("day", flat=True)
+    return sorted(day for day in {*due(now), *again} if day <= last)
+
+
+def sealed_to() -> date:
+    """The last day that is not built again, because raw rows of it or of the day before are deleted."""
+    purged = RollupDay.objects.filter(purged_at__isnull=False).aggregate(last=Max("day"))["last"]
+    return purged + DAY if purged else date.min
 
 
 def missing(now: datetime) -> Iterator[date]:
@@ -63,26 +92,42 @@ def last_closed(now: datetime) -> date:
 def build_day(day: date) -> bool:
     """Read a day's raw rows and replace its rollups; False where another process was faster."""
     RollupDay.objects.bulk_create([RollupDay(day=day)], ignore_conflicts=True)
-    while True:
-        before = RollupDay.objects.get(pk=day)
-        built = build.Day.read(day)
-        with transaction.atomic():
-            if claim(before):
-                if not has_purged_rows(built):
-                    replace(built)
-                return True
-        if RollupDay.objects.filter(pk=day, changes=F("built_changes")).exclude(built_at=before.built_at).exists():
-            return False
+    for _ in range(TRIES):
+        if (outcome := try_to_build(day)) is not None:
+            return outcome
+    with transaction.atomic():
+        # Its rows change faster than they are read: this once, who changes them waits for the row's lock.
+        RollupDay.objects.filter(pk=day).update(changes=F("changes"))
+        return bool(try_to_build(day))
 
 
-def claim(before: RollupDay) -> bool:
+def try_to_build(day: date) -> bool | None:
+    """None where the day's rows have changed since they were read."""
+    is_partial = day > last_closed(timezone.now())
+    before = RollupDay.objects.get(pk=day)
+    built = build.Day.read(day)
+    with transaction.atomic():
+        if claim(before, is_partial=is_partial):
+            if not (is_sealed(day) or has_purged_rows(built)):
+                replace(built)
+            return True
+    is_built = RollupDay.objects.filter(pk=day, changes=F("built_changes")).exclude(built_at=before.built_at).exists()
+    return False if is_built else None
+
+
+def claim(before: RollupDay, *, is_partial: bool) -> bool:
     """Take the day's row lock; False where anything has happened since it was `before`."""
     same = RollupDay.objects.filter(pk=before.pk, changes=before.changes, built_at=before.built_at)
-    return bool(same.update(built_changes=before.changes, built_at=timezone.now()))
+    return bool(same.update(built_changes=before.changes, built_at=timezone.now(), is_partial=is_partial))
+
+
+def is_sealed(day: date) -> bool:
+    """Raw rows that the day was built of are being deleted: its own, or those of the day before, to count replays."""
+    return RollupDay.objects.filter(day__in=[day, day - DAY], purged_at__isnull=False).exists()
 
 
 def has_purged_rows(built: build.Day) -> bool:
-    """Raw rows only vanish by a purge; the rollups are then all that is left of them."""
+    """Rows were deleted by hand: the rollups are all that is left of them."""
     kept = UsageRollup.objects.filter(day=built.day, grain=UsageRollup.Grain.TOTAL).first()
     events = UserDay.objects.filter(day=built.day).aggregate(total=Sum("events"))["total"] or 0
     return (kept is not None and kept.turns > built.turns) or events > built.events
@@ -94,15 +139,15 @@ def replace(built: build.Day) -> None:
     before = continued(day)
     UsageRollup.objects.filter(day=day).delete()
     UserDay.objects.filter(day=day).delete()
+    ActivityRollup.objects.filter(day=day).delete()
     SessionRollup.objects.filter(built_on=day).delete()
     OpenSession.objects.filter(built_on=day).delete()
-    set_ages(built)
     UsageRollup.objects.bulk_create(built.usage, BATCH)
     UserDay.objects.bulk_create(built.users, BATCH)
+    ActivityRollup.objects.bulk_create(built.activity, BATCH)
     SessionRollup.objects.bulk_create(built.sessions, BATCH)
     OpenSession.objects.bulk_create(built.open_sessions, BATCH)
     set_milestones(day, built.active)
-    RollupDay.objects.filter(pk=day).update(**figures(built))
     if continued(day) != before:
         RollupDay.objects.built().filter(day__gt=day).update(changes=F("changes") + 1)
 
@@ -118,15 +163,6 @@ def continued(day: date) -> set[tuple[object, ...]]:
     }
 
 
-def set_ages(built: build.Day) -> None:
-    """Of the users who were active on the day."""
-    seen = Milestone.objects.filter(first_day__lt=built.day, user_id__in=build.active_on(built.day))
-    first_days = dict(seen.values_list("user_id", "first_day"))
-    for row in built.users:
-        if row.user_id in built.active:
-            row.age_days = (built.day - first_days.get(row.user_id, built.day)).days
-
-
 def set_milestones(day: date, active: set[str]) -> None:
     """Those that users reached on the day, and no longer those that they turn out not to have."""
     on_day = UserDay.objects.filter(day=day, turns__gt=0).values("user_id")
@@ -140,25 +176,3 @@ def set_milestones(day: date, active: set[str]) -> None:
     so_far = UserDay.objects.filter(day__lte=day, turns__gt=0, user_id__in=not_yet.values("user_id"))
     reached = so_far.values("user_id").annotate(total=Sum("turns")).filter(total__gte=ACTIVATED_BY)
     Milestone.objects.filter(user_id__in=reached.values("user_id")).update(fifth_day=day)
-
-
-def figures(built: build.Day) -> dict[str, object]:
-    """What does not add up over days, or is too much to add up at each reading."""
-    ages = Counter({row.user_id: row.age_days for row in built.users if row.user_id in built.active}.values())
-    spent = build.time_spent(built.users)
-    return {
-        "seen_users": spent.total(),
-        "turns": sum(row.turns for row in built.users),
-        "dau": len(built.active),
-        "wau": active_within(built.day, 7),
-        "mau": active_within(built.day, 30),
-        "new_users": ages[0],
-        **{f"returned_{age}": ages[age] for age in RETURNS},
-        "time_spent": histograms.stored(spent),
-    }
-
-
-def active_within(last: date, days: int) -> int:
-    active = UserDay.objects.filter(day__gt=last - timedelta(days=days), day__lte=last, turns__gt=0)
-    users: int = active.aggregate(users=Count("user_id", distinct=True))["users"]
-    return users

@@ -13,7 +13,7 @@ GAP = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Session:
-    """It is not cut at midnight; its day, client, model and version are those of its first event."""
+    """It is not cut at midnight; day, client, model and version are the first that its events name."""
 
     user_id: str
     client_token_id: int
@@ -25,6 +25,10 @@ class Session:
     @property
     def day(self) -> date:
         return self.first_at.astimezone(UTC).date()
+
+    def going_on(self, model: str, app_version: str, at: datetime) -> "Session":
+        """Many sessions begin with an event that is about no model: a client that was opened."""
+        return replace(self, model=self.model or model, app_version=self.app_version or app_version, last_at=at)
 
     @property
     def seconds(self) -> int:
@@ -56,7 +60,7 @@ def walk(events: Iterable[tuple[str, int, str, str, datetime]], carried: Mapping
                 yield session
             session = waiting.pop(user_id, None)
         if session and at - session.last_at <= GAP:
-            session = replace(session, last_at=at)
+            session = session.going_on(model, app_version, at)
         else:
             if session:
                 yield session

@@ -1,17 +1,18 @@
 """Time that users spend: from the first event of a day to the last, and in sessions."""
 
-from collections import Counter
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from django.db.models import Max, Min
+from django.db.models import DurationField, ExpressionWrapper, Max, Min
 
-from analytics import aggregates, histograms, sessions
-from analytics.models import RollupDay, SessionRollup, UserDay
+from analytics import aggregates, sessions
+from analytics.histograms import Histogram
+from analytics.models import SessionRollup, UserDay
 from analytics.windows import ALL, DAY, Filters, Window
 
 SAMPLES = 100
-Histograms = dict[date, Counter[int]]
+SPAN = ExpressionWrapper(Max("last_at") - Min("first_at"), DurationField())
+Histograms = dict[date, Histogram]
 
 
 def time_spent(window: Window, filters: Filters = ALL) -> dict[str, Any]:
@@ -21,14 +22,14 @@ def time_spent(window: Window, filters: Filters = ALL) -> dict[str, Any]:
 
 def spent_by_day(window: Window, filters: Filters) -> Histograms:
     found: Histograms = {}
-    if filters:
+    if filters.is_slice:
+        for day, stored in window.activity(filters).values_list("day", "time_spent"):
+            found.setdefault(day, Histogram()).merge_stored(stored)
+    else:
         days = UserDay.objects.filter(window.closed, events__gt=0, **filters.values).order_by()
         rows = days.values_list("day", "user_id").annotate(first=Min("first_at"), last=Max("last_at"))
         for day, _, first, last in rows.iterator():
             count(found, day, first, last)
-    else:
-        for day, histogram in RollupDay.objects.built().filter(window.closed).values_list("day", "time_spent"):
-            histograms.merge(found.setdefault(day, Counter()), histogram)
     if window.tail:
         for row in aggregates.user_events(window.tail, filters, "day", "user_id"):
             count(found, row["day"], row["first_at"], row["last_at"])
@@ -37,14 +38,14 @@ def spent_by_day(window: Window, filters: Filters) -> Histograms:
 
 def count(found: Histograms, day: date, first: datetime, last: datetime) -> None:
     seconds = round((last - first).total_seconds())
-    found.setdefault(day, Counter())[histograms.rounded(seconds)] += 1
+    found.setdefault(day, Histogram()).add(seconds)
 
 
 def session_time(window: Window, filters: Filters = ALL) -> dict[str, Any]:
     """Sessions by the day of their first event, and their seconds: median and 90th percentile.
 
     A session is a user's events with no gap over 30 minutes, with any client; it is not cut at midnight, and
-    belongs to the client, model and version of its first event. One that may still go on counts as it stands.
+    belongs to the first client, model and version that its events name. One that may still go on counts as it stands.
     """
     return summary(window, sessions_by_day(window, filters))
 
@@ -52,11 +53,11 @@ def session_time(window: Window, filters: Filters = ALL) -> dict[str, Any]:
 def sessions_by_day(window: Window, filters: Filters) -> Histograms:
     found: Histograms = {}
     rows = SessionRollup.objects.filter(day__gte=window.first, day__lte=window.last, built_on__lte=window.closed_to)
-    for day, histogram in rows.filter(is_total=not filters, **filters.values).values_list("day", "seconds"):
-        histograms.merge(found.setdefault(day, Counter()), histogram)
+    for day, stored in rows.filter(is_total=not filters, **filters.values).values_list("day", "seconds"):
+        found.setdefault(day, Histogram()).merge_stored(stored)
     for session in unrolled_sessions(window):
         if window.first <= session.day <= window.last and session.is_of(filters):
-            found.setdefault(session.day, Counter())[histograms.rounded(session.seconds)] += 1
+            found.setdefault(session.day, Histogram()).add(session.seconds)
     return found
 
 
@@ -72,15 +73,16 @@ def unrolled_sessions(window: Window) -> list[sessions.Session]:
 
 
 def summary(window: Window, found: Histograms) -> dict[str, Any]:
-    overall: Counter[int] = Counter()
+    overall = Histogram()
     for histogram in found.values():
-        overall.update(histogram)
-    by_day = [{"day": day.isoformat(), **figures(found[day])} for day in window.days if found.get(day)]
+        overall.merge(histogram)
+    rows = {day: figures(found[day]) for day in window.days if day in found}
+    by_day = [{"day": day.isoformat(), **row} for day, row in rows.items() if row["count"]]
     return {**figures(overall), "by_day": by_day}
 
 
-def figures(histogram: Counter[int]) -> dict[str, int | None]:
-    median, p90 = histograms.percentiles(histogram, 50, 90)
+def figures(histogram: Histogram) -> dict[str, int | None]:
+    median, p90 = histogram.percentiles(50, 90)
     return {"count": histogram.total(), "median_seconds": median, "p90_seconds": p90}
 
 
@@ -92,9 +94,8 @@ def time_spent_samples(window: Window, filters: Filters = ALL) -> list[dict[str,
         rows += [(row["day"], row["user_id"], row["last_at"] - row["first_at"]) for row in recent]
     if len(rows) < SAMPLES and window.first <= window.closed_to:
         days = UserDay.objects.filter(window.closed, day__gte=sampled_from(window, filters), events__gt=0)
-        spans = days.filter(**filters.values).values_list("day", "user_id").order_by()
-        read = spans.annotate(first=Min("first_at"), last=Max("last_at"))
-        rows += [(day, user, last - first) for day, user, first, last in read.iterator()]
+        spans = days.filter(**filters.values).values_list("day", "user_id").annotate(spent=SPAN)
+        rows += spans.order_by("-day", "-spent", "user_id")[:SAMPLES]
     rows.sort(key=lambda row: (-row[0].toordinal(), -row[2], row[1]))
     return [
         {"day": day.isoformat(), "user_id": user, "seconds": round(spent.total_seconds(), 3)}
@@ -104,10 +105,10 @@ def time_spent_samples(window: Window, filters: Filters = ALL) -> list[dict[str,
 
 def sampled_from(window: Window, filters: Filters) -> date:
     """The first closed day that samples can come from: enough users were seen since."""
-    if filters:
+    if not filters.is_slice:
         return window.first
     seen = 0
-    for day, users in RollupDay.objects.built().filter(window.closed).order_by("-day").values_list("day", "seen_users"):
+    for day, users in window.activity(filters).order_by("-day").values_list("day", "seen_users"):
         seen += users
         if seen >= SAMPLES:
             return day

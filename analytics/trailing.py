@@ -1,6 +1,7 @@
 """Distinct users with a completed turn in the days that end with each day: such counts do not add up over days."""
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import date, timedelta
 from itertools import accumulate
 from typing import Any
@@ -11,36 +12,51 @@ from django.db.models.expressions import Window as Over
 from django.db.models.functions import Lead
 
 from analytics import aggregates
-from analytics.models import RollupDay, UserDay
+from analytics.models import UserDay
 from analytics.windows import DAY, Filters, Window, days_between
 
 COLUMNS = {1: "dau", 7: "wau", 30: "mau"}
+Counts = dict[date, int]
 
 
-def users(window: Window, filters: Filters, days: int) -> dict[date, int]:
-    """For each day of the window, users active on it or on the `days - 1` before."""
-    closed: dict[date, int] = {}
+def users(window: Window, filters: Filters, *lengths: int) -> list[Counts]:
+    """For each length, and each day of the window: users active on it or on as many days before as make up the length.
+
+    All lengths together take no more reading than the longest.
+    """
+    closed: list[Counts] = [{} for _ in lengths]
     if window.first <= window.closed_to:
-        closed = filtered(window, filters, days) if filters else unfiltered(window, days)
-    return closed | (unrolled(window, filters, days) if window.tail else {})
+        closed = of_rollups(window, filters, *lengths) if filters.is_slice else filtered(window, filters, *lengths)
+    if not window.tail:
+        return closed
+    recent = unrolled(window, filters, *lengths)
+    return [before | since for before, since in zip(closed, recent, strict=True)]
 
 
-def unfiltered(window: Window, days: int) -> dict[date, int]:
-    return dict(RollupDay.objects.built().filter(window.closed).values_list("day", COLUMNS[days]))
+def of_rollups(window: Window, filters: Filters, *lengths: int) -> list[Counts]:
+    columns = [COLUMNS[length] for length in lengths]
+    rows = list(window.activity(filters).values("day", *columns))
+    return [{row["day"]: row[name] for row in rows} for name in columns]
 
 
-def filtered(window: Window, filters: Filters, days: int) -> dict[date, int]:
-    """A user comes with a day of activity, and goes `days` later, or when the next such day comes before that."""
+def filtered(window: Window, filters: Filters, *lengths: int) -> list[Counts]:
     last = min(window.last, window.closed_to)
-    start = window.first - timedelta(days=days - 1)
+    start = window.first - timedelta(days=max(lengths) - 1)
+    rows = stays(start, last, filters)
+    days = list(days_between(start, last))
+    return [
+        {day: count for day, count in zip(days, present(rows, days, length), strict=True) if day >= window.first}
+        for length in lengths
+    ]
+
+
+def present(rows: list[tuple[date, date | None, int]], days: list[date], length: int) -> Iterator[int]:
+    """A user comes with a day of activity, and goes `length` later, or when the next such day comes before that."""
     change: Counter[date] = Counter()
-    for day, following, count in stays(start, last, filters):
+    for day, following, count in rows:
         change[day] += count
-        change[min(day + timedelta(days=days), following or date.max)] -= count
-    counted = dict(
-        zip(days_between(start, last), accumulate(change[day] for day in days_between(start, last)), strict=True)
-    )
-    return {day: count for day, count in counted.items() if day >= window.first}
+        change[min(day + timedelta(days=length), following or date.max)] -= count
+    return accumulate(change[day] for day in days)
 
 
 def stays(first: date, last: date, filters: Filters) -> list[tuple[date, date | None, int]]:
@@ -63,16 +79,19 @@ def as_date(value: Any) -> date:
     return date.fromisoformat(value) if isinstance(value, str) else value
 
 
-def unrolled(window: Window, filters: Filters, days: int) -> dict[date, int]:
+def unrolled(window: Window, filters: Filters, *lengths: int) -> list[Counts]:
     """The same of days without rollups, going on from those that have them."""
-    first = max(window.closed_to + DAY, window.first - timedelta(days=days - 1))
+    longest = max(lengths)
+    first = max(window.closed_to + DAY, window.first - timedelta(days=longest - 1))
     active = aggregates.active_users(window.moved(first, window.last), filters)
     before = UserDay.objects.filter(day__lt=first, turns__gt=0, **filters.values)
-    before = before.filter(day__gt=first - timedelta(days=days)) if days > 1 else before.none()
+    before = before.filter(day__gt=first - timedelta(days=longest)) if longest > 1 else before.none()
     seen: dict[str, date] = dict(before.values_list("user_id").annotate(last=Max("day")).order_by())
-    found: dict[date, int] = {}
+    found: list[Counts] = [{} for _ in lengths]
     for day in days_between(first, window.last):
         seen.update(dict.fromkeys(active.get(day, ()), day))
         if day >= window.first:
-            found[day] = sum((day - last).days < days for last in seen.values())
+            ages = Counter((day - last).days for last in seen.values())
+            for counts, length in zip(found, lengths, strict=True):
+                counts[day] = sum(users for age, users in ages.items() if age < length)
     return found

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.db.models import Sum
 
-from analytics import aggregates, histograms, reading
+from analytics import aggregates, reading
+from analytics.histograms import Histogram
 from analytics.models import Refusals, UsageEvent, UserDay
 from analytics.windows import ALL, Filters, Window
 
@@ -104,20 +105,18 @@ def first_token_ms(window: Window, filters: Filters = ALL) -> dict[str, Any]:
 def durations(window: Window, filters: Filters, column: str, count: str, total: str) -> dict[str, Any]:
     sums = reading.usage(window, filters, "day", names=[count, total])
     by_day = reading.durations(window, filters, column)
-    overall: Counter[int] = Counter()
+    overall = Histogram()
     for histogram in by_day.values():
-        overall.update(histogram)
+        overall.merge(histogram)
     rows = [
-        {"day": day.isoformat(), **summary(by_day[day], sums[day,][count], sums[day,][total])}
-        for day in sorted(by_day)
-        if by_day[day]
+        {"day": day.isoformat(), **summary(by_day[day], sums[day,][count], sums[day,][total])} for day in sorted(by_day)
     ]
     everything = sum((figures for figures in sums.values()), Counter())
     return {**summary(overall, everything[count], everything[total]), "by_day": rows}
 
 
-def summary(histogram: Counter[int], count: int, total: int) -> dict[str, float | None]:
-    p50, p95, p99 = histograms.percentiles(histogram, 50, 95, 99)
+def summary(histogram: Histogram, count: int, total: int) -> dict[str, float | None]:
+    p50, p95, p99 = histogram.percentiles(50, 95, 99)
     return {"mean": share(total, count, 1), "p50": p50, "p95": p95, "p99": p99}
 
 

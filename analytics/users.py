@@ -7,26 +7,33 @@ from typing import Any
 from django.db.models import Count, Min, Sum
 
 from analytics import aggregates, reading, trailing
-from analytics.models import Milestone, RollupDay, UserDay
+from analytics.activity import RETURNS
+from analytics.models import Milestone, UserDay
 from analytics.usage import COST, share
 from analytics.windows import ALL, DAY, Filters, Window, today
-
-RETURNS = (1, 7, 30)
 
 
 def dau(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """Daily active users: distinct users with at least one completed turn, for each day."""
-    return by_day(window, trailing.users(window, filters, 1))
+    return by_day(window, *trailing.users(window, filters, 1))
 
 
 def wau(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """Weekly active users: distinct users with a completed turn in the 7 days that end with each day."""
-    return by_day(window, trailing.users(window, filters, 7))
+    return by_day(window, *trailing.users(window, filters, 7))
 
 
 def mau(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """Monthly active users: distinct users with a completed turn in the 30 days that end with each day."""
-    return by_day(window, trailing.users(window, filters, 30))
+    return by_day(window, *trailing.users(window, filters, 30))
+
+
+def active_users(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
+    """DAU, WAU and MAU of each day."""
+    counts = dict(zip(("dau", "wau", "mau"), trailing.users(window, filters, 1, 7, 30), strict=True))
+    return [
+        {"day": day.isoformat(), **{name: users.get(day, 0) for name, users in counts.items()}} for day in window.days
+    ]
 
 
 def by_day(window: Window, users: dict[date, int]) -> list[dict[str, Any]]:
@@ -35,14 +42,15 @@ def by_day(window: Window, users: dict[date, int]) -> list[dict[str, Any]]:
 
 def stickiness(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """DAU as a share of MAU, for each day; null while MAU is 0."""
-    daily, monthly = trailing.users(window, filters, 1), trailing.users(window, filters, 30)
+    daily, monthly = trailing.users(window, filters, 1, 30)
     shares = {day: share(daily.get(day, 0), monthly.get(day, 0)) for day in window.days}
     return [{"day": day.isoformat(), "stickiness": value} for day, value in shares.items()]
 
 
 def new_and_returning(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """Active users of each day: new ones, first active ever on that day, with any client; and all others."""
-    active, found = trailing.users(window, filters, 1), ages(window, filters)
+    (active,) = trailing.users(window, filters, 1)
+    found = ages(window, filters)
     return [
         {"day": day.isoformat(), "new": (new := found[day, 0]), "returning": active.get(day, 0) - new}
         for day in window.days
@@ -74,14 +82,14 @@ def returned(found: Counter[tuple[date, int]], day: date, age: int) -> float | N
 def ages(window: Window, filters: Filters) -> Counter[tuple[date, int]]:
     """Active users by day and by how many days ago they were first active, where that is 0, 1, 7 or 30."""
     found: Counter[tuple[date, int]] = Counter()
-    if filters:
+    if filters.is_slice:
+        columns = {0: "new_users"} | {age: f"returned_{age}" for age in RETURNS}
+        for row in window.activity(filters).values("day", *columns.values()):
+            found.update({(row["day"], age): row[column] for age, column in columns.items()})
+    else:
         days = UserDay.objects.filter(window.closed, turns__gt=0, age_days__in=(0, *RETURNS), **filters.values)
         counted = days.values_list("day", "age_days").annotate(users=Count("user_id", distinct=True)).order_by()
         found.update({(day, age or 0): users for day, age, users in counted})
-    else:
-        columns = {0: "new_users"} | {age: f"returned_{age}" for age in RETURNS}
-        for row in RollupDay.objects.built().filter(window.closed).values("day", *columns.values()):
-            found.update({(row["day"], age): row[column] for age, column in columns.items()})
     if window.tail:
         first = first_days(window)
         for day, users in aggregates.active_users(window.tail, filters).items():
@@ -104,7 +112,7 @@ def first_days(window: Window) -> dict[str, date]:
 
 def messages_per_active_user(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """Completed turns per active user, for each day; null on days without active users."""
-    active = trailing.users(window, filters, 1)
+    (active,) = trailing.users(window, filters, 1)
     completed = completed_turns(window, filters)
     values = {day: share(completed.get(day, 0), active.get(day, 0)) for day in window.days}
     return [{"day": day.isoformat(), "messages": value} for day, value in values.items()]
@@ -112,11 +120,11 @@ def messages_per_active_user(window: Window, filters: Filters = ALL) -> list[dic
 
 def completed_turns(window: Window, filters: Filters) -> dict[date, int]:
     """By the day on which they were completed, as active users are counted."""
-    if filters:
+    if filters.is_slice:
+        closed = dict(window.activity(filters).values_list("day", "turns"))
+    else:
         days = UserDay.objects.filter(window.closed, turns__gt=0, **filters.values)
         closed = dict(days.order_by().values_list("day").annotate(total=Sum("turns")))
-    else:
-        closed = dict(RollupDay.objects.built().filter(window.closed).values_list("day", "turns"))
     if not window.tail:
         return closed
     return closed | {row["day"]: row["turns"] for row in aggregates.user_events(window.tail, filters, "day")}
@@ -124,7 +132,7 @@ def completed_turns(window: Window, filters: Filters) -> dict[date, int]:
 
 def cost_per_active_user(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """Cost in USD of a day's turns per active user; null where a price is unknown, or nobody was active."""
-    active = trailing.users(window, filters, 1)
+    (active,) = trailing.users(window, filters, 1)
     spent = reading.usage(window, filters, "day", names=COST)
     costs = {day: reading.dollars(spent.get((day,), Counter())) for day in window.days}
     return [

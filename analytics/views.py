@@ -65,9 +65,9 @@ class MetricsView(MetricsAPIView):
         For everybody while METRICS_PUBLIC is set; otherwise for staff, and for tokens that may read metrics.
         Prometheus is given totals since the beginning, whatever the window.
         """
-        window, filters = queries.asked(request)
+        window, filters = queries.asked(request.query_params)
         if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
-            return Response(exposition.families(), content_type=renderer.content_type)
+            return Response(exposition.Totals(), content_type=renderer.content_type)
         return Response(metrics.report_of(window, filters))
 
 
@@ -79,7 +79,7 @@ class MetricView(MetricsAPIView):
         """One metric, and what it means."""
         if name not in metrics.METRICS:
             raise Http404
-        return Response(metrics.one(name, *queries.asked(request)))
+        return Response(metrics.one(name, *queries.asked(request.query_params)))
 
 
 class MetricTableView(MetricView):

@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
-from django.db.models import Max, Q
+from django.db.models import Max, Min, Q, QuerySet
 from django.utils import timezone
 
-from analytics.rollup_models import RollupDay
+from analytics.rollup_models import ActivityRollup, RollupDay
 
 DAY = timedelta(days=1)
+# The rollups of a day that goes on are read for so long; after that, somebody has ceased to build them.
+FRESH = timedelta(minutes=15)
 
 
 def midnight(day: date) -> datetime:
@@ -25,6 +27,32 @@ def today() -> date:
 
 def days_between(first: date, last: date) -> Iterator[date]:
     return (first + timedelta(days=offset) for offset in range((last - first).days + 1))
+
+
+@dataclass(frozen=True)
+class Rollups:
+    """What has rollups that can be read: all days up to `last`, those that go on as they were at `read_at`."""
+
+    last: date
+    read_at: datetime
+
+    @classmethod
+    def now(cls) -> Self:
+        now = timezone.now()
+        partial = Q(is_partial=True)
+        fresh = partial & Q(built_at__gte=now - FRESH)
+        # Days are built in order, so all before a day have rollups too.
+        found = RollupDay.objects.built().aggregate(
+            settled=Max("day", filter=~partial),
+            last=Max("day", filter=fresh),
+            old=Min("day", filter=partial & ~fresh),
+            read_at=Min("built_at", filter=fresh),
+        )
+        settled = found["settled"] or date.min
+        if found["last"] is None or found["last"] < settled:
+            return cls(settled, now)
+        last = found["last"] if found["old"] is None else found["old"] - DAY
+        return cls(last, found["read_at"] if last > settled else now)
 
 
 @dataclass(frozen=True)
@@ -48,10 +76,19 @@ class Window:
         return Q(created_at__gte=midnight(self.first), created_at__lt=midnight(self.last) + DAY)
 
     @cached_property
+    def rollups(self) -> Rollups:
+        """Read once a window, so that all its figures agree."""
+        return Rollups.now()
+
+    @property
     def closed_to(self) -> date:
-        """The last day with rollups: days are built in order, so all before it have them too. Read once a window."""
-        built: date | None = RollupDay.objects.built().aggregate(last=Max("day"))["last"]
-        return built or date.min
+        """The last day that is read from rollups."""
+        return self.rollups.last
+
+    @property
+    def computed_at(self) -> datetime:
+        """Nothing that was settled before is missing."""
+        return min(self.rollups.read_at, timezone.now())
 
     @property
     def closed(self) -> Q:
@@ -63,10 +100,14 @@ class Window:
         """The days that have to be read from the raw rows; None where all have rollups."""
         return self.moved(max(self.first, self.closed_to + DAY), self.last) if self.last > self.closed_to else None
 
+    def activity(self, filters: "Filters") -> QuerySet[ActivityRollup]:
+        """Of the closed days; of at most one filter."""
+        return ActivityRollup.objects.filter(self.closed, **filters.slice).order_by()
+
     def moved(self, first: date, last: date) -> "Window":
         """Other days, with the same notion of which are closed."""
         window = Window(first, last)
-        window.__dict__["closed_to"] = self.closed_to
+        window.__dict__["rollups"] = self.rollups
         return window
 
 
@@ -84,6 +125,16 @@ class Filters:
         named = {"model": self.model, "app_version": self.app_version}
         client = {} if self.client_token_id is None else {"client_token_id": self.client_token_id}
         return client | {name: value for name, value in named.items() if value}
+
+    @property
+    def is_slice(self) -> bool:
+        """Of all, or of what one filter names: there are rollups of users for each."""
+        return len(self.values) <= 1
+
+    @property
+    def slice(self) -> dict[str, Any]:
+        """By column of these rollups."""
+        return {"client_token_id": self.client_token_id or 0, "model": self.model, "app_version": self.app_version}
 
     def __bool__(self) -> bool:
         return bool(self.values)

@@ -13,6 +13,7 @@ import sys
 import time
 from datetime import UTC, date, datetime, timedelta
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.stack import TOKEN
@@ -58,7 +59,9 @@ def main() -> None:
 
     columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn())
     began = time.monotonic()
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+    console = Console(stderr=True)
+    shown = (*columns, TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*shown, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("turns", total=args.turns)
         try:
             load(

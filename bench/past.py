@@ -79,6 +79,8 @@ USUAL = [
     *[("failed", "internal_error")] * 4,
     *[ABANDONED] * 3,
 ]
+# What users say of replies: most say nothing.
+VERDICTS = [*[""] * 940, *["thumbs_up"] * 31, *["thumbs_down"] * 9, *["regenerated"] * 20]
 # While the upstream is in trouble.
 INCIDENT = [*[COMPLETED] * 860, *[("failed", "upstream_error")] * 110, *[("failed", "upstream_timeout")] * 30]
 INCIDENT_DAYS = 0.05
@@ -310,7 +312,10 @@ class Day:
         self.add_event("chat.completed", session, ended, request_id, model.name, metadata)
         if session.is_stream:
             seen = first + 40
-            self.add_event("client.first_token", session, at + seen * MS, request_id, model.name, f'{{"ms": {seen}}}')
+            metadata = f'{{"ms": "{seen}"}}'
+            self.add_event("client.first_token_shown", session, at + seen * MS, request_id, model.name, metadata)
+        if verdict := self.pick(VERDICTS):
+            self.add_event(f"client.{verdict}", session, ended + 5 * SECOND, request_id, model.name)
         if self.dice.random() < 0.01:
             replayed = f'{{"original_request_id": "{request_id}"}}'
             self.add_event("chat.replayed", session, ended + 2 * SECOND, self.new_id("r_"), "", replayed)

@@ -239,16 +239,18 @@ def known_error(exc: Exception) -> exceptions.APIException:
 
 
 def first_problem(detail: Any, path: str = "") -> tuple[str, str | None]:
-    """The first message in DRF's nested error details, and the field it is about (`messages.0.role`)."""
+    """The first message in DRF's nested error details, and the field it is about (`messages[0].role`)."""
     if isinstance(detail, dict):
         field, inner = next(iter(detail.items()))
+        if isinstance(field, int):
+            return first_problem(inner, f"{path}[{field}]")
         step = "" if field == "non_field_errors" else str(field)
         return first_problem(inner, ".".join(part for part in (path, step) if part))
     if isinstance(detail, list):
         for index, inner in enumerate(detail):
             if isinstance(inner, dict | list):
                 if inner:
-                    return first_problem(inner, f"{path}.{index}")
+                    return first_problem(inner, f"{path}[{index}]")
             else:
                 return first_problem(inner, path)
     message = str(detail)

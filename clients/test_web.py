@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from analytics.models import UsageEvent
+from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import Message
-from conftest import Server
+from conftest import Server, wait_until
 
 pytestmark = pytest.mark.browser
 # Nothing but the page: no sandbox as root in a container, and no calls home.
@@ -75,6 +75,26 @@ def test_it_works(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:
 
     page.reload()
     expect(page.locator("li")).to_have_count(4)
+
+
+def test_what_only_the_page_sees_is_told_once(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:
+    send(page, "Hi")
+    good, bad = page.get_by_role("button", name="Good reply"), page.get_by_role("button", name="Bad reply")
+    good.click()
+    expect(good).to_have_attribute("aria-pressed", "true")
+    expect(bad).to_be_disabled()
+    turn = UsageEvent.objects.get()
+
+    # Nobody waits for the page's next batch: it is sent when the page goes away.
+    page.goto("about:blank")
+
+    told = AnalyticsEvent.objects.filter(event_name__startswith="client.").order_by("created_at", "id")
+    wait_until(lambda: told.count() == 3)
+    assert list(told.values_list("event_name", "request_id")) == [
+        ("client.opened", ""),
+        ("client.first_token_shown", turn.request_id),
+        ("client.thumbs_up", turn.request_id),
+    ]
 
 
 def test_an_error_is_said_and_a_retry_is_the_same_turn(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:

@@ -1,13 +1,14 @@
 from datetime import timedelta
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class ProjectConfig(AppConfig):
     name = "llmapi"
 
     def ready(self) -> None:
-        from analytics import recording, rollups
+        from analytics import purge, recording, rollups
         from chat import chores
         from llmapi import checks, logging
 
@@ -15,4 +16,11 @@ class ProjectConfig(AppConfig):
         logging.configure()
         # The apps do not know each other's: chat has the clock, analytics what is to be done.
         chores.TASKS["rollup"] = chores.Task(timedelta(minutes=1), rollups.run_due)
+        chores.TASKS["purge_raw_rows"] = chores.Task(timedelta(minutes=10), purge.run_due)
         chores.OWN.append(recording.flush_refusals)
+
+
+class DashboardConfig(AdminConfig):
+    """Django's admin, with the dashboard at its top."""
+
+    default_site = "llmapi.dashboard.DashboardSite"

@@ -102,6 +102,10 @@ RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
 MAX_RUNNING_TURNS = number("MAX_RUNNING_TURNS", 1000, least=1)
 MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 2 * 1024 * 1024, least=1024)
 METRICS_PUBLIC = flag("METRICS_PUBLIC")
+# Whole days for which usage and analytics events are kept; 0: for ever. Events of yesterday may still come today.
+RAW_RETENTION_DAYS = number("RAW_RETENTION_DAYS", 0)
+if RAW_RETENTION_DAYS == 1:
+    raise ImproperlyConfigured("RAW_RETENTION_DAYS is 1; set it to 2 days or more, or to 0 to keep rows for ever.")
 
 # Seconds a whole upstream answer may take, and seconds a request waits for its twin's answer.
 UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
@@ -121,7 +125,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "django.contrib.admin",
+    "llmapi.apps.DashboardConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -5,6 +5,7 @@ from django.urls import include, path
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+from llmapi.events import EventViewSet
 from llmapi.health import HealthView, ReadyView
 from llmapi.usage import UsageViewSet
 
@@ -15,6 +16,7 @@ urlpatterns = [
     path("", TemplateView.as_view(template_name="web/index.html"), name="home"),
     path("health", HealthView.as_view()),
     path("ready", ReadyView.as_view()),
+    path("v1/events", EventViewSet.as_view({"post": "create"})),
     path("v1/usage", UsageViewSet.as_view({"get": "list"})),
     path("v1/", include("chat.urls")),
     path("", include("analytics.urls")),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
@@ -117,9 +118,17 @@ def test_who_may_read(alice: ApiClient, settings: Settings) -> None:
     assert alice.get("/metrics").status_code == 200
 
     users = get_user_model().objects
-    for name, is_staff, expected in (("visitor", False, 403), ("staff", True, 200)):
+    viewing = Permission.objects.get(codename="view_usageevent")
+    for is_staff, permissions, expected in (
+        (False, [], 403),
+        (False, [viewing], 403),
+        (True, [], 403),
+        (True, [viewing], 200),
+    ):
+        user = users.create_user(f"{is_staff} {permissions}", is_staff=is_staff)
+        user.user_permissions.set(permissions)
         browser = Client()
-        browser.force_login(users.create_user(name, is_staff=is_staff))
+        browser.force_login(user)
         assert browser.get("/metrics").status_code == expected
 
     settings.DEBUG = True
@@ -138,5 +147,5 @@ def test_the_report(month: None, form: str, capsys: pytest.CaptureFixture[str]) 
         assert sum(int(row["value"]) for row in rows if row["metric"] == "total_tokens") == 40
         assert {row["value"] for row in rows if row["subject"] == "local" and row["metric"] == "cost_usd"} == {""}
     else:
-        assert "80.00%" in printed
+        assert "80 %" in printed
         assert "gpt-4o-mini" in printed

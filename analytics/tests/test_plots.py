@@ -9,7 +9,9 @@ import pytest
 from django.template.loader import render_to_string
 
 from analytics import plots
-from analytics.plots import Cohort, Plot, Unit, Values
+from analytics.cohorts import Cohort, Cohorts, cohorts
+from analytics.plots import Plot, Unit, Values
+from analytics.sparklines import sparkline, text_sparkline
 
 SVG = "{http://www.w3.org/2000/svg}"
 STYLES = Path(plots.__file__).parent / "static/analytics/dashboard.css"
@@ -76,6 +78,9 @@ def corners(root: ElementTree.Element) -> list[tuple[float, float]]:
         (350, "ms", ["0", "100 ms", "200 ms", "300 ms", "400 ms"]),
         (2300, "ms", ["0", "0.5 s", "1.0 s", "1.5 s", "2.0 s", "2.5 s"]),
         (11, "usd", ["0", "$5", "$10", "$15"]),
+        (59, "seconds", ["0", "20 s", "40 s", "60 s"]),
+        (150, "seconds", ["0", "0.5 min", "1.0 min", "1.5 min", "2.0 min", "2.5 min"]),
+        (20_000, "seconds", ["0", "2 h", "4 h", "6 h"]),
         (1.2, "usd", ["0", "$0.50", "$1.00", "$1.50"]),
         (0.0042, "usd", ["0", "$0.001", "$0.002", "$0.003", "$0.004", "$0.005"]),
         (1, "share", ["0", "20 %", "40 %", "60 %", "80 %", "100 %"]),
@@ -102,6 +107,9 @@ def test_ticks_are_round_and_reach_the_highest_figure(top: float, unit: Unit, la
         (350, "ms", "350 ms"),
         (999.9, "ms", "1 s"),
         (1412, "ms", "1.4 s"),
+        (59, "seconds", "59 s"),
+        (90, "seconds", "1.5 min"),
+        (5400, "seconds", "1.5 h"),
         (0, "usd", "$0"),
         (12, "usd", "$12"),
         (12.5, "usd", "$12.50"),
@@ -167,6 +175,28 @@ def test_bars_stand_on_each_other() -> None:
     assert plot.columns[0].text == "21 Nov 2026\ncompleted: 6\nfailed: 4\ntotal: 10"
 
 
+def test_bars_of_many_days_are_of_weeks() -> None:
+    values = [1.0] * 364 + [8]
+
+    sums = plots.stacked_bars("Turns", days(365), {"completed": values}, "count")
+    means = plots.stacked_bars("Users", days(365), {"users": values}, "count", is_additive=False)
+
+    # What is left over of a week comes first; the newest week ends with the last day.
+    assert [column.text for column in (sums.columns[0], sums.columns[-1])] == [
+        "23 Nov 2025\ncompleted: 1",
+        "16 Nov 2026 to 22 Nov 2026\ncompleted: 14",
+    ]
+    assert (sums.note, sums.series[0].figure) == ("372 in total, by week", "372")
+    assert means.columns[-1].text == "16 Nov 2026 to 22 Nov 2026\nusers: 2"
+    assert (means.note, means.series[0].figure) == ("mean day, by week", "1")
+
+
+def test_lines_tell_the_figures_of_the_period_where_they_are_given() -> None:
+    plot = plots.lines("Latency", days(2), {"p50": [100, None]}, "ms", {"p50": 90, "mean": 95})
+
+    assert (plot.note, plot.series[0].figure) == ("of the period", "90 ms")
+
+
 def test_the_smallest_of_many_series_are_summed_as_other() -> None:
     series = {f"model-{n}": [n, n] for n in (3, 9, 1, 8, 7, 2, 6, 5)}
 
@@ -192,7 +222,11 @@ def test_names_are_escaped_and_long_ones_cut() -> None:
     assert tuned not in "".join(legend[1].itertext())
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 31, 62, 63, 84, 85, 181, 365, 366])
+def bars_of(count: int) -> int:
+    return count if count <= 100 else -(-count // (7 if count <= 750 else 30))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 31, 62, 63, 84, 85, 100, 101, 365, 366, 751])
 @pytest.mark.parametrize("top", [0.0000001, 0.37, 1, 999.9, 12_345, 73_456_789])
 @pytest.mark.parametrize("unit", get_args(Unit))
 def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) -> None:
@@ -200,11 +234,13 @@ def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) ->
     values = [top * (i % 5) / 4 for i in range(count - 1)] + [top]
     gaps: Values = [None if i % 6 == 4 else value for i, value in enumerate(values)]
 
-    for plot in (
-        plots.lines("Lines", days(count), {"a": values, "b": gaps}, unit),
-        plots.stacked_bars("Bars", days(count), {"a": values, "b": values[::-1]}, unit),
+    for plot, columns in (
+        (plots.lines("Lines", days(count), {"a": values, "b": gaps}, unit), count),
+        (plots.stacked_bars("Bars", days(count), {"a": values, "b": values[::-1]}, unit), bars_of(count)),
     ):
-        assert len(plot.columns) == count
+        assert len(plot.columns) == columns
+        assert plot.columns[0].x == plot.left
+        assert plot.columns[-1].x + plot.columns[-1].width == pytest.approx(plot.right, abs=0.05)
         assert len(plot.y_ticks) <= 6
         assert all(plot.left - 0.02 <= x <= plot.right + 0.02 for x, _ in corners_of_series(plot))
         assert all(plots.TOP <= y <= plots.BASE for _, y in corners_of_series(plot))
@@ -221,17 +257,16 @@ def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) ->
 def test_what_is_rendered_has_only_numbers_for_coordinates(count: int) -> None:
     values = [1e7 / 3] * count
 
-    for plot in (
-        plots.lines(
-            "Lines", days(count), {"a": values, "b": [None, float("nan"), float("inf"), *values][:count]}, "ms"
-        ),
-        plots.stacked_bars("Bars", days(count), {"a": values}, "tokens"),
+    broken = [None, float("nan"), float("inf"), *values][:count]
+    for plot, columns in (
+        (plots.lines("Lines", days(count), {"a": values, "b": broken}, "ms"), count),
+        (plots.stacked_bars("Bars", days(count), {"a": values}, "tokens"), bars_of(count)),
     ):
         root = picture(plot)
         assert root.attrib["viewBox"] == f"0 0 {plots.WIDTH} {plots.HEIGHT}"
         assert root.attrib["role"] == "img"
         assert all(0 <= x <= plots.WIDTH and 0 <= y <= plots.HEIGHT for x, y in corners(root))
-        assert len(texts(root, "title")) == count
+        assert len(texts(root, "title")) == columns
         page = render_to_string(plot.template, {"plot": plot})
         assert not re.search(r"\b(nan|inf|None)\b|style=|<style|<script", page)
 
@@ -252,8 +287,9 @@ def test_cohorts_are_shaded_by_share() -> None:
         Cohort("<i>1 Nov</i>", 1200, [1.0, 0.7, 0.001, 0.0]),
         Cohort("2 Nov", 3, [1.0, None]),
     ]
+    columns = ["D+0", "D+1", "D+2", "D+3"]
 
-    page = render_to_string(plots.Cohorts.template, {"cohorts": plots.cohorts("Retention", rows)})
+    page = render_to_string(Cohorts.template, {"cohorts": cohorts("Retention", columns, rows)})
 
     assert "<i>" not in page
     table = parsed(page)
@@ -265,7 +301,7 @@ def test_cohorts_are_shaded_by_share() -> None:
 
 
 def test_no_cohorts_say_so() -> None:
-    page = render_to_string(plots.Cohorts.template, {"cohorts": plots.cohorts("Retention", [])})
+    page = render_to_string(Cohorts.template, {"cohorts": cohorts("Retention", ["D+1"], [])})
 
     assert "Nothing in this period." in page
     assert "<table" not in page
@@ -273,23 +309,38 @@ def test_no_cohorts_say_so() -> None:
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [([], ""), ([0, 0], "▁▁"), ([0, 1, 50, 75, 100], "▁▂▃▅▇"), ([None, 3, float("nan")], " ▇ ")],
+    [
+        ([], ""),
+        ([0, 0], "▁▁"),
+        ([0, 1, 50, 75, 100], "▁▂▃▅▇"),
+        ([None, 3, float("nan")], " ▇ "),
+        ([None, 1] * 31, "▇" * 31),
+    ],
 )
 def test_a_line_of_text_shows_the_course(values: Values, text: str) -> None:
-    assert plots.text_sparkline(values) == text
+    assert text_sparkline(values) == text
 
 
 @pytest.mark.parametrize(
     ("values", "paths", "dots"),
-    [([], 0, 0), ([None], 0, 0), ([5], 0, 1), ([0, 0], 2, 1), ([1, 2e7, 3], 2, 1), ([1, 2, None, 3], 1, 1)],
+    [
+        ([], 0, 0),
+        ([None], 0, 0),
+        ([5], 0, 1),
+        ([0, 0], 2, 1),
+        ([1, 2e7, 3], 2, 1),
+        ([1, 2, None, 3], 1, 1),
+        ([3] * 365, 2, 1),
+    ],
 )
 def test_a_sparkline_is_a_line_with_its_newest_point(values: Values, paths: int, dots: int) -> None:
-    sparkline = plots.sparkline(values)
+    course = sparkline(values)
 
-    root = parsed(render_to_string(sparkline.template, {"sparkline": sparkline}))
+    root = parsed(render_to_string(course.template, {"sparkline": course}))
     assert len(root.findall(f"{SVG}path")) == paths
     assert len(root.findall(f"{SVG}circle")) == dots
-    assert all(0 <= x <= sparkline.width and 0 <= y <= sparkline.height for x, y in corners(root))
+    assert len(points(course.line)) <= 60
+    assert all(0 <= x <= course.width and 0 <= y <= course.height for x, y in corners(root))
 
 
 def test_the_style_sheet_knows_every_colour_and_share() -> None:

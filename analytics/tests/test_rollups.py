@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from analytics import build, recording, rollups
 from analytics.models import (
+    ActivityRollup,
     AnalyticsEvent,
     Milestone,
     OpenSession,
@@ -36,7 +37,7 @@ def roll() -> int:
 
 def kept() -> list[list[dict[str, Any]]]:
     """All that is in the tables, but for keys and the times of builds."""
-    tables = (UsageRollup, UserDay, Milestone, SessionRollup, OpenSession, RollupDay)
+    tables = (UsageRollup, UserDay, ActivityRollup, Milestone, SessionRollup, OpenSession, RollupDay)
     volatile = {"id", "built_at", "changes", "built_changes"}
     rows = [[{k: v for k, v in one.items() if k not in volatile} for one in table.objects.values()] for table in tables]
     return [sorted(table, key=str) for table in rows]
@@ -168,6 +169,26 @@ def test_a_row_that_changes_while_its_day_is_read_is_read_again(db: None, monkey
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_day_that_changes_all_the_time_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn(ANN, at(SUN, 10))
+    read = build.session_rows
+    reads = []
+
+    def change_then_read(day: date) -> Any:
+        reads.append(day)
+        assert len(reads) < 20
+        # Under the lock of the day, nobody can.
+        if not connection.in_atomic_block:
+            recording.mark_changed([day])
+        return read(day)
+
+    monkeypatch.setattr(build, "session_rows", change_then_read)
+
+    assert rollups.build_day(SUN.date())
+    assert rollups.due(SETTLED) == []
+
+
+@pytest.mark.django_db(transaction=True)
 def test_builds_at_the_same_time_count_nothing_twice() -> None:
     write_week()
     for day in Window(MON.date(), SUN.date()).days:
@@ -211,7 +232,7 @@ def test_later_days_follow_a_change_of_who_was_active(db: None) -> None:
     assert roll() == 6
 
     incremental = kept()
-    for table in (UsageRollup, UserDay, Milestone, SessionRollup, OpenSession, RollupDay):
+    for table in (UsageRollup, UserDay, ActivityRollup, Milestone, SessionRollup, OpenSession, RollupDay):
         table.objects.all().delete()
     roll()
     assert kept() == incremental

@@ -20,10 +20,10 @@ def test_each_is_done_when_it_is_due(db: None) -> None:
         Chore.objects.update(due_at=F("due_at") - timedelta(**time))
         return chores.run_due()
 
-    assert chores.run_due() == ["settle_abandoned", "purge_expired", "rollup"]
+    assert chores.run_due() == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
     assert after(seconds=1) == []
     assert after(seconds=20) == ["settle_abandoned"]
-    assert after(hours=2) == ["settle_abandoned", "purge_expired", "rollup"]
+    assert after(hours=2) == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -65,6 +65,7 @@ def test_on_this_machine_alone_they_are_not(settings: Settings) -> None:
         ("RATE_LIMIT_PER_MIN", "many"),
         ("MAX_REQUEST_BYTES", "-1"),
         ("DEBUG", "perhaps"),
+        ("RAW_RETENTION_DAYS", "1"),
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "nonsense"),
     ],
@@ -109,6 +110,7 @@ def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) ->
         "/v1/chat/completions.pb",
         "/v1/chat/completions/{request_id}/cancel",
         "/v1/models",
+        "/v1/events",
         "/v1/usage",
         "/metrics",
         "/metrics/{name}",
@@ -156,6 +158,7 @@ def test_every_setting_is_documented() -> None:
         "WEB_CONCURRENCY",
         "DATABASE_POOL_SIZE",
         "CORS_ALLOWED_ORIGINS",
+        "RAW_RETENTION_DAYS",
     ):
         assert name in documented
 

@@ -1,14 +1,12 @@
-import sys
 from argparse import ArgumentTypeError
 from datetime import date
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
-from rich.console import Console
-from rich.progress import track
 
 from analytics import rollups
+from analytics.progress import track
 
 
 def iso_day(value: str) -> date:
@@ -30,7 +28,8 @@ class Command(BaseCommand):
         if options["first"] and not options["rebuild"]:
             raise CommandError("--from says where to begin with --rebuild; without it, all that is missing is built.")
         days = rollups.to_build(timezone.now(), options["first"], options["last"], rebuild=options["rebuild"])
-        console = Console(stderr=True)
-        shown = track(days, "Days", console=console, disable=not sys.stderr.isatty(), transient=True)
-        built = sum(rollups.build_day(day) for day in shown)
+        built = sum(rollups.build_day(day) for day in track(days, "Days"))
         self.stdout.write(f"{built} days built.")
+        sealed_to = rollups.sealed_to()
+        if options["rebuild"] and (options["first"] or date.min) <= sealed_to:
+            self.stdout.write(f"Up to {sealed_to} figures stay as they are: raw rows of these days are deleted.")

@@ -13,19 +13,40 @@ class Problem extends Error {
   }
 }
 
-async function api(path, { method = "GET", body, key } = {}) {
+async function api(path, { method = "GET", body, key, keepalive = false } = {}) {
   const headers = { Authorization: `Bearer ${store.get("token")}` };
   if (body) headers["Content-Type"] = "application/json";
   if (key) headers["Idempotency-Key"] = key;
   let response;
   try {
-    response = await fetch(`/v1${path}`, { method, headers, body: body && JSON.stringify(body) });
+    response = await fetch(`/v1${path}`, { method, headers, keepalive, body: body && JSON.stringify(body) });
   } catch {
     throw new Problem("The server cannot be reached. Your message is kept here; try again.");
   }
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({ error: { message: `The server answered ${response.status}.` } }));
   throw new Problem(error.message, error.code);
+}
+
+// What only this page sees is told in batches. An event keeps its id until the server has it, and so counts once.
+const unsent = [];
+const WAIT_MS = 10_000;
+
+function tell(name, request_id) {
+  const id = request_id ? `${request_id}.${name}` : crypto.randomUUID();
+  unsent.push({ id, name, request_id, occurred_at: Date.now() / 1000 });
+  setTimeout(tellAll, WAIT_MS);
+}
+
+async function tellAll() {
+  if (!unsent.length || !store.get("token")) return;
+  const batch = unsent.splice(0, 100);
+  try {
+    await api("/events", { method: "POST", body: { events: batch, sent_at: Date.now() / 1000 }, keepalive: true });
+  } catch (problem) {
+    // What is refused stays so; what did not arrive goes with the next.
+    if ([undefined, "unavailable", "rate_limit_exceeded"].includes(problem.code)) unsent.unshift(...batch);
+  }
 }
 
 // The data of each server-sent event, up to [DONE].
@@ -51,6 +72,23 @@ function show(role, text) {
   $("messages").append(item);
   $("messages").scrollTop = $("messages").scrollHeight;
   return item;
+}
+
+function askForVerdict(item, request_id) {
+  const buttons = ["thumbs_up", "thumbs_down"].map((name) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = name;
+    button.ariaLabel = name === "thumbs_up" ? "Good reply" : "Bad reply";
+    button.ariaPressed = "false";
+    button.addEventListener("click", () => {
+      buttons.forEach((other) => (other.disabled = true));
+      button.ariaPressed = "true";
+      tell(name, request_id);
+    });
+    return button;
+  });
+  item.append(...buttons);
 }
 
 function say(problem) {
@@ -96,12 +134,17 @@ async function deliver() {
   const reply = show("assistant waiting", "");
   try {
     const body = { conversation_id: await conversation(), message: text, stream: true };
+    let id;
     for await (const chunk of events(await api("/chat/completions", { method: "POST", body, key }))) {
       if (chunk.error) throw new Problem(chunk.error.message, chunk.error.code);
-      reply.textContent += chunk.choices[0]?.delta.content ?? "";
+      const text = chunk.choices[0]?.delta.content ?? "";
+      if (text && !reply.textContent) tell("first_token_shown", chunk.id);
+      id = chunk.id;
+      reply.textContent += text;
       $("messages").scrollTop = $("messages").scrollHeight;
     }
     store.remove("pending");
+    askForVerdict(reply, id);
   } catch (problem) {
     mine.remove();
     reply.remove();
@@ -157,6 +200,9 @@ $("forget").addEventListener("click", () => {
   page();
 });
 
+addEventListener("visibilitychange", () => document.visibilityState === "hidden" && tellAll());
+
 page();
+tell("opened");
 if (store.get("token")) await history();
 if (store.get("pending")) await deliver();

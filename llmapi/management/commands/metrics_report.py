@@ -1,0 +1,106 @@
+import csv
+import io
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rest_framework.exceptions import ValidationError
+
+from analytics import metrics, queries, report, summary_report
+from analytics.files import write_whole
+from analytics.progress import working
+from analytics.summary import summarize
+from analytics.windows import DAY, Filters, Window, today
+from chat.models import ClientToken
+from llmapi.dashboard import message
+
+WEEK = 7
+MOST_NAMES = 20
+
+
+class Command(BaseCommand):
+    help = "Report product metrics: active users, success, latency, tokens and cost, against the period before."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--format", choices=["table", "json", "csv", "html"], default="table")
+        parser.add_argument("--days", type=int, help=f"how many, up to --to ({queries.DEFAULT_DAYS}; html: {WEEK})")
+        parser.add_argument("--from", metavar="DAY", help="the first UTC day, YYYY-MM-DD")
+        parser.add_argument("--to", metavar="DAY", help="the last UTC day (today; html: yesterday)")
+        parser.add_argument("--client", metavar="NAME", help="only of one client token, by its name or id")
+        parser.add_argument("--model", help="only of one model")
+        parser.add_argument("--app-version", metavar="VERSION", help="only of one version of the client's app")
+        parser.add_argument("--output", metavar="FILE", type=Path, help="write there, whole or not at all")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        form, output = options["format"], options["output"]
+        client = client_of(options["client"]) if options["client"] else None
+        window, filters = asked(options | {"client": client and client[0]})
+        with working("Reading the metrics"):
+            is_terminal = output is None and self.stdout.isatty()
+            text = rendered(form, window, filters, about(filters, client), is_terminal=is_terminal)
+        if output is None:
+            self.stdout.write(text, ending="")
+            return
+        try:
+            write_whole(output, text)
+        except OSError as exc:
+            raise CommandError(
+                f"--output: {exc.strerror or exc}; name a file in a directory that is writable."
+            ) from exc
+
+
+def asked(options: dict[str, Any]) -> tuple[Window, Filters]:
+    """By the rules of /metrics, and for so many days."""
+    days, is_mailed = options["days"], options["format"] == "html"
+    if days is not None and options["from"]:
+        raise CommandError("Give --days or --from, not both.")
+    if days is not None and not 1 <= days <= queries.MOST_DAYS:
+        raise CommandError(f"--days takes 1 to {queries.MOST_DAYS}.")
+    query = {name: str(options[name]) for name in queries.FIELDS if options[name] is not None}
+    if is_mailed:
+        # Of whole days, so that it can be compared.
+        query.setdefault("to", (today() - DAY).isoformat())
+        days = days or (None if options["from"] else WEEK)
+    try:
+        window, filters = queries.asked(query)
+    except ValidationError as exc:
+        raise CommandError(f"--{message(exc).replace('app_version', 'app-version', 1)}") from exc
+    return (Window(window.last - timedelta(days=days - 1), window.last) if days else window), filters
+
+
+def client_of(name: str) -> tuple[int, str]:
+    """Id and name of the client token; one whose row was deleted can still be named by its id."""
+    tokens = ClientToken.objects.order_by("pk")
+    if name.isascii() and name.isdecimal():
+        return int(name), tokens.filter(pk=name).values_list("name", flat=True).first() or ""
+    found = list(tokens.filter(name=name).values_list("pk", flat=True)[:MOST_NAMES])
+    if len(found) == 1:
+        return found[0], name
+    if found:
+        raise CommandError(f"--client: several are called {name!r}; give one of the ids {', '.join(map(str, found))}.")
+    names = ", ".join(tokens.values_list("name", flat=True)[:MOST_NAMES])
+    raise CommandError(f"--client: none is called {name!r}; choose from: {names or 'none yet'}.")
+
+
+def about(filters: Filters, client: tuple[int, str] | None) -> str:
+    parts = [f"client {client[1]} ({client[0]})" if client[1] else f"client {client[0]}"] if client else []
+    parts += [f"model {filters.model}"] if filters.model else []
+    parts += [f"version {filters.app_version}"] if filters.app_version else []
+    return ", ".join(parts)
+
+
+def rendered(form: str, window: Window, filters: Filters, about: str, *, is_terminal: bool) -> str:
+    out = io.StringIO()
+    if form == "json":
+        json.dump(metrics.report_of(window, filters), out, indent=2)
+        out.write("\n")
+    elif form == "csv":
+        csv.writer(out).writerows(report.rows(metrics.report_of(window, filters)))
+    elif form == "html":
+        out.write(summary_report.html(summarize(window, filters), about))
+    else:
+        console = report.console_for(out, is_terminal=is_terminal)
+        summary_report.print_summary(console, summarize(window, filters), about)
+    return out.getvalue()

@@ -1,0 +1,248 @@
+"""Reports of the week in `ledger`: in a terminal, for machines, and as a page to be mailed."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils.html import escape
+
+from analytics import metrics
+from analytics.plots import spoken
+from analytics.tests.ledger import ANN, BOB, MON, SUN, TODAY, TUE, at, turn, write_week
+from analytics.windows import Window
+from chat.models import ClientToken
+
+
+@pytest.fixture(autouse=True)
+def clients(db: None) -> None:
+    write_week()
+    for pk, name in ((1, "web"), (2, "phone"), (3, "twin"), (4, "twin"), (5, "<b>odd</b>")):
+        ClientToken.objects.create(pk=pk, name=name, digest=str(pk))
+
+
+def report(*options: str) -> str:
+    out = io.StringIO()
+    call_command("metrics_report", *options, stdout=out)
+    return out.getvalue()
+
+
+def tokens(*options: str) -> int:
+    body = json.loads(report("--format=json", *options))
+    return int(body[f"token_burn_last_{body['window']['days']}_days"])
+
+
+def line(text: str, title: str) -> list[str]:
+    return next(line.split() for line in text.splitlines() if line.strip().startswith(title))
+
+
+def test_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    printed = report(f"--from={MON.date()}", f"--to={TUE.date()}")
+
+    assert f"llmapi, {spoken(MON.date())} to {spoken(TUE.date())} (UTC)" in printed
+    # Monday four turns, Tuesday four, of which one failed; none before.
+    assert line(printed, "Turns") == ["Turns", "▇▇", "8", "0"]
+    assert line(printed, "Success rate") == ["Success", "rate", "▇▅", "87.5", "%", "–"]
+    assert "1 failed or abandoned" in printed
+    # The panel's table: ann and bob on Monday.
+    assert line(printed, MON.date().isoformat()) == [MON.date().isoformat(), "2", "2", "2"]
+    assert "\x1b" not in printed
+
+
+def test_changes() -> None:
+    for _ in range(3):
+        turn(ANN, at(MON - timedelta(days=1), 12))
+    printed = report(f"--to={MON.date()}", "--days=1")
+
+    assert line(printed, "Turns") == ["Turns", "▇", "4", "3", "+33", "%"]
+
+
+def test_long_tables_are_cut_and_say_so() -> None:
+    printed = report("--days=90")
+
+    assert "The first 14 of 90 rows." in printed
+
+
+def test_a_window_and_filters() -> None:
+    assert tokens() == 1200
+    assert tokens("--days=1") == 200
+    assert tokens(f"--from={TUE.date()}", f"--to={TUE.date()}") == 300
+    assert tokens(f"--to={TUE.date()}", "--days=2") == 700
+    assert tokens("--client=web") == tokens("--client=1") == 900
+    assert tokens("--model=local") == tokens("--client=phone") == 300
+    assert tokens("--app-version=2.0") == 300
+    # The ledger tells of clients whose token is gone.
+    assert tokens("--client=77") == 0
+    assert "client web (1), model gpt, version 1.0" in report("--client=web", "--model=gpt", "--app-version=1.0")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--client=nobody"], r"--client: none is called 'nobody'; choose from: web, phone, twin, twin, <b>odd</b>\."),
+        (["--client=twin"], r"--client: several are called 'twin'; give one of the ids 3, 4\."),
+        (["--client=99999999999999999999"], "--client: "),
+        (["--days=0"], "--days takes 1 to 3660"),
+        (["--days=3", "--from=2026-01-01"], "--days or --from"),
+        (["--from=soon"], "--from: Date has wrong format"),
+        (["--to=1999-01-01"], "--to: lies outside"),
+        (["--from=2026-01-02", "--to=2026-01-01"], "--from: takes a day"),
+        ([f"--app-version={'x' * 65}"], "--app-version: "),
+        (["--output=/nowhere/at/all"], "--output: No such file or directory"),
+        (["--output=/dev"], "--output: /dev is not a file"),
+    ],
+)
+def test_bad_input_is_said(options: list[str], said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        report(*options)
+
+
+def test_machines_are_given_what_they_were() -> None:
+    body = json.loads(report("--format=json"))
+    expected = metrics.report()
+    assert list(body) == list(expected)
+    assert {**body, "computed_at": ""} == {**expected, "computed_at": ""}
+
+    turn({**BOB, "user_id": "=1+1"}, at(TODAY, 7))
+    rows = list(csv.DictReader(io.StringIO(report("--format=csv"))))
+    assert list(rows[0]) == ["metric", "day", "subject", "value"]
+    assert sum(int(row["value"]) for row in rows if row["metric"] == "total_tokens") == 1300
+    assert {row["subject"] for row in rows if row["metric"] == "time_spent_seconds"} == {"ann", "bob", "cid", "'=1+1"}
+
+
+class Page(HTMLParser):
+    """What a browser would ask others for, what is written, and whether every element ends."""
+
+    VOID = {"meta", "br"}
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [f"{name}={value}" for name, value in attrs if name in ("src", "href", "action", "data")]
+        if tag in ("script", "link", "iframe", "img", "object", "form"):
+            self.links.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Of SVG."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.texts.append(data.strip())
+
+    @property
+    def cells(self) -> Iterator[str]:
+        return (text for text in self.texts if text)
+
+
+def test_a_page_to_be_mailed() -> None:
+    turn(ANN, at(MON - timedelta(days=1), 12))
+    text = report("--format=html")
+    page = Page(text)
+
+    period = f"llmapi, {spoken(MON.date())} to {spoken(SUN.date())}"
+    assert f"<title>{period}</title>" in text
+    week_before = (MON - timedelta(days=7)).date(), (MON - timedelta(days=1)).date()
+    assert f"Changes are from {spoken(week_before[0])} to {spoken(week_before[1])}." in text
+    assert page.links == []
+    assert "url(" not in text
+    assert "@import" not in text
+    # A week of whole days: 12 turns ended, one of them before.
+    cells = list(page.cells)
+    turns = cells.index("Turns")
+    assert cells[turns : turns + 5] == ["Turns", "2 failed or abandoned", "12", "+1,100 %", "from 1"]
+    assert text.count("<svg") > 12 + 8
+    assert 'role="img" aria-label="Turns, 12 in total' in text
+    assert "Completed turns as a share of those that ended" in text
+
+
+def test_names_are_text() -> None:
+    odd = "[red]\x1b[31m<script>alert(1)</script>"
+    turn({**ANN, "client_token_id": 5, "model": odd}, at(MON, 12))
+
+    printed = report(f"--model={odd}")
+    assert "[red]�[31m<script>" in printed
+    assert "\x1b" not in printed
+    page = report("--format=html", "--client=<b>odd</b>")
+    assert "<script" not in page
+    assert "<b>odd" not in page
+    assert escape("<script>alert(1)") in page
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv", "html"])
+def test_nothing_yet(form: str) -> None:
+    text = report(f"--format={form}", "--client=77", "--from=2001-01-01", "--to=2001-01-07")
+
+    assert ("–" in text) == (form in ("table", "html"))
+
+
+def test_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("of last week")
+
+    assert report("--format=html", f"--output={path}") == ""
+
+    written = path.read_text(encoding="utf-8")
+    assert written.startswith("<!doctype html>")
+    assert written.endswith("</html>\n")
+    assert list(tmp_path.iterdir()) == [path]
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(CommandError, match="No space left on device"):
+        report(f"--output={path}")
+    assert path.read_text(encoding="utf-8") == written
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out = Terminal()
+    call_command("metrics_report", "--days=2", stdout=out)
+
+    assert "\x1b[1m" in out.getvalue()
+
+
+def test_the_days_of_a_mailed_week(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Window] = []
+    from llmapi.management.commands import metrics_report
+
+    def rendered(form: str, window: Window, *args: Any, **options: Any) -> str:
+        asked.append(window)
+        return ""
+
+    monkeypatch.setattr(metrics_report, "rendered", rendered)
+    for options in ([], ["--days=30"], [f"--to={TUE.date()}"], [f"--from={MON.date()}"]):
+        report("--format=html", *options)
+
+    yesterday = SUN.date()
+    assert asked == [
+        Window(MON.date(), yesterday),
+        Window(yesterday - timedelta(days=29), yesterday),
+        Window(TUE.date() - timedelta(days=6), TUE.date()),
+        Window(MON.date(), yesterday),
+    ]
