@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('analytics', '0004_rollups'),
+        ('analytics', '0007_purged_days'),
     ]
 
     operations = [
