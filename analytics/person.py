@@ -22,7 +22,8 @@ def bought(user_id: str, window: Window, filters: dict[str, Any] | None = None) 
         rows = UsageEvent.objects.filter(window.tail.condition, user_id=user_id, **(filters or {})).order_by()
         found += rows.values(*by).annotate(**{f"sum_{name}": aggregates.FIGURES[name] for name in FIGURES})
     read = [{name.removeprefix("sum_"): value for name, value in row.items()} for row in found]
-    return reading.merged(read, by, FIGURES)
+    # A day with events alone has a row too.
+    return {key: figures for key, figures in reading.merged(read, by, FIGURES).items() if any(figures.values())}
 
 
 def first_day(user_id: str) -> Any:

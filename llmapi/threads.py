@@ -97,7 +97,7 @@ def thread(conversation: Conversation, asked: Mapping[str, str], with_texts: boo
 
 
 def whole(conversation: Conversation, pk: int, with_texts: bool) -> Thread:
-    found = messages_of(conversation, with_texts, most=EVERYTHING).filter(pk=pk)
+    found = messages_of(conversation, with_texts, EVERYTHING).filter(pk=pk)
     entries = [Entry(message.created_at, message) for message in found]
     add_replies(entries)
     return Thread(entries, with_texts, is_whole=True)
@@ -107,7 +107,7 @@ def turns_of(conversation: Conversation) -> QuerySet[UsageEvent]:
     return UsageEvent.objects.filter(conversation_id=conversation.pk)
 
 
-def messages_of(conversation: Conversation, with_texts: bool, most: int = SHOWN) -> Any:
+def messages_of(conversation: Conversation, with_texts: bool, most: int) -> Any:
     """Without permission texts are measured, and not even read."""
     extra = Coalesce(Cast("extra", TextField()), Value(""))
     rows = Message.objects.filter(conversation=conversation).defer("content", "extra")
@@ -130,7 +130,7 @@ class Reading:
     def begin(cls, conversation: Conversation, place: Place, *, newer: bool, with_texts: bool) -> "Reading":
         past, order = ("gte", "pk") if newer else ("lt", "-pk")
         most = 2 * SIZE
-        messages = messages_of(conversation, with_texts).filter(**{f"pk__{past}": place.message}).order_by(order)
+        messages = messages_of(conversation, with_texts, SHOWN).filter(**{f"pk__{past}": place.message}).order_by(order)
         turns = list(turns_of(conversation).filter(**{f"pk__{past}": place.turn}).order_by(order)[:most])
         return cls(place, newer, deque(messages[: SIZE + 1]), deque(turns), len(turns) == most)
 

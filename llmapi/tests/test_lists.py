@@ -1,6 +1,7 @@
 """Lists are read by key: every row once, in constant queries, whatever is asked of them."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def write(count: int) -> None:
     """So many rows in every list."""
     now = timezone.now()
     for n in range(count):
-        client = ClientToken(name=f"client {n}", day_tokens=1000, user_month_usd=1)
+        client = ClientToken(name=f"client {n}", day_tokens=1000, user_month_usd=Decimal(1))
         client.renew()
         client.save()
         who = {**ANN, "client_token_id": client.pk}
