@@ -89,7 +89,8 @@ def by_client(window: Window, filters: Filters) -> Iterator[Line]:
 def by_model(window: Window, filters: Filters) -> Iterator[Line]:
     found = reading.usage(window, filters, "model", names=[*TOKENS, *COST])
     for (model,), figures in usage.most(found):
-        yield line(model, usage.burnt(figures), window, filters, model=model)
+        if figures["sold"]:
+            yield line(model, usage.burnt(figures), window, filters, model=model)
 
 
 def by_user(window: Window, filters: Filters) -> Iterator[Line]:
