@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_DAYS = 7
 MOST_DAYS = 366
 # Users are many: so many days of theirs can be added up while somebody waits.
-MOST_USER_DAYS = 31
+MOST_USER_DAYS = 7
 PARAMETERS = {"client": "client_token_id", "model": "model", "app_version": "app_version"}
 
 

@@ -18,7 +18,7 @@ from analytics.windows import Window
 from bench.openai_double import OpenAIDouble
 from chat.models import Budget, ClientToken, Conversation
 from conftest import ApiClient
-from llmapi import totals
+from llmapi import breakdown, totals
 
 USAGE = "/admin/analytics/usageevent/"
 USER = f"{USAGE}user/"
@@ -118,6 +118,7 @@ def test_breakdown(staff: Client, is_rolled: bool, monkeypatch: pytest.MonkeyPat
     if is_rolled:
         roll()
 
+    monkeypatch.setattr(breakdown, "MOST_USER_DAYS", 8)
     answer = staff.get(BREAKDOWN, {"from": f"{MON.date()}"})
     tables = {
         title: [(line.name, line.turns, line.tokens, line.cost) for line in lines]
