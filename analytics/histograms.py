@@ -76,8 +76,7 @@ class Histogram:
 
     def merge_stored(self, stored: Stored) -> None:
         if isinstance(stored, list):
-            first, *counts = stored
-            self._merge(first, counts)
+            self._merge(stored[0], stored[1:])
         else:
             for value, count in stored.items():
                 self.add(int(value), count)
@@ -99,6 +98,9 @@ class Histogram:
         return [value_at(bisect_left(seen, ceil(seen[-1] * rank / 100))) for rank in ranks]
 
     def _merge(self, first: int, counts: list[int]) -> None:
+        if not self.counts:
+            self.counts = [0] * first + counts
+            return
         end = first + len(counts)
         self._reach(end)
         self.counts[first:end] = map(add, self.counts[first:end], counts)

@@ -17,6 +17,8 @@ MAX_MESSAGES = 400
 DEFAULT_REPLY_TOKENS = 4096
 # Roughly what a picture costs at full detail, for parts whose bytes are not words.
 PART_TOKENS = 1500
+# With which every reply is primed (OpenAI cookbook, "How to count tokens").
+PRIMING_TOKENS = 3
 
 
 def window_of(model: str) -> int:
@@ -71,7 +73,7 @@ def prompt_tokens(messages: list[dict[str, Any]], parameters: dict[str, Any], *,
 def most_prompt_tokens(body: dict[str, Any]) -> int:
     """What the prompt can cost at most: tokenizers work on bytes, and what does not fit the model is refused."""
     fitting = window_of(body["model"]) - reply_tokens(body["model"], body)
-    return min(prompt_tokens(body["messages"], body, bytes_a_token=1), max(fitting, 0))
+    return min(prompt_tokens(body["messages"], body, bytes_a_token=1) + PRIMING_TOKENS, max(fitting, 0))
 
 
 def build(

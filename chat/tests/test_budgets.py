@@ -20,9 +20,9 @@ from chat.upstream import client
 from conftest import ApiClient, Server, wait_until
 
 URL = "/v1/chat/completions"
-# "Hi" is reserved as 6 tokens (its bytes, and 4 for the message's frame), and the double sells 5 for it and 3 for
-# "echo: Hi".
-HI = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 94}
+# "Hi" is reserved as 9 tokens (its bytes, 4 for the message's frame, 3 before the reply), and the double sells 5 for
+# it and 3 for "echo: Hi".
+HI = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 91}
 SOLD = 8
 
 
@@ -122,14 +122,14 @@ def test_an_abandoned_turn_stays_reserved_until_it_ends_after_all(
 
 
 def test_money(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
-    # gpt-4o-mini: 150 nanos a prompt token, 600 a completion token; 6 * 150 + 94 * 600 = 57,300 are reserved.
+    # gpt-4o-mini: 150 nanos a prompt token, 600 a completion token; 9 * 150 + 91 * 600 = 55,950 are reserved.
     limit(alice, month_usd=Decimal("0.0001"))
 
     answers = [ask(alice) for _ in range(20)]
 
-    # 5 * 150 + 3 * 600 = 2,550 a turn; 57,300 fit while at most 42,700 are used.
-    assert Counter(answer.status_code for answer in answers) == {200: 17, 429: 3}
-    assert used("nanos") == [17 * 2550]
+    # 5 * 150 + 3 * 600 = 2,550 a turn; 55,950 fit while at most 44,050 are used.
+    assert Counter(answer.status_code for answer in answers) == {200: 18, 429: 2}
+    assert used("nanos") == [18 * 2550]
     assert "$0.0001 that this client has for" in answers[-1].json()["error"]["message"]
 
     settings.OPENAI_MODEL = "a-model-without-a-price"
