@@ -12,7 +12,7 @@ from llmapi.admin import ReadOnlyAdmin
 from llmapi.filters import ClientFilter, ColumnFilter, DayFilter, StatusFilter, by, distinct
 from llmapi.keyset import Key
 from llmapi.links import RowLinks
-from llmapi.templatetags.figures import figure
+from llmapi.templatetags.thousands import figure
 
 Status = UsageEvent.Status
 
