@@ -12,6 +12,7 @@ from llmapi.admin import ReadOnlyAdmin
 from llmapi.filters import ClientFilter, ColumnFilter, DayFilter, StatusFilter, by, distinct
 from llmapi.keyset import Key
 from llmapi.links import RowLinks
+from llmapi.templatetags.thousands import figure
 
 Status = UsageEvent.Status
 
@@ -35,8 +36,7 @@ class EventFilter(ColumnFilter):
 class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     change_list_template = "admin/analytics/usageevent/list.html"
     list_display = [
-        *("request_id", "when", "outcome", "client", "user", "conversation", "model"),
-        *("total_tokens", "cost", "latency_ms"),
+        *("request_id", "created_at", "outcome", "whose", "model", "tokens", "cost", "took", "conversation"),
     ]
     list_filter = [
         *(DayFilter, StatusFilter, ClientFilter, ModelFilter),
@@ -58,7 +58,7 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     search_fields = ["request_id"]
     search_help_text = "A request (r_…), a conversation (c_…) or a user, exactly."
     fields = [
-        *("request_id", "when", "finished_at", "status", "error_code"),
+        *("request_id", "created_at", "finished_at", "status", "error_code"),
         *("client", "user", "conversation", "events", "model", "app_version"),
         *("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "total_tokens", "is_estimated"),
         *("cost", "latency_ms", "first_token_ms", "is_stream", "is_cancel_asked", "locked_until"),
@@ -97,19 +97,26 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     def outcome(self, row: UsageEvent) -> str:
         return f"{row.status}: {row.error_code}" if row.error_code not in ("", row.status) else row.status
 
-    @admin.display(description="cost (USD)", empty_value="–")
-    def cost(self, row: UsageEvent) -> str | None:
-        """Null where the price is unknown."""
-        return None if row.cost_nanos is None else f"{row.cost_nanos / NANOS_PER_DOLLAR:.6f}"
+    @admin.display(description="tokens")
+    def tokens(self, row: UsageEvent) -> str:
+        return figure(row.total_tokens)
+
+    @admin.display(description="ms")
+    def took(self, row: UsageEvent) -> str:
+        return figure(row.latency_ms)
+
+    @admin.display(description="cost (USD)")
+    def cost(self, row: UsageEvent) -> str:
+        return "–" if row.cost_nanos is None else f"{row.cost_nanos / NANOS_PER_DOLLAR:.6f}"
 
     def cost_usd(self, row: UsageEvent) -> Decimal | None:
-        """The same, exactly."""
+        """The same, exactly; null where the price is unknown."""
         return None if row.cost_nanos is None else Decimal(row.cost_nanos) / NANOS_PER_DOLLAR
 
 
 @admin.register(AnalyticsEvent)
 class AnalyticsEventAdmin(RowLinks, ReadOnlyAdmin):
-    list_display = ["event_name", "when", "client", "user", "conversation", "turn", "model", "app_version"]
+    list_display = ["event_name", "created_at", "whose", "conversation", "turn", "model", "app_version"]
     list_filter = [
         *(DayFilter, EventFilter, ClientFilter, ModelFilter),
         *(by("user_id", "user"), by("request_id", "request"), by("conversation_id", "conversation")),
@@ -119,7 +126,17 @@ class AnalyticsEventAdmin(RowLinks, ReadOnlyAdmin):
     search_fields = ["user_id"]
     search_help_text = "A user, exactly."
     fields = [
-        *("event_name", "when", "client", "user", "conversation", "turn", "model", "app_version", "metadata_json"),
+        *(
+            "event_name",
+            "created_at",
+            "client",
+            "user",
+            "conversation",
+            "turn",
+            "model",
+            "app_version",
+            "metadata_json",
+        ),
     ]
     private = ["metadata_json"]
     export_columns = [

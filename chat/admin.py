@@ -125,15 +125,18 @@ class ClientTokenAdmin(KeysetAdmin):
 class UnitFilter(StatusFilter):
     title = parameter_name = column = "unit"
 
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("turns", "Turns at once"), ("tokens", "Tokens"), ("nanos", "Dollars")]
+
 
 @admin.register(Budget)
 class BudgetAdmin(RowLinks, ReadOnlyAdmin):
-    list_display = ["period", "client", "user", "unit", "used_of_most", "resets_at"]
+    list_display = ["period", "client", "user", "used_of_most", "resets_at"]
     list_display_links = ["period"]
     list_filter = [ClientFilter, UnitFilter, by("user_id", "user")]
     search_fields = ["user_id"]
     search_help_text = "A user, exactly."
-    fields = ["period", "client", "user", "unit", "used_of_most", "resets_at"]
+    fields = ["period", "client", "user", "used_of_most", "resets_at"]
     export_columns = ["client_token_id", "user_id", "unit", "period", "used", "most", "resets_at"]
 
     def search(self, term: str) -> dict[str, Any]:
@@ -147,12 +150,12 @@ class BudgetAdmin(RowLinks, ReadOnlyAdmin):
 @admin.register(Conversation)
 class ConversationAdmin(RowLinks, ReadOnlyAdmin):
     change_form_template = "admin/chat/conversation/change_form.html"
-    list_display = ["conversation_id", "when", "client", "user", "updated_at"]
+    list_display = ["conversation_id", "created_at", "client", "user", "updated_at"]
     list_filter = [DayFilter, ClientFilter, by("user_id", "user")]
     list_keys = [Key("conversation_id", by_time=False), Key("user_id"), Key("client_token_id"), Key()]
     search_fields = ["conversation_id"]
     search_help_text = "A conversation (c_…) or a user, exactly."
-    fields = ["conversation_id", "client", "user", "metadata", "when", "updated_at"]
+    fields = ["conversation_id", "client", "user", "metadata", "created_at", "updated_at"]
     private = ["metadata"]
     export_columns = ["conversation_id", "client_token_id", "user_id", "created_at", "updated_at", "metadata"]
 
@@ -171,7 +174,7 @@ class ConversationAdmin(RowLinks, ReadOnlyAdmin):
 
 @admin.register(IdempotencyKey)
 class IdempotencyKeyAdmin(RowLinks, ReadOnlyAdmin):
-    list_display = ["idempotency_key", "when", "client", "turn", "is_answered", "locked_until"]
+    list_display = ["idempotency_key", "created_at", "client", "turn", "is_answered", "locked_until"]
     list_filter = [DayFilter, ClientFilter]
     list_keys = [
         # Its index begins with the client, and clients are few.
@@ -180,7 +183,7 @@ class IdempotencyKeyAdmin(RowLinks, ReadOnlyAdmin):
     ]
     search_fields = ["idempotency_key"]
     search_help_text = "A key or a request (r_…), exactly."
-    fields = ["idempotency_key", "when", "client", "turn", "request_hash", "locked_until", "response_json"]
+    fields = ["idempotency_key", "created_at", "client", "turn", "request_hash", "locked_until", "response_json"]
     private = ["response_json"]
     # Not the answers: each may be as long as a reply.
     export_columns = ["idempotency_key", "client_token_id", "request_id", "created_at", "locked_until"]

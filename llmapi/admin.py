@@ -6,9 +6,10 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.utils import label_for_field
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
+from django.utils.text import capfirst
 
 from chat import audit
 from llmapi import exports
@@ -33,6 +34,11 @@ class KeysetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     # Columns of the export, and those of them that only some of the staff may read.
     export_columns: Sequence[str] = ()
     private: Sequence[str] = ()
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(
+            request, {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
+        )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
         return KeysetChangeList

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_DAYS = 7
 MOST_DAYS = 366
 # Users are many: so many days of theirs can be added up while somebody waits.
-MOST_USER_DAYS = 31
+MOST_USER_DAYS = 7
 PARAMETERS = {"client": "client_token_id", "model": "model", "app_version": "app_version"}
 
 
@@ -89,7 +89,8 @@ def by_client(window: Window, filters: Filters) -> Iterator[Line]:
 def by_model(window: Window, filters: Filters) -> Iterator[Line]:
     found = reading.usage(window, filters, "model", names=[*TOKENS, *COST])
     for (model,), figures in usage.most(found):
-        yield line(model, usage.burnt(figures), window, filters, model=model)
+        if figures["sold"]:
+            yield line(model, usage.burnt(figures), window, filters, model=model)
 
 
 def by_user(window: Window, filters: Filters) -> Iterator[Line]:

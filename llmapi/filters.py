@@ -42,6 +42,7 @@ def distinct(model: type[Model], column: str) -> list[str]:
 class ColumnFilter(SimpleListFilter):
     """The rows of one value; what a link has asked for is shown and can be taken back, though no choice names it."""
 
+    template = "llmapi/filter.html"
     column: str
 
     def __init__(self, request: HttpRequest, params: Params, model: type[Model], model_admin: Any) -> None:
@@ -110,8 +111,10 @@ class DayFilter(ListFilter):
         self.since, self.to = (read_day(params.pop(name, [""])[-1]) for name in ("from", "to"))
 
     @property
-    def is_active(self) -> bool:
-        return bool(self.since or self.to)
+    def shown(self) -> str:
+        if not (self.since or self.to):
+            return "All"
+        return f"{self.since or '…'} – {self.to or 'today'}"
 
     def has_output(self) -> bool:
         return True

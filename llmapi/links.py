@@ -39,10 +39,6 @@ class RowLinks:
         for row in rows:
             row.client_name = names.get(row.client_token_id)
 
-    @admin.display(description="time (UTC)")
-    def when(self, row: Any) -> str:
-        return f"{row.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
     @admin.display(description="client")
     def client(self, row: Any) -> SafeString:
         if not hasattr(row, "client_name"):
@@ -57,6 +53,11 @@ class RowLinks:
     @admin.display(description="conversation")
     def conversation(self, row: Any) -> SafeString | str:
         return link(conversation_url(row.conversation_id), row.conversation_id) if row.conversation_id else ""
+
+    @admin.display(description="user, client")
+    def whose(self, row: Any) -> SafeString:
+        """Both in one column, where there are many."""
+        return format_html('<span class="line">{}</span><span class="line">{}</span>', self.user(row), self.client(row))
 
     @admin.display(description="turn")
     def turn(self, row: Any) -> SafeString | str:

@@ -166,6 +166,7 @@ ROOT_URLCONF = "llmapi.urls"
 WSGI_APPLICATION = "llmapi.wsgi.application"
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = "llmapi.formats"
 USE_TZ = True
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "clients" / "web" / "static"]

@@ -75,7 +75,8 @@ def put_on(clients: list[Any]) -> None:
 def spent_text(client: Any) -> str:
     if client.spent is None:
         return "–"
-    return f"{client.spent['total_tokens']:,} tokens, {money(reading.dollars(client.spent))}"
+    cost = reading.dollars(client.spent)
+    return f"{client.spent['total_tokens']:,} tokens, {'cost unknown' if cost is None else money(cost)}"
 
 
 def budgets_text(client: Any) -> SafeString | None:
@@ -84,13 +85,15 @@ def budgets_text(client: Any) -> SafeString | None:
 
 
 def shown(unit: str, amount: int) -> str:
-    if unit == Budget.Unit.NANOS:
-        return f"${amount / budgets.NANOS:,.4f}"
-    return f"{amount:,} {unit}"
+    return f"{figure(unit, amount)} {unit}" if unit != Budget.Unit.NANOS else figure(unit, amount)
+
+
+def figure(unit: str, amount: int) -> str:
+    return f"${amount / budgets.NANOS:,.4f}" if unit == Budget.Unit.NANOS else f"{amount:,}"
 
 
 def of_most(unit: str, used: int, most: int | None) -> str:
     if most is None:
         return shown(unit, used)
-    share = f" ({100 * used / most:.0f} %)" if most else ""
-    return f"{shown(unit, used)} of {shown(unit, most)}{share}"
+    share = f" ({100 * used / most:.0f}%)" if most else ""
+    return f"{figure(unit, used)} of {shown(unit, most)}{share}"

@@ -223,3 +223,6 @@ def test_pages(staff: Client, written: None, planner: Callable[..., None], name:
         # Rows of one conversation and of one user are read in the order of their index.
         if "conversation_id" in sql and "ORDER BY" in sql:
             assert not is_sorted(plan), (sql, plan)
+        # Of all users' days, those in question.
+        if name.startswith("breakdown") and 'FROM "user_days"' in sql and "LIMIT 20" in sql:
+            assert "user_day_bought" in plan, (sql, plan)
