@@ -45,11 +45,15 @@ class KeysetChangeList(ChangeList):
         self.clear_all_filters_qs = self.get_query_string(remove=list(self.get_filters_params()))
         columns = [spec for spec in self.filter_specs if isinstance(spec, ColumnFilter)]
         self.asked = {name: value for spec in columns for name, value in spec.asked.items()}
-        self.asked |= self.model_admin.search(self.query.strip()) if self.query.strip() else {}
+        sought = self.model_admin.search(self.query.strip()) if self.query.strip() else {}
+        rows = self.apply_select_related(self.root_queryset).defer(*self.model_admin.private)
+        if any(self.asked.get(name, value) != value for name, value in sought.items()):
+            rows = rows.none()  # A filter asks for another value of the same column.
+        self.asked |= sought
         self.days = next((spec for spec in self.filter_specs if isinstance(spec, DayFilter)), None)
         since, to = (self.days.since, self.days.to) if self.days else (None, None)
         self.walk = Walk.along(
-            self.apply_select_related(self.root_queryset).defer(*self.model_admin.private),
+            rows,
             self.model_admin.list_keys,
             self.asked,
             since=midnight(since) if since else None,

@@ -27,7 +27,8 @@ ROLLED_UP = {"client_token_id", "model", "app_version"}
 @dataclass(frozen=True)
 class Totals:
     figures: Counter[str]
-    of: str
+    # What is left out.
+    note: str = ""
 
     @property
     def lines(self) -> list[tuple[str, str]]:
@@ -53,7 +54,7 @@ def of_list(changelist: "KeysetChangeList") -> Totals:
         return of_rollups(asked, window)
     newest, edge = changelist.walk.looked_at()
     totals = of_newest(newest, is_all=edge is None)
-    if totals.of and set(asked) <= {"user_id", *ROLLED_UP} and "user_id" in asked and is_summed(window):
+    if totals.note and set(asked) <= {"user_id", *ROLLED_UP} and "user_id" in asked and is_summed(window):
         return of_user(asked, window)
     return totals
 
@@ -75,17 +76,17 @@ def of_rollups(asked: Mapping[str, Any], window: Window) -> Totals:
     # What turns of one status have bought is not known apart.
     names = [asked["status"]] if "status" in asked else FIGURES
     figures = reading.usage(window, filters, names=names).get((), Counter())
-    return Totals(Counter({name: figures[name] for name in names}), "")
+    return Totals(Counter({name: figures[name] for name in names}))
 
 
 def of_user(asked: Mapping[str, Any], window: Window) -> Totals:
     filters = {name: value for name, value in asked.items() if name in ROLLED_UP}
     found = person.bought(asked["user_id"], window, filters)
-    return Totals(sum(found.values(), Counter()), "completed turns")
+    return Totals(sum(found.values(), Counter()), "Turns without a reply are in tokens and cost alone.")
 
 
 def of_newest(rows: QuerySet[UsageEvent], *, is_all: bool = True) -> Totals:
     sums = rows[:NEWEST].aggregate(**{f"sum_{name}": aggregates.FIGURES[name] for name in FIGURES})
     figures = Counter({name: sums[f"sum_{name}"] for name in FIGURES})
     is_all = is_all and sum(figures[status] for status in STATUSES) < NEWEST
-    return Totals(figures, "" if is_all else f"the newest {NEWEST:,} at most")
+    return Totals(figures, "" if is_all else f"Of the newest turns alone, {NEWEST:,} at most.")

@@ -34,7 +34,7 @@ def sums(admin: Client, **query: Any) -> tuple[dict[str, str], str]:
     answer = admin.get(USAGE, query)
     assert answer.status_code == 200
     found: totals.Totals = answer.context["totals"]
-    return dict(found.lines), found.of
+    return dict(found.lines), found.note
 
 
 ALL = {
@@ -62,15 +62,15 @@ def test_totals_of_the_filtered_turns(staff: Client, is_rolled: bool, monkeypatc
         UsageEvent.objects.filter(created_at__lt=TODAY).update(total_tokens=0)  # not read any more
 
     assert sums(staff) == (ALL, "")
-    figures, of = sums(staff, client=1, model="gpt", to=SUN.date())
-    assert (figures["completed turns"], figures["total tokens"], figures["cost"], of) == ("8", "800", "$0.000008", "")
+    figures, note = sums(staff, client=1, model="gpt", to=SUN.date())
+    assert (figures["completed turns"], figures["total tokens"], figures["cost"], note) == ("8", "800", "$0.000008", "")
     assert sums(staff, app_version="2.0")[0]["failed turns"] == "1"
     assert sums(staff, status="failed") == ({"failed turns": "1"}, "")
     assert sums(staff, **{"from": TODAY.date()})[0]["completed turns"] == "2"
     # A user has more turns than are read one by one.
     assert sums(staff, user="ann") == (
         {"completed turns": "6", "total tokens": "600", "cost": "$0.000006"},
-        "completed turns",
+        "Turns without a reply are in tokens and cost alone.",
     )
     assert sums(staff, user="ann", client=1, to=MON.date())[0]["completed turns"] == "3"
     assert sums(staff, user="ann", model="local")[0]["completed turns"] == "0"
@@ -79,8 +79,8 @@ def test_totals_of_the_filtered_turns(staff: Client, is_rolled: bool, monkeypatc
 def test_totals_of_few_turns_are_read_from_them(staff: Client) -> None:
     write_week()
 
-    figures, of = sums(staff, user="bob", status="failed")
-    assert (figures["failed turns"], figures["completed turns"], of) == ("1", "0", "")
+    figures, note = sums(staff, user="bob", status="failed")
+    assert (figures["failed turns"], figures["completed turns"], note) == ("1", "0", "")
     assert sums(staff, q="r_0")[0]["completed turns"] == "1"
     assert sums(staff, conversation="c_none")[0]["completed turns"] == "0"
 
@@ -91,10 +91,10 @@ def test_days_that_are_not_added_up_are_not_read(
     monkeypatch.setattr(totals, "NEWEST", 4)
     write_week()
 
-    figures, of = sums(staff)
+    figures, note = sums(staff)
     assert sum(int(figures[f"{status} turns"]) for status in ("pending", "completed", "failed", "abandoned")) == 4
-    assert of == "the newest 4 at most"
-    assert sums(staff, user="ann")[1] == "the newest 4 at most"
+    assert note == "Of the newest turns alone, 4 at most."
+    assert sums(staff, user="ann")[1] == "Of the newest turns alone, 4 at most."
     # Today alone is read.
     assert sums(staff, **{"from": TODAY.date()})[1] == ""
     assert b"not added up yet" in staff.get(BREAKDOWN, {"from": f"{MON.date()}"}).content
@@ -106,8 +106,8 @@ def test_other_filters_bound_what_is_added_up(staff: Client, monkeypatch: pytest
     monkeypatch.setattr("llmapi.keyset.LOOKED_AT", 2)
     write_week()
 
-    figures, of = sums(staff, user="ann", status="completed", model="gpt")
-    assert (figures["completed turns"], of) == ("3", f"the newest {totals.NEWEST:,} at most")
+    figures, note = sums(staff, user="ann", status="completed", model="gpt")
+    assert (figures["completed turns"], note) == ("3", "Of the newest turns alone, 1,000 at most.")
 
 
 @pytest.mark.parametrize("is_rolled", [False, True])

@@ -1,20 +1,18 @@
 """The page of a conversation: what was said and what it took, for those who may read it, and on record."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.contrib.admin.utils import quote
-from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries
 
-from analytics.models import AnalyticsEvent, UsageEvent
+from analytics.models import UsageEvent
 from analytics.tests.ledger import ANN, TODAY, at, row
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat.models import AuditRecord, Conversation, IdempotencyKey, Message
+from chat.models import Conversation, Message
 from conftest import ApiClient
 from llmapi import threads
 from llmapi.threads import Place
@@ -259,101 +257,12 @@ def test_totals_of_the_newest_turns(staff: Client, conversation: Conversation, m
     totals = page(staff).totals
     assert totals is not None
     assert ("total tokens", "21") in totals.lines
-    assert totals.of == ""
+    assert totals.note == ""
     monkeypatch.setattr("llmapi.totals.NEWEST", 2)
     totals = page(staff).totals
     assert totals is not None
     assert ("total tokens", "14") in totals.lines
-    assert totals.of == "the newest 2 at most"
-
-
-def test_texts_need_the_permission(conversation: Conversation, clerk: Callable[..., Client]) -> None:
-    said(at(TODAY, 1), "r_a", reply="a secret")
-    Conversation.objects.update(metadata={"name": "a secret name"})
-    client = clerk("view_conversation")
-
-    answer = client.get(url("c_1")).content.decode()
-
-    assert "secret" not in answer
-    assert "8 characters" in answer
-    assert "7" in answer
-    assert "Hidden without the permission “Can read prompts and replies”: metadata." in answer
-    assert "secret" not in client.get(f"{url('c_1')}?whole={Message.objects.get(role='assistant').pk}").content.decode()
-    assert not AuditRecord.objects.exists()
-
-
-def test_with_the_permission_reading_is_recorded(conversation: Conversation, clerk: Callable[..., Client]) -> None:
-    said(at(TODAY, 1), "r_a", reply="a secret")
-    client = clerk("view_conversation", "read_messages")
-
-    assert b"a secret" in client.get(f"{url('c_1')}?before=99.99").content
-
-    record = AuditRecord.objects.get()
-    assert (record.staff_name, record.action, record.subject, record.subject_id, record.detail) == (
-        "clerk",
-        "read",
-        "conversations",
-        "c_1",
-        "before=99.99",
-    )
-    conversation.delete()
-    assert AuditRecord.objects.count() == 1
-
-
-def test_what_cannot_be_recorded_is_not_shown(
-    staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said(at(TODAY, 1), "r_a", reply="a secret")
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise DatabaseError("away")
-
-    monkeypatch.setattr(AuditRecord.objects, "create", fail)
-    staff.raise_request_exception = False
-    answer = staff.get(url("c_1"))
-
-    assert answer.status_code == 500
-    assert b"secret" not in answer.content
-
-
-@pytest.mark.parametrize("name", ["chat_idempotencykey", "analytics_analyticsevent"])
-def test_stored_answers_and_metadata_are_texts_too(
-    staff: Client, alice: ApiClient, upstream: OpenAIDouble, clerk: Callable[..., Client], name: str
-) -> None:
-    talk(alice, 1)
-    model: Any = IdempotencyKey if name == "chat_idempotencykey" else AnalyticsEvent
-    found = model.objects.get()
-    page_url = reverse(f"admin:{name}_change", args=[found.pk])
-    text = "echo: " if name == "chat_idempotencykey" else "total_tokens"
-
-    hidden = clerk(f"view_{model._meta.model_name}").get(page_url).content.decode()
-    assert text not in hidden
-    assert "Hidden without the permission" in hidden
-    assert not AuditRecord.objects.exists()
-
-    assert text in staff.get(page_url).content.decode()
-    record = AuditRecord.objects.get()
-    assert (record.subject, record.subject_id) == (model._meta.db_table, str(found.pk))
-
-
-def test_no_conversation_is_no_reading(staff: Client) -> None:
-    assert staff.get(url("c_none")).status_code == 302
-    assert not AuditRecord.objects.exists()
-
-
-def test_the_record_is_for_reading_alone(
-    staff: Client, conversation: Conversation, clerk: Callable[..., Client]
-) -> None:
-    staff.get(url("c_1"))
-    record = AuditRecord.objects.get()
-    change = reverse("admin:chat_auditrecord_change", args=[record.pk])
-
-    assert url("c_1") in staff.get(reverse("admin:chat_auditrecord_changelist"), {"q": "c_1"}).content.decode()
-    assert staff.get(change).status_code == 200
-    assert staff.post(change, {"staff_name": "x"}).status_code == 403
-    assert staff.post(reverse("admin:chat_auditrecord_delete", args=[record.pk])).status_code == 403
-    assert staff.get(reverse("admin:chat_auditrecord_add")).status_code == 403
-    assert clerk("view_conversation").get(change).status_code == 403
+    assert totals.note == "Of the newest turns alone, 2 at most."
 
 
 def test_places_are_read_back() -> None:
