@@ -37,12 +37,15 @@ def activation(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
 
 def of_rollups(window: Window, filters: Filters) -> tuple[Counter[date], Counter[date]]:
     """New users by day, and those of them who had completed enough on a closed day."""
-    cohorts = Milestone.objects.filter(first_day__gte=window.first, first_day__lte=window.last).order_by()
+    last = min(window.last, window.closed_to)
+    cohorts = Milestone.objects.filter(first_day__gte=window.first, first_day__lte=last).order_by()
+    reached_by_then = Q(fifth_day__lte=window.closed_to)
     if not filters:
-        counted = list(cohorts.values_list("first_day").annotate(new=Count("pk"), fifth=Count("fifth_day")))
+        fifth = Count("fifth_day", filter=reached_by_then)
+        counted = list(cohorts.values_list("first_day").annotate(new=Count("pk"), fifth=fifth))
         return Counter({day: new for day, new, _ in counted}), Counter({day: fifth for day, _, fifth in counted})
     first = UserDay.objects.filter(window.closed, turns__gt=0, age_days=0, **filters.values).order_by()
-    reached = first.filter(user_id__in=cohorts.filter(fifth_day__isnull=False).values("user_id"))
+    reached = first.filter(user_id__in=cohorts.filter(reached_by_then).values("user_id"))
     new, activated = (
         Counter(dict(rows.values_list("day").annotate(users=Count("user_id", distinct=True))))
         for rows in (first, reached)
@@ -55,7 +58,7 @@ def add_unrolled(window: Window, since: Window, filters: Filters, new: Counter[d
     events = aggregates.event_rows(since, ALL).filter(event_name=aggregates.TURN).order_by()
     recent = dict(events.values_list("user_id").annotate(turns=Count("id")))
     first = first_days(since)
-    before = turns_before(events.values("user_id"))
+    before = turns_before(window.closed_to, events.values("user_id"))
     matched = matching(window, since, filters, events.values("user_id")) if filters else None
     for user, turns in recent.items():
         day = first[user]
@@ -65,11 +68,13 @@ def add_unrolled(window: Window, since: Window, filters: Filters, new: Counter[d
         activated[day] += before.get(user, 0) < ACTIVATED_BY <= before.get(user, 0) + turns
 
 
-def turns_before(users: Any) -> dict[str, int]:
+def turns_before(closed_to: date, users: Any) -> dict[str, int]:
     """Of users on closed days; of those who had completed enough by then, just that."""
     known = Milestone.objects.filter(user_id__in=users)
-    enough = dict.fromkeys(known.filter(fifth_day__isnull=False).values_list("user_id", flat=True), ACTIVATED_BY)
-    others = UserDay.objects.filter(turns__gt=0, user_id__in=known.filter(fifth_day=None).values("user_id"))
+    reached = Q(fifth_day__lte=closed_to)
+    enough = dict.fromkeys(known.filter(reached).values_list("user_id", flat=True), ACTIVATED_BY)
+    not_yet = known.filter(Q(fifth_day=None) | ~reached).values("user_id")
+    others = UserDay.objects.filter(day__lte=closed_to, turns__gt=0, user_id__in=not_yet)
     return enough | dict(others.order_by().values_list("user_id").annotate(total=Sum("turns")))
 
 

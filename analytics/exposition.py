@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from analytics import aggregates, reading, trailing
 from analytics.models import Refusals
 from analytics.usage import COST, STATUSES, TOKENS
-from analytics.windows import ALL, Window, today
+from analytics.windows import ALL, DAY, Window, today
 
 # Before the first of all turns.
 BEGINNING = date(2000, 1, 1)
@@ -22,11 +22,13 @@ class Totals(Collector):
     """What the library's writers ask for the figures."""
 
     def collect(self) -> Iterator[Metric]:
-        window = Window(BEGINNING, today())
+        # To tomorrow, because the clock of another node may be ahead. Of a day that goes on the rows are read, which
+        # never fall behind what a scrape has seen, as rollups of it do.
+        window = Window(BEGINNING, today() + DAY).settled()
         yield from of_usage(window)
         yield from of_replays(window)
         yield of_refusals()
-        yield of_users(window)
+        yield of_users(Window(today(), today()))
 
 
 def of_usage(window: Window) -> list[Metric]:
@@ -84,7 +86,6 @@ def of_users(window: Window) -> Metric:
     family = GaugeMetricFamily(
         "llmapi_active_users", "Distinct users with a completed turn in the last days, UTC.", labels=["days"]
     )
-    day = window.moved(window.last, window.last)
-    for days, users in zip(trailing.COLUMNS, trailing.users(day, ALL, *trailing.COLUMNS), strict=True):
+    for days, users in zip(trailing.COLUMNS, trailing.users(window, ALL, *trailing.COLUMNS), strict=True):
         family.add_metric([str(days)], users.get(window.last, 0))
     return family

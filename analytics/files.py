@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -7,12 +8,20 @@ def write_whole(path: Path, text: str) -> None:
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise IsADirectoryError(f"{path} is not a file.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("x", encoding="utf-8", newline="") as file:
+    with NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as file:
+        beside = Path(file.name)
+        try:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+            # As any other new file: this one was opened for its owner alone.
+            beside.chmod(path.stat().st_mode if path.exists() else 0o666 & ~umask())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask

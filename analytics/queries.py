@@ -15,7 +15,7 @@ MOST_DAYS = 3660
 FIELDS: dict[str, tuple[serializers.Field[Any, Any, Any, Any], str]] = {
     "from": (serializers.DateField(), f"The first UTC day; {DEFAULT_DAYS - 1} days before `to` by default."),
     "to": (serializers.DateField(), "The last UTC day; today by default."),
-    "client": (serializers.IntegerField(min_value=0, max_value=2**63 - 1), "The id of one client token."),
+    "client": (serializers.IntegerField(min_value=1, max_value=2**63 - 1), "The id of one client token."),
     "model": (serializers.CharField(max_length=100), "One model."),
     "app_version": (serializers.CharField(max_length=64), "One version of the client's app."),
 }

@@ -37,7 +37,7 @@ def usage(window: Window, filters: Filters, *by: str, names: Iterable[str]) -> d
         sums = {f"sum_{name}": Sum(name) for name in names}
         rows = rollups(window, filters, by)
         read = rows.values(*by).annotate(**sums) if by else [rows.aggregate(**sums)]
-        found += [{name.removeprefix("sum_"): value or 0 for name, value in row.items()} for row in read]
+        found += [{name.removeprefix("sum_"): value for name, value in row.items()} for row in read]
     if window.tail:
         found += unrolled(window.tail, filters, by, names)
     return merged(found, by, names)
@@ -57,7 +57,8 @@ def merged(rows: Iterable[dict[str, Any]], by: Sequence[str], names: Iterable[st
     sums: dict[Key, Counter[str]] = {}
     for row in rows:
         counter = sums.setdefault(tuple(row[name] for name in by), Counter())
-        counter.update({name: row.get(name, 0) for name in names})
+        # A sum of no rows is null.
+        counter.update({name: row.get(name) or 0 for name in names})
     return sums
 
 

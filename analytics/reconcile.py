@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, F, Q, Sum, Value
+from django.db.models.functions import Coalesce, NullIf
 
 from analytics.aggregates import usage_rows
 from analytics.models import RollupDay, UsageEvent
@@ -26,6 +27,8 @@ FIGURES = {
     "cached_tokens": "input_cached_tokens",
     "completion_tokens": "output_tokens",
 }
+# What OpenAI calls the model of a row; it never named that of a reply which broke off early.
+SERVED = Coalesce(NullIf("served_model", Value("")), F("model"))
 REQUIRED = {"model", "num_model_requests", "input_tokens", "output_tokens"}
 # The dashboard's CSV of days without any usage has these columns alone.
 TIMES = {"start_time", "end_time", "start_time_iso", "end_time_iso"}
@@ -194,7 +197,7 @@ def ledger(day: date) -> list[dict[str, Any]]:
     those that it answered: here rows that completed, or that failed or were superseded after tokens were sold.
     """
     abandoned, failed = Q(status=Status.ABANDONED), Q(status=Status.FAILED)
-    rows = usage_rows(Window(day, day), ALL).order_by().values("model")
+    rows = usage_rows(Window(day, day), ALL).order_by().annotate(name=SERVED).values("name")
     by_model = rows.annotate(
         requests=Count("id", filter=SOLD),
         prompt=Sum("prompt_tokens"),
@@ -213,10 +216,10 @@ def ledger(day: date) -> list[dict[str, Any]]:
 
 def compare(sold: dict[str, Counter[str]], rows: list[dict[str, Any]]) -> dict[str, Any]:
     bought = [row for row in rows if row["requests"]]
-    recorded = {row["model"] for row in bought}
+    recorded = {row["name"] for row in bought}
     mine: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in bought:
-        mine[exported_name(row["model"], set(sold), recorded)].append(row)
+        mine[exported_name(row["name"], set(sold), recorded)].append(row)
     models = [line(model, sold.get(model, Counter()), mine[model]) for model in sorted({*sold, *mine})]
     causes = ["abandoned_without_figures", "failed_without_figures", "estimated", "estimated_tokens", "pending"]
     return {
@@ -247,7 +250,7 @@ def line(model: str, theirs: Counter[str], rows: list[dict[str, Any]]) -> dict[s
     is_priced = not any(row["unpriced"] for row in rows)
     return {
         "model": model,
-        "ledger_names": sorted(row["model"] for row in rows),
+        "ledger_names": sorted(row["name"] for row in rows),
         "openai": {name: theirs[name] for name in FIGURES},
         "ledger": ours,
         "difference": {name: theirs[name] - ours[name] for name in FIGURES},

@@ -20,6 +20,8 @@ Status = UsageEvent.Status
 GIVEN_UP = "abandoned"
 # After its end a day is not built for so long, because turns of it are still being settled.
 SETTLING = timedelta(hours=1)
+# By how much clocks of nodes may be wrong.
+CLOCKS = timedelta(hours=2)
 # More than lies between a row's `created_at` and the start of its latency, and between that one's end and the commit.
 SLACK = timedelta(minutes=10)
 
@@ -95,6 +97,7 @@ def complete(
     subject: Subject,
     *,
     model: str,
+    served_model: str,
     tokens: Tokens,
     latency_ms: int,
     first_token_ms: int | None = None,
@@ -105,26 +108,34 @@ def complete(
     `code` says what is special about the end of the turn, for example that it was cancelled.
     """
     figures = {"latency_ms": latency_ms, "first_token_ms": first_token_ms, "error_code": code}
-    closed = _close(subject, Status.COMPLETED, model=model, **figures, **_figures(model, tokens))
+    closed = _close(subject, Status.COMPLETED, **figures, **_figures(served_model, tokens))
     if closed:
-        metadata = {"model": model, "latency_ms": latency_ms, "total_tokens": tokens.total}
+        metadata = {"model": served_model, "latency_ms": latency_ms, "total_tokens": tokens.total}
         record_event("chat.completed", subject, metadata, model=model)
     return closed
 
 
-def fail(subject: Subject, *, code: str, latency_ms: int, model: str, tokens: Tokens | None = None) -> Closed | None:
-    """Close the row of a turn without a reply; `tokens` of `model` were bought all the same."""
-    figures = {"model": model, **_figures(model, tokens)} if tokens else {}
+def fail(
+    subject: Subject,
+    *,
+    code: str,
+    latency_ms: int,
+    model: str,
+    served_model: str = "",
+    tokens: Tokens | None = None,
+) -> Closed | None:
+    """Close the row of a turn without a reply; `tokens` were bought all the same, of the served model if known."""
+    figures = _figures(served_model or model, tokens) | {"served_model": served_model} if tokens else {}
     closed = _close(subject, Status.FAILED, error_code=code, latency_ms=latency_ms, **figures)
     if closed:
         record_event("chat.failed", subject, {"code": code, "latency_ms": latency_ms}, model=model)
     return closed
 
 
-def account_superseded(subject: Subject, *, model: str, tokens: Tokens, latency_ms: int) -> Closed | None:
+def account_superseded(subject: Subject, *, served_model: str, tokens: Tokens, latency_ms: int) -> Closed | None:
     """Count what was bought by a turn that has lost its key to another; None when it was counted before."""
-    figures = _figures(model, tokens)
-    return _close(subject, Status.ABANDONED, model=model, latency_ms=latency_ms, error_code="superseded", **figures)
+    figures = _figures(served_model, tokens)
+    return _close(subject, Status.ABANDONED, latency_ms=latency_ms, error_code="superseded", **figures)
 
 
 def renew(request_ids: Iterable[str], locked_until: Combinable) -> None:
@@ -194,9 +205,11 @@ def _close(subject: Subject, status: Status, **values: Any) -> Closed | None:
     rows = UsageEvent.objects.filter(request_id=subject.request_id)
     values = {"error_code": "", "reserved_json": None, **values, "status": status, "finished_at": timezone.now()}
     if rows.pending().update(**values):
-        # A turn that was shorter is of today, or was closed before its day could be built.
+        # A turn that was shorter is of today, or was closed before its day could be built: unless a clock is wrong.
         if timedelta(milliseconds=values["latency_ms"]) + SLACK >= SETTLING:
             _mark(subject)
+        elif is_near_midnight():
+            _mark_built(subject)
         return Closed(values.get("cost_nanos", 0))
     if rows.filter(status=Status.ABANDONED, error_code=GIVEN_UP).update(**values):
         _mark(subject)
@@ -205,12 +218,29 @@ def _close(subject: Subject, status: Status, **values: Any) -> Closed | None:
 
 
 def _mark(subject: Subject) -> None:
-    opened = UsageEvent.objects.values_list("created_at", flat=True).get(request_id=subject.request_id)
-    mark_changed([opened.astimezone(UTC).date()])
+    mark_changed([_day_of(subject)])
 
 
-def _figures(model: str, tokens: Tokens) -> dict[str, Any]:
+def _mark_built(subject: Subject) -> None:
+    """Where the day of a turn that has just ended is closed already, a clock is wrong: this node's, or another's."""
+    built = RollupDay.objects.built().filter(day=_day_of(subject), is_partial=False)
+    built.update(changes=F("changes") + 1)
+
+
+def _day_of(subject: Subject) -> date:
+    opened: datetime = UsageEvent.objects.values_list("created_at", flat=True).get(request_id=subject.request_id)
+    return opened.astimezone(UTC).date()
+
+
+def is_near_midnight() -> bool:
+    """By so much that a clock that is wrong by less than SETTLING and an hour puts a row into another day."""
+    now = timezone.now().astimezone(UTC)
+    return (now + CLOCKS).date() != (now - CLOCKS).date()
+
+
+def _figures(served_model: str, tokens: Tokens) -> dict[str, Any]:
     return {
+        "served_model": served_model,
         "prompt_tokens": tokens.prompt,
         "cached_tokens": tokens.cached,
         "completion_tokens": tokens.completion,
@@ -218,7 +248,7 @@ def _figures(model: str, tokens: Tokens) -> dict[str, Any]:
         "total_tokens": tokens.total,
         "is_estimated": tokens.is_estimated,
         "cost_nanos": cost_nanos(
-            model,
+            served_model,
             prompt_tokens=tokens.prompt,
             cached_tokens=tokens.cached,
             completion_tokens=tokens.completion,

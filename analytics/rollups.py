@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from django.db import transaction
 from django.db.models import F, Max, Q, Sum
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from analytics import aggregates, build, recording
 from analytics.models import ActivityRollup, Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
@@ -24,6 +24,8 @@ from analytics.windows import ALL, DAY, Window, days_between
 # From so many events on, a day that goes on is built.
 MANY = 5000
 REFRESH = timedelta(minutes=5)
+# Clients send what they saw yesterday all day long: a day is not built again for each of them.
+PAUSE = timedelta(minutes=15)
 # How long the server's chore builds before it lets other chores run.
 CHORE_SECONDS = 10
 BATCH = 1000
@@ -36,7 +38,9 @@ def run_due(now: datetime) -> int:
     """Build what is due, for a while; how many days."""
     deadline = time.monotonic() + CHORE_SECONDS
     built = 0
-    for day in [*due(now), *large(now)]:
+    just_built = RollupDay.objects.built().filter(built_at__gt=now - PAUSE).values_list("day", flat=True)
+    stale = [day for day in due(now) if day not in set(just_built)]
+    for day in [*stale, *large(now)]:
         if time.monotonic() >= deadline:
             break
         built += build_day(day)
@@ -103,11 +107,12 @@ def build_day(day: date) -> bool:
 
 def try_to_build(day: date) -> bool | None:
     """None where the day's rows have changed since they were read."""
-    is_partial = day > last_closed(timezone.now())
+    # By the database's clock, which all nodes share.
+    now = RollupDay.objects.annotate(now=Now()).values_list("now", flat=True).get(pk=day)
     before = RollupDay.objects.get(pk=day)
     built = build.Day.read(day)
     with transaction.atomic():
-        if claim(before, is_partial=is_partial):
+        if claim(before, at=now):
             if not (is_sealed(day) or has_purged_rows(built)):
                 replace(built)
             return True
@@ -115,10 +120,10 @@ def try_to_build(day: date) -> bool | None:
     return False if is_built else None
 
 
-def claim(before: RollupDay, *, is_partial: bool) -> bool:
+def claim(before: RollupDay, *, at: datetime) -> bool:
     """Take the day's row lock; False where anything has happened since it was `before`."""
     same = RollupDay.objects.filter(pk=before.pk, changes=before.changes, built_at=before.built_at)
-    return bool(same.update(built_changes=before.changes, built_at=timezone.now(), is_partial=is_partial))
+    return bool(same.update(built_changes=before.changes, built_at=at, is_partial=before.day > last_closed(at)))
 
 
 def is_sealed(day: date) -> bool:
@@ -149,7 +154,8 @@ def replace(built: build.Day) -> None:
     OpenSession.objects.bulk_create(built.open_sessions, BATCH)
     set_milestones(day, built.active)
     if continued(day) != before:
-        RollupDay.objects.built().filter(day__gt=day).update(changes=F("changes") + 1)
+        # Those too that somebody is reading now, for the first time.
+        RollupDay.objects.filter(day__gt=day).update(changes=F("changes") + 1)
 
 
 def continued(day: date) -> set[tuple[object, ...]]:

@@ -100,6 +100,13 @@ class Window:
         """The days that have to be read from the raw rows; None where all have rollups."""
         return self.moved(max(self.first, self.closed_to + DAY), self.last) if self.last > self.closed_to else None
 
+    def settled(self) -> "Window":
+        """The same days, of which only those that are over are read from rollups."""
+        last = RollupDay.objects.built().filter(is_partial=False).aggregate(last=Max("day"))["last"]
+        window = Window(self.first, self.last)
+        window.__dict__["rollups"] = Rollups(last or date.min, timezone.now())
+        return window
+
     def activity(self, filters: "Filters") -> QuerySet[ActivityRollup]:
         """Of the closed days; of at most one filter."""
         return ActivityRollup.objects.filter(self.closed, **filters.slice).order_by()

@@ -29,6 +29,7 @@ class Behaviour:
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None  # sent in place of a completion
     message: dict[str, Any] | None = None  # in place of a plain text reply
+    model: str | None = None  # None: the name that was asked for
     usage: bool = True
     delay: float = 0  # before the first byte
     dribble: float = 0  # between the bytes of the answer
@@ -97,7 +98,7 @@ class OpenAIDouble:
             "id": f"chatcmpl-{next(self._ids)}",
             "object": "chat.completion",
             "created": int(time.time()),
-            "model": body["model"],
+            "model": behaviour.model or body["model"],
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
             **({"usage": usage} if behaviour.usage else {}),
         }

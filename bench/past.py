@@ -22,8 +22,17 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 
 USAGE = (
-    *("request_id", "client_token_id", "user_id", "conversation_id", "model", "app_version", "status", "error_code"),
-    *("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "total_tokens", "is_estimated"),
+    *("request_id", "client_token_id", "user_id", "conversation_id", "model", "app_version", "served_model"),
+    *(
+        "status",
+        "error_code",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+        "total_tokens",
+        "is_estimated",
+    ),
     *("cost_nanos", "latency_ms", "first_token_ms", "is_stream", "is_cancel_asked", "locked_until", "reserved_json"),
     *("created_at", "finished_at"),
 )
@@ -309,35 +318,34 @@ class Day:
         times = (latency, first if session.is_stream else None)
         self.add_usage(session, request_id, model.name, ("completed", code), tokens, cost, times, at, ended)
         metadata = f'{{"model": "{model.name}", "latency_ms": {latency}, "total_tokens": {prompt + completion}}}'
-        self.add_event("chat.completed", session, ended, request_id, model.name, metadata)
+        self.add_event("chat.completed", session, ended, request_id, model.asked, metadata)
         if session.is_stream:
             seen = first + 40
             metadata = f'{{"ms": "{seen}"}}'
-            self.add_event("client.first_token_shown", session, at + seen * MS, request_id, model.name, metadata)
+            self.add_event("client.first_token_shown", session, at + seen * MS, request_id, model.asked, metadata)
         if verdict := self.pick(VERDICTS):
-            self.add_event(f"client.{verdict}", session, ended + 5 * SECOND, request_id, model.name)
+            self.add_event(f"client.{verdict}", session, ended + 5 * SECOND, request_id, model.asked)
         if self.dice.random() < 0.01:
             replayed = f'{{"original_request_id": "{request_id}"}}'
             self.add_event("chat.replayed", session, ended + 2 * SECOND, self.new_id("r_"), "", replayed)
         return ended, min(prompt + reply, CONTEXT_MOST)
 
     def add_broken(self, session: Session, request_id: str, status: str, code: str, at: int) -> int:
-        """A turn that failed or was abandoned: no tokens, no price, under the name that was asked for."""
+        """A turn that failed or was abandoned: no tokens, no price."""
         latency: int | None = TIMEOUT_MS if code == "upstream_timeout" else self.pick(ERROR_MS)
         metadata = f'{{"code": "{code}", "latency_ms": {latency}}}'
         ended = at + (latency or 0) * MS + 900
         if status == "abandoned":
             latency, metadata, ended = None, "{}", at + LEASE + int(self.dice.random() * 30 * SECOND)
-        model = session.model.asked
-        self.add_usage(session, request_id, model, (status, code), (0, 0, 0, 0, 0), None, (latency, None), at, ended)
-        self.add_event(f"chat.{status}", session, ended, request_id, model, metadata)
+        self.add_usage(session, request_id, "", (status, code), (0, 0, 0, 0, 0), None, (latency, None), at, ended)
+        self.add_event(f"chat.{status}", session, ended, request_id, session.model.asked, metadata)
         return ended
 
     def add_usage(
         self,
         session: Session,
         request_id: str,
-        model: str,
+        served: str,
         outcome: tuple[str, str],
         tokens: tuple[int, int, int, int, int],
         cost: int | None,
@@ -346,12 +354,13 @@ class Day:
         ended: int,
     ) -> None:
         is_cancelled = outcome[1] == "cancelled"
-        subject = (request_id, session.client_id, session.user.id, session.conversation_id, model, session.app_version)
+        subject = (request_id, session.client_id, session.user.id, session.conversation_id, session.model.asked)
         # The tokens of a reply that was cancelled are an estimate.
         bought = (*tokens, is_cancelled and cost is not None, cost)
         locked_until = self.stamp(max(at + LEASE, ended))
         flags = (session.is_stream or is_cancelled, is_cancelled, locked_until, None)
-        self.usage.append((*subject, *outcome, *bought, *times, *flags, self.stamp(at), self.stamp(ended)))
+        named = (session.app_version, served)
+        self.usage.append((*subject, *named, *outcome, *bought, *times, *flags, self.stamp(at), self.stamp(ended)))
 
     def add_event(
         self, name: str, session: Session, at: int, request_id: str = "", model: str = "", metadata: str = "{}"

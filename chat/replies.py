@@ -50,7 +50,7 @@ def checked(body: Any, asked: dict[str, Any]) -> Completion:
     except (LookupError, TypeError, AttributeError) as exc:
         raise UpstreamError("The model's answer is not a completion.", billed=True) from exc
     choice.setdefault("finish_reason", "stop")
-    if not isinstance(body.get("model"), str):
+    if not isinstance(body.get("model"), str) or not body["model"]:
         body["model"] = asked["model"]
     if not isinstance(body.get("created"), int):
         body["created"] = int(time.time())

@@ -197,12 +197,13 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
 
 def _settle(turn: Turn, completion: Completion, answer: dict[str, Any], figures: dict[str, Any]) -> ApiError | None:
     """An error is returned, not raised, where the tokens are to be committed and the reply is not."""
-    ask, model, tokens = turn.ask, completion.model[:100], completion.tokens
+    ask, served, tokens = turn.ask, completion.model[:100], completion.tokens
     if ask.idempotency and not ask.idempotency.complete(ask.request_id, answer):
-        late = recording.account_superseded(ask.subject, model=model, tokens=tokens, latency_ms=figures["latency_ms"])
+        latency_ms = figures["latency_ms"]
+        late = recording.account_superseded(ask.subject, served_model=served, tokens=tokens, latency_ms=latency_ms)
         turn.reservation.settle(late, tokens.total)
         return IdempotencyInProgress() if late else None
-    closed = recording.complete(ask.subject, model=model, tokens=tokens, **figures)
+    closed = recording.complete(ask.subject, model=ask.model, served_model=served, tokens=tokens, **figures)
     if not closed:
         return None
     turn.reservation.settle(closed, tokens.total)
@@ -236,7 +237,7 @@ def close_failed(turn: Turn, code: str, *, bought: Completion | None = None, is_
     When the database is away as well, the row stays pending and is abandoned once its lease ends.
     """
 
-    model = bought.model[:100] if bought else turn.ask.model
+    served = bought.model[:100] if bought else ""
     tokens = bought.tokens if bought else None
     if tokens is None and is_billed:
         prompt = context.prompt_tokens(turn.upstream_body["messages"], turn.upstream_body)
@@ -246,7 +247,14 @@ def close_failed(turn: Turn, code: str, *, bought: Completion | None = None, is_
         # The key first, as wherever a key and a row of the ledger are locked together.
         if turn.ask.idempotency:
             turn.ask.idempotency.release(turn.ask.request_id)
-        closed = recording.fail(turn.ask.subject, code=code, latency_ms=turn.latency_ms, model=model, tokens=tokens)
+        closed = recording.fail(
+            turn.ask.subject,
+            code=code,
+            latency_ms=turn.latency_ms,
+            model=turn.ask.model,
+            served_model=served,
+            tokens=tokens,
+        )
         turn.reservation.settle(closed, tokens.total if tokens else 0)
 
     try:

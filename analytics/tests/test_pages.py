@@ -148,6 +148,18 @@ def test_prometheus(browser: Client, path: str, accept: str, content_type: str) 
     assert found["llmapi_active_users", "7"] == 3
 
 
+def test_a_model_without_a_name(browser: Client) -> None:
+    turn({**ANN, "model": ""}, at(SUN, 12))
+    roll()
+
+    for path in ("/metrics", "/metrics?format=prometheus", "/metrics?format=openmetrics"):
+        assert browser.get(path).status_code == 200
+
+
+def test_no_client_is_not_all_of_them(browser: Client) -> None:
+    assert browser.get("/metrics?client=0").status_code == 400
+
+
 def test_json_is_what_others_are_given(browser: Client) -> None:
     for accept in ("*/*", "application/json", "text/html,*/*;q=0.8"):
         assert browser.get("/metrics", headers={"accept": accept})["Content-Type"] == "application/json"
@@ -180,7 +192,7 @@ def test_few_queries_whatever_the_window(browser: Client, django_assert_num_quer
     for days in (7, 365):
         with django_assert_num_queries(14):
             browser.get(f"/metrics?from={TODAY.date() - timedelta(days=days)}")
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         browser.get("/metrics?format=prometheus")
 
 

@@ -51,6 +51,19 @@ def test_it_is_read_for_some_minutes(db: None) -> None:
     assert timezone.now() - week().computed_at < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("filters", [ALL, Filters(client_token_id=1), Filters(1, "gpt")])
+def test_no_user_is_counted_twice_when_it_is_no_longer_read(db: None, filters: Filters) -> None:
+    write_week()
+    for _ in range(3):
+        turn({**ANN, "user_id": "eve"}, at(TODAY, 7))
+    live = {name: metric.run(week(), filters) for name, metric in METRICS.items()}
+    build_all()
+
+    RollupDay.objects.filter(is_partial=True).update(built_at=F("built_at") - FRESH)
+
+    assert {name: metric.run(week(), filters) for name, metric in METRICS.items()} == live
+
+
 def test_a_day_before_that_is_no_longer_fresh_is_not_skipped(db: None) -> None:
     """Shortly after midnight two days go on."""
     write_week()

@@ -27,6 +27,7 @@ from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, TODAY, TUE, WED, at,
 from analytics.usage import turns, usage_by_day_and_model
 from analytics.windows import Filters, Window, midnight
 
+BOUGHT: dict[str, Any] = {"tokens": recording.Tokens(), "latency_ms": 1}
 # When yesterday is over by an hour.
 SETTLED = TODAY + timedelta(hours=1)
 
@@ -114,7 +115,7 @@ def test_a_day_is_closed_when_it_is_over_by_an_hour(db: None) -> None:
     "close",
     [
         lambda subject: recording.complete(
-            subject, model="gpt", tokens=recording.Tokens(9, 1, 10), latency_ms=86_400_000
+            subject, model="gpt", served_model="gpt", tokens=recording.Tokens(9, 1, 10), latency_ms=86_400_000
         ),
         lambda subject: recording.fail(subject, code="internal_error", latency_ms=86_400_000, model="gpt"),
         lambda subject: recording.abandon([subject.request_id]),
@@ -139,7 +140,7 @@ def test_a_row_that_was_given_up_too_early_makes_its_day_stale(db: None) -> None
     request_id = row(ANN, at(SUN, 23), "abandoned", error_code=recording.GIVEN_UP)
     roll()
 
-    recording.complete(recording.Subject(request_id, 1, "ann"), model="gpt", tokens=recording.Tokens(), latency_ms=1)
+    recording.complete(recording.Subject(request_id, 1, "ann"), model="gpt", served_model="gpt", **BOUGHT)
 
     assert rollups.due(SETTLED) == [SUN.date()]
 
@@ -148,7 +149,7 @@ def test_a_turn_of_today_makes_nothing_stale(db: None, django_assert_num_queries
     now = timezone.now()
     request_id = row(ANN, now, "pending")
     recording.mark_changed([now.date()])
-    recording.complete(recording.Subject(request_id, 1, "ann"), model="gpt", tokens=recording.Tokens(), latency_ms=1)
+    recording.complete(recording.Subject(request_id, 1, "ann"), model="gpt", served_model="gpt", **BOUGHT)
 
     assert not RollupDay.objects.exists()
 

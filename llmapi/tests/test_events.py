@@ -12,9 +12,10 @@ from pytest_django import DjangoAssertNumQueries
 from analytics import recording, rollups
 from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.spent import time_spent
+from analytics.usage import success_rate
 from analytics.users import dau
-from analytics.windows import Window, midnight, today
-from bench.openai_double import OpenAIDouble
+from analytics.windows import Filters, Window, midnight, today
+from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken
 from conftest import ApiClient
 
@@ -250,3 +251,24 @@ def test_a_turn_that_still_runs_can_be_told_of(alice: ApiClient, upstream: OpenA
     UsageEvent.objects.update(status="pending", finished_at=None)
 
     assert tell(alice, {"name": "first_token_shown", "request_id": rid}).status_code == 201
+
+
+@pytest.mark.parametrize("digits", [20, 400])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_time_of_no_century(alice: ApiClient, digits: int, sign: str) -> None:
+    answer = alice.send(URL, {"events": [{"name": "opened", "occurred_at": int(f"{sign}1{'0' * digits}")}]})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "events[0].occurred_at"
+
+
+def test_a_turn_keeps_the_name_that_was_asked_for(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    """OpenAI answers with dated names; what fails is never given one."""
+    upstream.plan(Behaviour(model="gpt-4o-mini-2024-07-18"), Behaviour(status=500))
+    for _ in range(2):
+        alice.send("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
+
+    completed, failed = UsageEvent.objects.order_by("pk")
+    assert (completed.model, completed.served_model) == ("gpt-4o-mini", "gpt-4o-mini-2024-07-18")
+    assert (failed.model, failed.served_model) == ("gpt-4o-mini", "")
+    assert success_rate(Window.last_days(1), Filters(model="gpt-4o-mini")) == 0.5

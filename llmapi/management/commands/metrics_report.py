@@ -73,7 +73,7 @@ def asked(options: dict[str, Any]) -> tuple[Window, Filters]:
 def client_of(name: str) -> tuple[int, str]:
     """Id and name of the client token; one whose row was deleted can still be named by its id."""
     tokens = ClientToken.objects.order_by("pk")
-    if name.isascii() and name.isdecimal():
+    if name.isascii() and name.isdecimal() and len(name) < 19:
         return int(name), tokens.filter(pk=name).values_list("name", flat=True).first() or ""
     found = list(tokens.filter(name=name).values_list("pk", flat=True)[:MOST_NAMES])
     if len(found) == 1:
