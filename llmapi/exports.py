@@ -83,5 +83,5 @@ def cell(model_admin: "KeysetAdmin", row: Any, name: str) -> Any:
     if isinstance(value, Decimal):
         return f"{value:f}"
     if isinstance(value, dict | list):
-        return safe(json.dumps(value, ensure_ascii=False))
+        return json.dumps(value, ensure_ascii=False)
     return safe(value)
