@@ -31,9 +31,11 @@ def conversation(alice: ApiClient) -> Conversation:
 def test_texts_need_the_permission(conversation: Conversation, clerk: Callable[..., Client]) -> None:
     client = clerk("view_conversation")
 
-    answer = client.get(url("c_1")).content.decode()
+    page = client.get(url("c_1"))
+    answer = page.content.decode()
 
     assert "secret" not in answer
+    assert not hasattr(page.context["thread"].entries[0].message, "text")
     assert "8 characters" in answer
     assert "Hidden without the permission “Can read prompts and replies”: metadata." in answer
     assert "secret" not in client.get(f"{url('c_1')}?whole={Message.objects.get(role='assistant').pk}").content.decode()

@@ -105,6 +105,18 @@ def test_it_is_read_in_chunks(
     assert [line.split(",")[0] for line in lines] == [f"r_{n}" for n in (6, 5, 4, 3, 2, 1, 0)]
 
 
+def test_it_lets_others_be_served(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(exports, "CHUNK", 1)
+    monkeypatch.setattr("llmapi.exports.time.sleep", pauses.append)
+    write_week()
+
+    rows = exported(staff, USAGE)
+
+    assert len(pauses) == len(rows)
+    assert min(pauses) > 0
+
+
 def test_where_few_match_it_goes_on_to_the_end(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyset, "LOOKED_AT", 2)
     for minute in range(10):

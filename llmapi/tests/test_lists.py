@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.utils import quote
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -181,6 +183,18 @@ def test_searches(staff: Client) -> None:
     assert len(shown(staff, "chat_budget", client=newest.pk)) == 1
     assert shown(staff, EVENTS, event="chat.completed", user="ann", q="ann")
     assert shown(staff, EVENTS, event="chat.failed") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [(EVENTS, "metadata_json"), ("chat_conversation", "metadata"), ("chat_idempotencykey", "response_json")],
+)
+def test_what_is_hidden_is_not_even_read_for_a_list(staff: Client, name: str, column: str) -> None:
+    write(1)
+    with CaptureQueriesContext(connection) as queries:
+        shown(staff, name)
+
+    assert not any(f'"{column}",' in query["sql"] for query in queries)
 
 
 def test_links_go_from_a_turn_to_all_that_is_its(staff: Client, clerk: Any) -> None:

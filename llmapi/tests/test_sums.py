@@ -19,6 +19,7 @@ from bench.openai_double import OpenAIDouble
 from chat.models import Budget, ClientToken, Conversation
 from conftest import ApiClient
 from llmapi import breakdown, totals
+from llmapi.templatetags.thousands import figure
 
 USAGE = "/admin/analytics/usageevent/"
 USER = f"{USAGE}user/"
@@ -114,6 +115,7 @@ def test_other_filters_bound_what_is_added_up(staff: Client, monkeypatch: pytest
 def test_breakdown(staff: Client, is_rolled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(totals, "RAW_DAYS", 30)
     write_week()
+    turn({**ANN, "model": "asked"}, at(TODAY, 1), "failed")
     ClientToken.objects.create(pk=1, name="<b>web</b>", digest="x")
     if is_rolled:
         roll()
@@ -174,6 +176,16 @@ def test_a_user_and_all_that_is_theirs(
     for name in ("analytics/usageevent", "analytics/analyticsevent", "chat/conversation"):
         assert f'/admin/{name}/?user=ann"' in text
     assert ("First active on" in text) == is_rolled
+
+
+def test_figures_are_written_to_be_read(staff: Client) -> None:
+    turn(ANN, TODAY, latency_ms=12345, total_tokens=6789)
+
+    answer = staff.get(USER, {"user": "ann"}).content.decode()
+
+    assert "12,345" in answer
+    assert "6,789" in answer
+    assert figure(None) == "–"
 
 
 def test_a_user_of_any_name(staff: Client) -> None:

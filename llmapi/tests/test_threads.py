@@ -157,6 +157,20 @@ def test_pages_have_every_entry_once(
     assert shape(page(staff, f"?before={forth[1].older}")) == shape(forth[0])
 
 
+def test_a_page_that_is_just_full_has_no_empty_one_behind(
+    staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "SIZE", 2)
+    for hour in range(2):
+        said(at(TODAY, hour), f"r_{hour}x")
+
+    first = page(staff)
+    second = page(staff, f"?before={first.older}")
+
+    assert [shape(thread) for thread in (first, second)] == [["u", "a+"], ["u", "a+"]]
+    assert second.older is None
+
+
 def test_clocks_that_differ_lose_nothing(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
