@@ -4,12 +4,14 @@ from django.conf import settings
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+VIEW_USAGE = "analytics.view_usageevent"
+
 
 def may_read_metrics(user: Any) -> bool:
     """Everybody in DEBUG or with METRICS_PUBLIC; else staff who may view usage events."""
     if settings.DEBUG or settings.METRICS_PUBLIC:
         return True
-    return user is not None and user.is_staff and user.has_perm("analytics.view_usageevent")
+    return user is not None and user.is_staff and user.has_perm(VIEW_USAGE)
 
 
 class MayReadMetrics(BasePermission):

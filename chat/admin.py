@@ -118,6 +118,8 @@ class ClientTokenAdmin(KeysetAdmin):
 
     @admin.action(description="Revoke selected client tokens", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ClientToken]) -> None:
+        for client in queryset:
+            self.log_change(request, client, "Revoked the token.")
         revoked = queryset.update(is_active=False)
         messages.success(request, f"{revoked} client tokens revoked; their next request is refused.")
 
@@ -184,7 +186,8 @@ class IdempotencyKeyAdmin(RowLinks, ReadOnlyAdmin):
     search_fields = ["idempotency_key"]
     search_help_text = "A key or a request (r_…), exactly."
     fields = ["idempotency_key", "created_at", "client", "turn", "request_hash", "locked_until", "response_json"]
-    private = ["response_json"]
+    # A hash of the request tells whether a guess at a prompt is right.
+    private = ["response_json", "request_hash"]
     # Not the answers: each may be as long as a reply.
     export_columns = ["idempotency_key", "client_token_id", "request_id", "created_at", "locked_until"]
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.utils import label_for_field
+from django.contrib.admin.utils import label_for_field, unquote
+from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -14,7 +15,7 @@ from django.utils.text import capfirst
 from chat import audit
 from llmapi import exports
 from llmapi.changelist import KeysetChangeList
-from llmapi.keyset import Key
+from llmapi.keyset import Key, own_value
 
 admin.site.site_title = admin.site.site_header = "llmapi"
 admin.site.index_title = "Conversations, usage and access"
@@ -61,6 +62,14 @@ class KeysetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @property
     def url_name(self) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}"
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """None of what no key can be; PostgreSQL would fail at it."""
+        try:
+            own_value(self.model, "pk", unquote(object_id))
+        except ValidationError:
+            return None
+        return super().get_object(request, object_id, from_field)
 
     def export(self, request: HttpRequest) -> HttpResponseBase:
         """What the list shows with these filters, as CSV."""

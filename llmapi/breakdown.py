@@ -1,8 +1,9 @@
 """Usage by client, model and user, for any days and filters."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -47,13 +48,14 @@ def page(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponse:
     except (IncorrectLookupParameters, ValidationError):
         return redirect(request.path)
     known = is_summed(window)
+    kept = {name: value for name, column in PARAMETERS.items() if (value := getattr(filters, column))}
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,
         "title": "Usage by client, model and user",
         "window": window,
-        "filters": {name: value for name, value in asdict(filters).items() if value},
-        "periods": [(days, f"?from={today() - (days - 1) * DAY}") for days in (1, 7, 30, 365)],
+        "filters": kept,
+        "periods": [(days, urlencode({**kept, "from": today() - (days - 1) * DAY})) for days in (1, 7, 30, 365)],
         "tables": [(title, list(lines)) for title, lines in tables(window, filters)] if known else None,
         "most_user_days": MOST_USER_DAYS,
     }

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from analytics.windows import DAY, midnight
+from llmapi.breakdown import PARAMETERS
 from llmapi.filters import ColumnFilter, DayFilter
 from llmapi.keyset import Cursor, Page, Walk
 
@@ -81,6 +82,11 @@ class KeysetChangeList(ChangeList):
         except ValueError:
             messages.warning(request, "There is no such page of this list; this is the first.")
             return None
+
+    @property
+    def has_other_filters(self) -> bool:
+        """Than those that the page of usage by client, model and user knows."""
+        return not set(self.asked) <= set(PARAMETERS.values())
 
     @property
     def newest_link(self) -> str | None:

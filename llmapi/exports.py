@@ -7,22 +7,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
 
 from analytics.renderers import safe
 from analytics.windows import today
 from chat import audit
 from chat.turns import release_connection
-from llmapi.keyset import Walk
+from llmapi.filters import DayFilter
+from llmapi.keyset import Key, Walk
 
 if TYPE_CHECKING:
     from llmapi.admin import KeysetAdmin
+    from llmapi.changelist import KeysetChangeList
 
 CHUNK = 200
+# Of which all rows can be looked at.
+MOST_DAYS = 31
 # After each chunk, for those who stream replies in this process: a greenlet that sleeps for 0 lets no sockets be read.
 PAUSE_SECONDS = 0.002
 
@@ -34,13 +42,18 @@ class Line:
         return line
 
 
-def export(model_admin: "KeysetAdmin", request: HttpRequest) -> StreamingHttpResponse:
+def export(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponseBase:
     if not model_admin.has_view_or_change_permission(request):
         raise PermissionDenied
     try:
-        walk: Walk = model_admin.get_changelist_instance(request).walk  # type: ignore[attr-defined]
+        changelist = cast("KeysetChangeList", model_admin.get_changelist_instance(request))
     except IncorrectLookupParameters as exc:
         raise BadRequest("These filters cannot be read.") from exc
+    walk = changelist.walk
+    if walk.others and walk.key == Key() and not is_short(changelist.days):
+        # There may be minutes between two rows, in which nobody would notice that the client has gone.
+        messages.warning(request, f"Too much to search through; choose at most {MOST_DAYS} days as well.")
+        return redirect(f"{reverse(f'admin:{model_admin.url_name}_changelist')}?{request.GET.urlencode()}")
     columns = exported(model_admin, request)
     hidden = [name for name in model_admin.private if name not in columns]
     walk = replace(walk, rows=walk.rows.defer(None).defer(*hidden))
@@ -52,6 +65,10 @@ def export(model_admin: "KeysetAdmin", request: HttpRequest) -> StreamingHttpRes
         content_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{table}-{today().isoformat()}.csv"'},
     )
+
+
+def is_short(days: DayFilter | None) -> bool:
+    return bool(days and days.since and ((days.to or today()) - days.since).days < MOST_DAYS)
 
 
 def exported(model_admin: "KeysetAdmin", request: HttpRequest) -> list[str]:

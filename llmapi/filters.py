@@ -91,6 +91,11 @@ class StatusFilter(ColumnFilter):
 
     title = parameter_name = column = "status"
 
+    def __init__(self, request: HttpRequest, params: Params, model: type[Model], model_admin: Any) -> None:
+        super().__init__(request, params, model, model_admin)
+        if self.asked and self.value() not in dict(self.lookup_choices):
+            raise IncorrectLookupParameters
+
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(str(value), str(label)) for value, label in model_admin.model._meta.get_field(self.column).flatchoices]
 
@@ -109,6 +114,8 @@ class DayFilter(ListFilter):
     def __init__(self, request: HttpRequest, params: Params, model: type[Model], model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
         self.since, self.to = (read_day(params.pop(name, [""])[-1]) for name in ("from", "to"))
+        if self.since and self.to and self.since > self.to:
+            raise IncorrectLookupParameters
 
     @property
     def shown(self) -> str:

@@ -19,7 +19,7 @@ TIME = "created_at"
 LOOKED_AT = 20_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-CURSOR = re.compile(r"(-?[0-9]{1,17})?\.(.*)")
+CURSOR = re.compile(r"(-?[0-9]{1,17})?\.(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -122,7 +123,17 @@ def test_where_few_match_it_goes_on_to_the_end(staff: Client, monkeypatch: pytes
     for minute in range(10):
         row({**ANN, "app_version": "2.0" if minute in (0, 8) else "1.0"}, at(TODAY, 1, minute))
 
-    assert [found["request_id"] for found in exported(staff, USAGE, app_version="2.0")] == ["r_8", "r_0"]
+    few = {"app_version": "2.0", "from": TODAY.date().isoformat()}
+    assert [found["request_id"] for found in exported(staff, USAGE, **few)] == ["r_8", "r_0"]
+
+
+@pytest.mark.parametrize("days", ["", f"&from={TODAY.date() - timedelta(days=31)}", f"&to={TODAY.date()}"])
+def test_nobody_waits_for_a_search_without_an_end(staff: Client, days: str) -> None:
+    answer = staff.get(f"{reverse(f'admin:{USAGE}_export')}?app_version=2.0{days}", follow=True)
+
+    assert "at most 31 days" in answer.content.decode()
+    assert answer.redirect_chain[0][0].endswith(f"/?app_version=2.0{days}")
+    assert not AuditRecord.objects.exists()
 
 
 def test_no_cell_is_a_formula(staff: Client) -> None:
