@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import F, Max, Q, Sum
 from django.db.models.functions import Now
 
-from analytics import aggregates, build, recording
+from analytics import activity, aggregates, build, recording
 from analytics.models import ActivityRollup, Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
 from analytics.windows import ALL, DAY, Window, days_between
 
@@ -113,7 +113,10 @@ def try_to_build(day: date) -> bool | None:
     built = build.Day.read(day)
     with transaction.atomic():
         if claim(before, at=now):
-            if not (is_sealed(day) or has_purged_rows(built)):
+            if is_sealed(day) or has_purged_rows(built):
+                # Its users' rows are kept, and all that these rollups come of.
+                replace_activity(day, activity.of_day(day, list(UserDay.objects.filter(day=day))))
+            else:
                 replace(built)
             return True
     is_built = RollupDay.objects.filter(pk=day, changes=F("built_changes")).exclude(built_at=before.built_at).exists()
@@ -144,18 +147,22 @@ def replace(built: build.Day) -> None:
     before = continued(day)
     UsageRollup.objects.filter(day=day).delete()
     UserDay.objects.filter(day=day).delete()
-    ActivityRollup.objects.filter(day=day).delete()
     SessionRollup.objects.filter(built_on=day).delete()
     OpenSession.objects.filter(built_on=day).delete()
     UsageRollup.objects.bulk_create(built.usage, BATCH)
     UserDay.objects.bulk_create(built.users, BATCH)
-    ActivityRollup.objects.bulk_create(built.activity, BATCH)
     SessionRollup.objects.bulk_create(built.sessions, BATCH)
     OpenSession.objects.bulk_create(built.open_sessions, BATCH)
+    replace_activity(day, built.activity)
     set_milestones(day, built.active)
     if continued(day) != before:
         # Those too that somebody is reading now, for the first time.
         RollupDay.objects.filter(day__gt=day).update(changes=F("changes") + 1)
+
+
+def replace_activity(day: date, rows: list[ActivityRollup]) -> None:
+    ActivityRollup.objects.filter(day=day).delete()
+    ActivityRollup.objects.bulk_create(rows, BATCH)
 
 
 def continued(day: date) -> set[tuple[object, ...]]:

@@ -22,14 +22,8 @@ def time_spent(window: Window, filters: Filters = ALL) -> dict[str, Any]:
 
 def spent_by_day(window: Window, filters: Filters) -> Histograms:
     found: Histograms = {}
-    if filters.is_slice:
-        for day, stored in window.activity(filters).values_list("day", "time_spent"):
-            found.setdefault(day, Histogram()).merge_stored(stored)
-    else:
-        days = UserDay.objects.filter(window.closed, events__gt=0, **filters.values).order_by()
-        rows = days.values_list("day", "user_id").annotate(first=Min("first_at"), last=Max("last_at"))
-        for day, _, first, last in rows.iterator():
-            count(found, day, first, last)
+    for day, stored in window.activity(filters).values_list("day", "time_spent"):
+        found.setdefault(day, Histogram()).merge_stored(stored)
     if window.tail:
         for row in aggregates.user_events(window.tail, filters, "day", "user_id"):
             count(found, row["day"], row["first_at"], row["last_at"])
@@ -105,8 +99,6 @@ def time_spent_samples(window: Window, filters: Filters = ALL) -> list[dict[str,
 
 def sampled_from(window: Window, filters: Filters) -> date:
     """The first closed day that samples can come from: enough users were seen since."""
-    if not filters.is_slice:
-        return window.first
     seen = 0
     for day, users in window.activity(filters).order_by("-day").values_list("day", "seen_users"):
         seen += users

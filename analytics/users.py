@@ -4,11 +4,11 @@ from collections import Counter
 from datetime import date, timedelta
 from typing import Any
 
-from django.db.models import Count, Min, Sum
+from django.db.models import Min
 
 from analytics import aggregates, reading, trailing
 from analytics.activity import RETURNS
-from analytics.models import Milestone, UserDay
+from analytics.models import Milestone
 from analytics.usage import COST, share
 from analytics.windows import ALL, DAY, Filters, Window, today
 
@@ -82,14 +82,9 @@ def returned(found: Counter[tuple[date, int]], day: date, age: int) -> float | N
 def ages(window: Window, filters: Filters) -> Counter[tuple[date, int]]:
     """Active users by day and by how many days ago they were first active, where that is 0, 1, 7 or 30."""
     found: Counter[tuple[date, int]] = Counter()
-    if filters.is_slice:
-        columns = {0: "new_users"} | {age: f"returned_{age}" for age in RETURNS}
-        for row in window.activity(filters).values("day", *columns.values()):
-            found.update({(row["day"], age): row[column] for age, column in columns.items()})
-    else:
-        days = UserDay.objects.filter(window.closed, turns__gt=0, age_days__in=(0, *RETURNS), **filters.values)
-        counted = days.values_list("day", "age_days").annotate(users=Count("user_id", distinct=True)).order_by()
-        found.update({(day, age or 0): users for day, age, users in counted})
+    columns = {0: "new_users"} | {age: f"returned_{age}" for age in RETURNS}
+    for row in window.activity(filters).values("day", *columns.values()):
+        found.update({(row["day"], age): row[column] for age, column in columns.items()})
     if window.tail:
         first = first_days(window)
         for day, users in aggregates.active_users(window.tail, filters).items():
@@ -120,11 +115,7 @@ def messages_per_active_user(window: Window, filters: Filters = ALL) -> list[dic
 
 def completed_turns(window: Window, filters: Filters) -> dict[date, int]:
     """By the day on which they were completed, as active users are counted."""
-    if filters.is_slice:
-        closed = dict(window.activity(filters).values_list("day", "turns"))
-    else:
-        days = UserDay.objects.filter(window.closed, turns__gt=0, **filters.values)
-        closed = dict(days.order_by().values_list("day").annotate(total=Sum("turns")))
+    closed = dict(window.activity(filters).values_list("day", "turns"))
     if not window.tail:
         return closed
     return closed | {row["day"]: row["turns"] for row in aggregates.user_events(window.tail, filters, "day")}

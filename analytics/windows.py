@@ -108,7 +108,7 @@ class Window:
         return window
 
     def activity(self, filters: "Filters") -> QuerySet[ActivityRollup]:
-        """Of the closed days; of at most one filter."""
+        """Of the closed days."""
         return ActivityRollup.objects.filter(self.closed, **filters.slice).order_by()
 
     def moved(self, first: date, last: date) -> "Window":
@@ -134,13 +134,8 @@ class Filters:
         return client | {name: value for name, value in named.items() if value}
 
     @property
-    def is_slice(self) -> bool:
-        """Of all, or of what one filter names: there are rollups of users for each."""
-        return len(self.values) <= 1
-
-    @property
     def slice(self) -> dict[str, Any]:
-        """By column of these rollups."""
+        """By column of the rollups of users, in which 0 and empty mean all."""
         return {"client_token_id": self.client_token_id or 0, "model": self.model, "app_version": self.app_version}
 
     def __bool__(self) -> bool:

@@ -103,12 +103,15 @@ def of_metrics() -> Iterator[tuple[str, str]]:
         yield f"/metrics, {days} days", f"/metrics?from={first}"
     yield "/metrics, 30 days of a client", f"/metrics?client={newest.client_token_id}"
     yield "/metrics, 30 days of a model", f"/metrics?model={newest.model}"
+    several = f"client={newest.client_token_id}&model={newest.model}&app_version={newest.app_version}"
+    yield "/metrics, 30 days of a client, model and version", f"/metrics?{several}"
     yield "/metrics for Prometheus", "/metrics?format=prometheus"
     for name in METRICS:
         yield f"/metrics/{name}, 30 days", f"/metrics/{name}"
     for days, first in since.items():
         yield f"dashboard, {days} days", f"/admin/?from={first}"
     yield "dashboard, 30 days of a client", f"/admin/?client={newest.client_token_id}"
+    yield "dashboard, 30 days of a client, model and version", f"/admin/?{several}"
 
 
 def of_admin() -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from analytics import build, exposition, metrics, purge, reconcile, recording, rollups
-from analytics.models import AnalyticsEvent, RollupDay, UsageEvent
+from analytics.models import ActivityRollup, AnalyticsEvent, RollupDay, UsageEvent
 from analytics.tests.ledger import ANN, BOB, CID, FRI, MON, SUN, THU, TODAY, TUE, WED, at, event, row, turn, write_week
 from analytics.usage import usage_by_day_and_model
 from analytics.windows import ALL, Filters, Window, days_between
@@ -81,6 +81,19 @@ def test_no_figure_changes(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
     out = StringIO()
     call_command("rollup", "--rebuild", stdout=out)
     assert out.getvalue().startswith("1 days built.\nUp to ")
+    assert list(figures()) == before
+
+
+def test_rollups_of_users_come_again_of_what_is_kept(week: None) -> None:
+    """As after an upgrade that brings new ones."""
+    before = list(figures())
+    run()
+    ActivityRollup.objects.exclude(client_token_id=0).delete()
+    assert list(figures()) != before
+
+    recording.mark_changed(list(days_between(MON.date(), SUN.date())))
+    roll()
+
     assert list(figures()) == before
 
 
