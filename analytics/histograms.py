@@ -6,6 +6,7 @@ above, they are within 0.5 %.
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from functools import cache
 from itertools import accumulate
 from math import ceil
 from operator import add
@@ -48,6 +49,12 @@ def place_of(value: int) -> int:
     return value // step + 900 * power
 
 
+@cache
+def place_of_text(value: str) -> int:
+    """Of a rounded value as JSON has it: a year of days names the same few thousand again and again."""
+    return place_of(int(value))
+
+
 def value_at(place: int) -> int:
     power = max(0, (place - 100) // 900)
     step: int = 10**power
@@ -78,8 +85,10 @@ class Histogram:
         if isinstance(stored, list):
             self._merge(stored[0], stored[1:])
         else:
-            for value, count in stored.items():
-                self.add(int(value), count)
+            places = list(map(place_of_text, stored))
+            self._reach(max(places, default=-1) + 1)
+            for place, count in zip(places, stored.values(), strict=True):
+                self.counts[place] += count
 
     def stored(self) -> Stored:
         places = [place for place, count in enumerate(self.counts) if count]
