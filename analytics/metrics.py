@@ -20,7 +20,7 @@ class Metric:
 
     @property
     def definition(self) -> str:
-        return " ".join((self.run.__doc__ or "").split())
+        return definition_of(self.run)
 
 
 METRICS: dict[str, Metric] = {
@@ -107,7 +107,11 @@ def described(window: Window) -> dict[str, str]:
 
 
 def defined(window: Window, function: Callable[[Window, Filters], Any]) -> dict[str, str]:
-    return {**described(window), "definition": " ".join((function.__doc__ or "").split())}
+    return {**described(window), "definition": definition_of(function), "computed_at": computed_at(window)}
+
+
+def definition_of(function: Callable[[Window, Filters], Any]) -> str:
+    return " ".join((function.__doc__ or "").split())
 
 
 def computed_at(window: Window) -> str:

@@ -72,6 +72,7 @@ def test_every_figure_is_what_a_hand_works_out(month: None) -> None:
     assert list(figures)[:5] == list(figures["definitions"])
     for said in figures["definitions"].values():
         assert (said["from"], said["to"]) == ((MIDNIGHT - timedelta(days=29)).date().isoformat(), today)
+        assert said["computed_at"] == figures["computed_at"]
     assert figures["definitions"]["dau_last_30_days"]["definition"].startswith("Daily active users: distinct users")
     assert abs(timezone.now() - datetime.fromisoformat(figures["computed_at"])) < timedelta(minutes=1)
     burn = [(row["day"], row["model"], row["total_tokens"], row["cost_usd"]) for row in figures["token_burn"]]
