@@ -1,21 +1,13 @@
 import csv
 import json
 import sys
-from argparse import ArgumentTypeError
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from analytics import reconcile, report
-
-
-def iso_day(value: str) -> date:
-    try:
-        return date.fromisoformat(value)
-    except ValueError as exc:
-        raise ArgumentTypeError("takes a day as YYYY-MM-DD.") from exc
+from analytics.management.arguments import iso_day
 
 
 class Command(BaseCommand):

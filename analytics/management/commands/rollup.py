@@ -1,4 +1,3 @@
-from argparse import ArgumentTypeError
 from datetime import date
 from typing import Any
 
@@ -6,14 +5,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from analytics import rollups
+from analytics.management.arguments import iso_day
 from analytics.progress import track
-
-
-def iso_day(value: str) -> date:
-    try:
-        return date.fromisoformat(value)
-    except ValueError as exc:
-        raise ArgumentTypeError("takes a day as YYYY-MM-DD.") from exc
 
 
 class Command(BaseCommand):
