@@ -1,17 +1,21 @@
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import IO
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Whoever reads the file finds all of what was there before, or all of this."""
+@contextmanager
+def whole(path: Path) -> Iterator[IO[str]]:
+    """Whoever reads the file finds all of what was there before, or all that is written here."""
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise IsADirectoryError(f"{path} is not a file.")
     with NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as file:
         beside = Path(file.name)
         try:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             # As any other new file: this one was opened for its owner alone.

@@ -1,10 +1,11 @@
 """Progress of what takes long, for who sits at the terminal; files and pipes are told nothing."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import track as rich_track
 
 T = TypeVar("T")
@@ -24,3 +25,14 @@ def working(what: str) -> Iterator[None]:
         return
     with console.status(what):
         yield
+
+
+@contextmanager
+def advancing(what: str, total: float) -> Iterator[Callable[[float, int], None]]:
+    """For what knows how far it has come, of `total`, and how many rows it has dealt with."""
+    console = Console(stderr=True)
+    rows = TextColumn("{task.fields[rows]:,} rows")
+    shown = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), rows, TimeRemainingColumn())
+    with Progress(*shown, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=total, rows=0)
+        yield lambda completed, rows: bar.update(task, completed=completed, rows=rows)

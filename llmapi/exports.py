@@ -3,10 +3,11 @@
 import csv
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import messages
@@ -22,7 +23,7 @@ from analytics.windows import today
 from chat import audit
 from chat.turns import release_connection
 from llmapi.filters import DayFilter
-from llmapi.keyset import Key, Walk
+from llmapi.keyset import Key, Page, Walk
 
 if TYPE_CHECKING:
     from llmapi.admin import KeysetAdmin
@@ -78,24 +79,37 @@ def exported(model_admin: "KeysetAdmin", request: HttpRequest) -> list[str]:
 
 
 def lines(walk: Walk, columns: Sequence[str], model_admin: "KeysetAdmin") -> Iterator[str]:
-    """A chunk of lines at a time; nothing is held while the client takes them."""
+    """What is streamed to a client: nothing is held while it takes a chunk."""
+    for text, _ in chunks(walk, columns, model_admin):
+        release_connection()
+        if text:
+            yield text
+        time.sleep(PAUSE_SECONDS)
+
+
+def chunks(walk: Walk, columns: Sequence[str], model_admin: "KeysetAdmin") -> Iterator[tuple[str, Page]]:
+    """So many rows at a time, as lines of CSV under a header, and as the page that was read."""
     writer = csv.writer(Line())
+    cells = [reader(model_admin, name) for name in columns]
     text, cursor = [writer.writerow(columns)], None
     while True:
         page = walk.page(CHUNK, cursor=cursor)
-        text += [writer.writerow([cell(model_admin, row, name) for name in columns]) for row in page.rows]
-        release_connection()
-        if text:
-            yield "".join(text)
-        time.sleep(PAUSE_SECONDS)
+        text += [writer.writerow([written(read(row)) for read in cells]) for row in page.rows]
+        yield "".join(text), page
         text, cursor = [], page.older
         if cursor is None:
             return
 
 
-def cell(model_admin: "KeysetAdmin", row: Any, name: str) -> Any:
-    is_column = name in {field.attname for field in model_admin.opts.concrete_fields}
-    value = getattr(row, name) if is_column else getattr(model_admin, name)(row)
+def reader(model_admin: "KeysetAdmin", name: str) -> Callable[[Any], Any]:
+    """How a column's value is read off a row."""
+    if name in {field.attname for field in model_admin.opts.concrete_fields}:
+        return attrgetter(name)
+    found: Callable[[Any], Any] = getattr(model_admin, name)
+    return found
+
+
+def written(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Decimal):

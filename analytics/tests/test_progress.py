@@ -1,9 +1,10 @@
 import io
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from analytics.progress import track
+from analytics.progress import advancing, track
 
 
 class Terminal(io.StringIO):
@@ -11,14 +12,29 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("stderr", "is_shown"), [(io.StringIO(), False), (Terminal(), True)])
+def tracked() -> None:
+    assert list(track([1, 2, 3], "Days")) == [1, 2, 3]
+
+
+def advanced() -> None:
+    with advancing("usage_events", 60) as advance:
+        advance(15, 1200)
+
+
+@pytest.mark.parametrize(("work", "told"), [(tracked, ["Days"]), (advanced, ["usage_events", "25%", "1,200 rows"])])
+@pytest.mark.parametrize("stderr", [io.StringIO(), Terminal()])
 def test_it_is_told_to_a_terminal_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stderr: io.StringIO, is_shown: bool
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stderr: io.StringIO,
+    work: Callable[[], None],
+    told: list[str],
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("TERM", "xterm")
 
-    assert list(track([1, 2, 3], "Days")) == [1, 2, 3]
+    work()
 
-    assert ("Days" in stderr.getvalue()) == is_shown
+    for text in told:
+        assert (text in stderr.getvalue()) == stderr.isatty()
     assert capsys.readouterr().out == ""

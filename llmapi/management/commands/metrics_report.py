@@ -9,15 +9,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rest_framework.exceptions import ValidationError
 
 from analytics import metrics, queries, report, summary_report
-from analytics.files import write_whole
 from analytics.progress import working
 from analytics.summary import summarize
 from analytics.windows import DAY, Filters, Window, today
-from chat.models import ClientToken
 from llmapi.dashboard import message
+from llmapi.management.arguments import client_of, output
 
 WEEK = 7
-MOST_NAMES = 20
 
 
 class Command(BaseCommand):
@@ -34,21 +32,17 @@ class Command(BaseCommand):
         parser.add_argument("--output", metavar="FILE", type=Path, help="write there, whole or not at all")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        form, output = options["format"], options["output"]
+        form, path = options["format"], options["output"]
         client = client_of(options["client"]) if options["client"] else None
         window, filters = asked(options | {"client": client and client[0]})
         with working("Reading the metrics"):
-            is_terminal = output is None and self.stdout.isatty()
+            is_terminal = path is None and self.stdout.isatty()
             text = rendered(form, window, filters, about(filters, client), is_terminal=is_terminal)
-        if output is None:
+        if path is None:
             self.stdout.write(text, ending="")
             return
-        try:
-            write_whole(output, text)
-        except OSError as exc:
-            raise CommandError(
-                f"--output: {exc.strerror or exc}; name a file in a directory that is writable."
-            ) from exc
+        with output(path) as file:
+            file.write(text)
 
 
 def asked(options: dict[str, Any]) -> tuple[Window, Filters]:
@@ -68,20 +62,6 @@ def asked(options: dict[str, Any]) -> tuple[Window, Filters]:
     except ValidationError as exc:
         raise CommandError(f"--{message(exc).replace('app_version', 'app-version', 1)}") from exc
     return (Window(window.last - timedelta(days=days - 1), window.last) if days else window), filters
-
-
-def client_of(name: str) -> tuple[int, str]:
-    """Id and name of the client token; one whose row was deleted can still be named by its id."""
-    tokens = ClientToken.objects.order_by("pk")
-    if name.isascii() and name.isdecimal() and len(name) < 19:
-        return int(name), tokens.filter(pk=name).values_list("name", flat=True).first() or ""
-    found = list(tokens.filter(name=name).values_list("pk", flat=True)[:MOST_NAMES])
-    if len(found) == 1:
-        return found[0], name
-    if found:
-        raise CommandError(f"--client: several are called {name!r}; give one of the ids {', '.join(map(str, found))}.")
-    names = ", ".join(tokens.values_list("name", flat=True)[:MOST_NAMES])
-    raise CommandError(f"--client: none is called {name!r}; choose from: {names or 'none yet'}.")
 
 
 def about(filters: Filters, client: tuple[int, str] | None) -> str:
