@@ -8,6 +8,7 @@ from typing import Any, Literal
 from analytics import plots, quality, sparklines, usage
 from analytics.metrics import METRICS
 from analytics.plots import Unit, Values
+from analytics.sparklines import mean
 
 LIKED = "thumbs_up_share"
 # What was read of one period, by the metric's name.
@@ -119,8 +120,38 @@ def newest(name: str) -> Callable[[Figures], float | None]:
 
 
 def mean_users(figures: Figures) -> float:
-    users: list[int] = [row["dau"] for row in figures["active_users"]]
-    return sum(users) / len(users)
+    return user_days(figures) / len(figures["active_users"])
+
+
+def user_days(figures: Figures) -> int:
+    """A user who was active on three days counts three times."""
+    return sum(row["dau"] for row in figures["active_users"])
+
+
+def per_user_day(total: float | None, figures: Figures) -> float | None:
+    users = user_days(figures)
+    return None if total is None or not users else total / users
+
+
+def stickiness_by_day(figures: Figures) -> list[float | None]:
+    return [usage.share(row["dau"], row["mau"]) for row in figures["active_users"]]
+
+
+def stickiness(figures: Figures) -> float | None:
+    return mean([share for share in stickiness_by_day(figures) if share is not None])
+
+
+def messages_by_day(figures: Figures) -> list[float | None]:
+    return [usage.share(row["turns"], row["dau"]) for row in figures["active_users"]]
+
+
+def messages(figures: Figures) -> float | None:
+    return per_user_day(sum(row["turns"] for row in figures["active_users"]), figures)
+
+
+def activated(figures: Figures) -> float | None:
+    rows = figures["activation"]
+    return usage.share(sum(row["activated"] for row in rows), sum(row["new"] for row in rows))
 
 
 def new_users(figures: Figures) -> int:
@@ -166,6 +197,15 @@ def cost_by_day(figures: Figures) -> list[float | None]:
     return [added(days[row["day"]]) for row in figures["active_users"]]
 
 
+def cost_of_user(figures: Figures) -> float | None:
+    return per_user_day(cost(figures), figures)
+
+
+def cost_of_user_by_day(figures: Figures) -> list[float | None]:
+    days = zip(cost_by_day(figures), DAU(figures), strict=True)
+    return [total / users if users and total is not None else None for total, users in days]
+
+
 def added(costs: Sequence[float | None]) -> float | None:
     """None where any is unknown."""
     known = [value for value in costs if value is not None]
@@ -204,29 +244,39 @@ def users_of(title: str, name: str) -> Headline:
     return Headline(title, name, "count", newest(name), column("active_users", name), "good", said("on the last day"))
 
 
-def latency(title: str, name: str) -> Headline:
-    return Headline(title, "latency_ms", "ms", overall("latency_ms", name), column("latency_ms", name), "bad")
+def duration(title: str, metric: str, rank: str = "p50") -> Headline:
+    return Headline(title, metric, "ms", overall(metric, rank), column(metric, rank), "bad")
 
 
-def time_spent(title: str, name: str, note: str) -> Headline:
+def time_spent(title: str, name: str) -> Headline:
     value, course = overall("time_spent", name), column("time_spent", name)
-    return Headline(title, "time_spent", "seconds", value, course, "good", said(note))
+    return Headline(title, "time_spent", "seconds", value, course, "good", PER_USER_DAY)
 
 
+PER_USER_DAY = said("per user and day")
+MEAN_OF_DAYS = said("mean of all days")
 DAU = column("active_users", "dau")
+ACTIVATED = column("activation", "share")
 HEADLINES = [
-    Headline("Daily active users", "dau", "count", mean_users, DAU, "good", said("mean of all days")),
+    Headline("Daily active users", "dau", "count", mean_users, DAU, "good", MEAN_OF_DAYS),
     users_of("Weekly active users", "wau"),
     users_of("Monthly active users", "mau"),
+    Headline("Stickiness", "stickiness", "share", stickiness, stickiness_by_day, "good", MEAN_OF_DAYS),
     Headline("New users", "new_and_returning", "count", new_users, column("retention", "new"), "good"),
+    Headline(
+        "Activation", "activation", "share", activated, column("activation", "share"), "good", said("of new users")
+    ),
     Headline("Turns", "turns", "count", ended, ended_by_day, "good", failed),
     Headline("Success rate", "success_rate", "share", success, column("turns_by_day", "success_rate"), "good"),
+    Headline("Messages", "messages_per_active_user", "count", messages, messages_by_day, "good", PER_USER_DAY),
+    time_spent("Time spent, median", "median_seconds"),
+    duration("Latency, median", "latency_ms"),
+    duration("Latency, 95th percentile", "latency_ms", "p95"),
+    duration("First token, median", "first_token_ms"),
     Headline("Thumbs up", "feedback", "share", liked, column("feedback", LIKED), "good", judged),
-    latency("Latency, median", "p50"),
-    latency("Latency, 95th percentile", "p95"),
-    time_spent("Time spent, median", "median_seconds", "per user and day"),
     Headline("Tokens", "token_burn", "tokens", burnt, burnt_by_day),
     Headline("Cost", "cost_usd", "usd", cost, cost_by_day, "bad", unpriced),
+    Headline("Cost of a user", "cost_per_active_user", "usd", cost_of_user, cost_of_user_by_day, "bad", PER_USER_DAY),
     Headline("Replays", "replays", "count", overall("replays", "replays"), replayed_by_day, "neutral", saved),
 ]
 

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from analytics import cohorts, plots, usage
-from analytics.cards import Figures, added, column
+from analytics.cards import Figures, added, column, replayed_by_day
 from analytics.cohorts import Cohort, Cohorts
 from analytics.metrics import METRICS
 from analytics.plots import Plot, Unit
@@ -43,9 +43,13 @@ DAY = Column("Day")
 
 def by_day(days: Days, columns: Mapping[str, Sequence[Any]], unit: Unit) -> Table:
     """A row a day, the newest first; days of which nothing is known are left out."""
-    rows = [(day.isoformat(), *values) for day, *values in zip(days, *columns.values(), strict=True)]
-    known = [row for row in reversed(rows) if any(value is not None for value in row[1:])]
+    known = [row for row in newest_first(days, columns) if any(value is not None for value in row[1:])]
     return Table.of([DAY, *(Column(name, unit) for name in columns)], known)
+
+
+def newest_first(days: Days, columns: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
+    rows = [(day.isoformat(), *values) for day, *values in zip(days, *columns.values(), strict=True)]
+    return rows[::-1]
 
 
 def active_users(days: Days, figures: Figures) -> Panel:
@@ -91,9 +95,26 @@ def feedback(days: Days, figures: Figures) -> Panel:
 
 
 def latency(days: Days, figures: Figures) -> Panel:
-    series = {name: column("latency_ms", name)(figures) for name in ("p50", "p95", "p99")}
-    table = by_day(days, series | {"mean": column("latency_ms", "mean")(figures)}, "ms")
-    return Panel(["latency_ms"], plots.lines("Latency", days, series, "ms", figures["latency_ms"]), table)
+    return durations("Latency", "latency_ms", days, figures)
+
+
+def first_token(days: Days, figures: Figures) -> Panel:
+    return durations("Time to first token", "first_token_ms", days, figures)
+
+
+def durations(title: str, metric: str, days: Days, figures: Figures) -> Panel:
+    series = {name: column(metric, name)(figures) for name in ("p50", "p95", "p99")}
+    table = by_day(days, series | {"mean": column(metric, "mean")(figures)}, "ms")
+    return Panel([metric], plots.lines(title, days, series, "ms", figures[metric]), table)
+
+
+def not_asked(days: Days, figures: Figures) -> Panel:
+    """Requests that bought nothing: answered from what was stored, or refused over a limit."""
+    series: dict[str, Sequence[float]] = {"replayed": replayed_by_day(figures)}
+    series |= filled(days, figures["refusals"], "code", "requests")
+    plot = plots.stacked_bars("Replayed and refused requests", days, series, "count")
+    kept = [row for row in newest_first(days, series) if any(row[1:])]
+    return Panel(["replays", "refusals"], plot, Table.of([DAY, *(Column(name, "count") for name in series)], kept))
 
 
 def tokens(days: Days, figures: Figures) -> Panel:
@@ -181,9 +202,11 @@ PANELS: list[Callable[[Days, Figures], Panel]] = [
     failures,
     feedback,
     latency,
+    first_token,
     time_spent,
     tokens,
     cost,
+    not_asked,
     retention,
 ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from analytics import quality, spent, usage, users
+from analytics import activation, quality, spent, usage, users
 from analytics.cards import Card, Figures, cards
 from analytics.panels import Panel, panels
 from analytics.plots import spoken_days
@@ -19,16 +19,18 @@ DAILY: dict[str, Metric] = {
     "turns_by_day": usage.turns_by_day,
     "token_burn": usage.token_burn,
     "retention": users.retention,
+    "activation": activation.activation,
     "feedback": quality.feedback_by_day,
 }
 # Percentiles of days do not add up, so each period is read by itself.
 OVERALL: dict[str, Metric] = {
     "latency_ms": usage.latency_ms,
+    "first_token_ms": usage.first_token_ms,
     "time_spent": spent.time_spent,
     "replays": usage.replays,
 }
 # Not compared.
-ALONE: dict[str, Metric] = {"failures": usage.failures}
+ALONE: dict[str, Metric] = {"failures": usage.failures, "refusals": usage.refusals}
 
 
 @dataclass(frozen=True)

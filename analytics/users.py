@@ -29,10 +29,11 @@ def mau(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
 
 
 def active_users(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
-    """DAU, WAU and MAU of each day."""
+    """DAU, WAU and MAU of each day, and the turns that were completed on it."""
     counts = dict(zip(("dau", "wau", "mau"), trailing.users(window, filters, 1, 7, 30), strict=True))
+    counts["turns"] = completed_turns(window, filters)
     return [
-        {"day": day.isoformat(), **{name: users.get(day, 0) for name, users in counts.items()}} for day in window.days
+        {"day": day.isoformat(), **{name: found.get(day, 0) for name, found in counts.items()}} for day in window.days
     ]
 
 

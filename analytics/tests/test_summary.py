@@ -10,11 +10,12 @@ from pytest_django import DjangoAssertNumQueries
 from analytics import panels, rollups
 from analytics.cards import Card, Direction
 from analytics.cohorts import Cohorts
+from analytics.models import Refusals
 from analytics.panels import Panel
 from analytics.plots import Plot, Unit
 from analytics.summary import Summary, summarize
 from analytics.tables import Column, Table
-from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, TODAY, TUE, WED, at, event, row, turn, week, write_week
+from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, THU, TODAY, TUE, WED, at, event, row, turn, week, write_week
 from analytics.windows import ALL, Filters, Window
 
 
@@ -43,6 +44,7 @@ def rows(panel: Panel) -> list[list[str]]:
 @pytest.fixture(params=["rolled up", "raw"])
 def summary(db: None, request: pytest.FixtureRequest) -> Summary:
     write_week()
+    Refusals.objects.create(day=WED.date(), client_token_id=1, code="budget_exceeded", count=2)
     if request.param == "rolled up":
         roll()
     return summarize(week())
@@ -54,15 +56,23 @@ def test_figures_of_a_week(summary: Summary) -> None:
         "Daily active users": "1.1",
         "Weekly active users": "3",
         "Monthly active users": "3",
+        # 1, 1, 2/3, 0, 0, 0, 0 and 2/3.
+        "Stickiness": "41.7 %",
         "New users": "3",
+        # ann alone.
+        "Activation": "33.3 %",
         "Turns": "14",
         "Success rate": "85.7 %",
-        "Thumbs up": "–",
+        # 12 on nine users' days.
+        "Messages": "1.3",
+        "Time spent, median": "0 s",
         "Latency, median": "100 ms",
         "Latency, 95th percentile": "1.2 s",
-        "Time spent, median": "0 s",
+        "First token, median": "20 ms",
+        "Thumbs up": "–",
         "Tokens": "1,200",
         "Cost": "–",
+        "Cost of a user": "–",
         "Replays": "1",
     }
     assert card(summary, "Turns").note == "2 failed or abandoned"
@@ -70,6 +80,9 @@ def test_figures_of_a_week(summary: Summary) -> None:
     assert card(summary, "Replays").note == "$0.0000010 and 100 tokens not spent twice"
     assert card(summary, "Turns").course == [4, 4, 3, 1, 0, 0, 0, 2]
     assert card(summary, "Cost").course == [pytest.approx(4e-6), None, None, 0, 0, 0, 0, None]
+    assert card(summary, "Messages").course == [2, 1, 1.5, None, None, None, None, 1]
+    assert card(summary, "Stickiness").course == [1, 1, 0.6667, 0, 0, 0, 0, 0.6667]
+    assert card(summary, "Cost of a user").course == [pytest.approx(2e-6), *[None] * 7]
     assert card(summary, "Latency, median").course == [100, 200, 400, None, None, None, None, 70]
     assert card(summary, "Tokens").text_sparkline == "▇▅▅▁▁▁▁▃"
 
@@ -82,9 +95,11 @@ def test_panels_of_a_week(summary: Summary) -> None:
         "Failures",
         "What users said of replies",
         "Latency",
+        "Time to first token",
         "Time spent per user and day",
         "Tokens by model",
         "Cost by model",
+        "Replayed and refused requests",
         "Retention of new users",
     ]
     assert figures(panel(summary, "Active users")) == {"DAU": "2", "WAU": "3", "MAU": "3"}
@@ -95,6 +110,8 @@ def test_panels_of_a_week(summary: Summary) -> None:
     assert figures(panel(summary, "Cost by model")) == {"gpt": "$0.0000090"}
     assert panel(summary, "Cost by model").note == "Without models of unknown price: local."
     assert figures(panel(summary, "Latency")) == {"p50": "100 ms", "p95": "1.2 s", "p99": "1.2 s"}
+    assert figures(panel(summary, "Time to first token")) == {"p50": "20 ms", "p95": "40 ms", "p99": "40 ms"}
+    assert figures(panel(summary, "Replayed and refused requests")) == {"replayed": "1", "budget_exceeded": "2"}
     assert isinstance(plot := panel(summary, "Latency").plot, Plot)
     assert plot.note == "of the period"
 
@@ -107,6 +124,10 @@ def test_tables_of_a_week(summary: Summary) -> None:
     assert rows(panel(summary, "Turns"))[-2:] == [
         [TUE.date().isoformat(), "3", "1", "0", "75 %"],
         [MON.date().isoformat(), "4", "0", "0", "100 %"],
+    ]
+    assert rows(panel(summary, "Replayed and refused requests")) == [
+        [THU.date().isoformat(), "1", "0"],
+        [WED.date().isoformat(), "0", "2"],
     ]
     assert rows(panel(summary, "Tokens by model")) == [
         ["gpt", "9", "810", "360", "90", "45", "900"],
@@ -192,6 +213,9 @@ def test_filters(db: None) -> None:
     assert card(summary, "Cost").text == "$0.0000090"
     assert card(summary, "Turns").text == "10"
     assert figures(panel(summary, "Tokens by model")) == {"gpt": "900"}
+    priced = summarize(week(), Filters(model="gpt"))
+    # 9,000 nanodollars on six users' days.
+    assert card(priced, "Cost of a user").text == "$0.0000015"
     assert card(summarize(week(), Filters(client_token_id=2)), "Turns").text == "4"
     assert card(summarize(week(), Filters(app_version="2.0")), "Turns").text == "4"
 
@@ -243,18 +267,18 @@ def test_retention_is_of_those_whose_day_has_come() -> None:
 
 def test_each_metric_is_read_once(db: None, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     write_week()
-    with django_assert_num_queries(22):
+    with django_assert_num_queries(35):
         summarize(week())
     roll()
     for number in range(40):
         turn({**BOB, "model": f"model-{number}", "user_id": f"u{number}"}, at(TODAY, 7))
     for days in (30, 365):
-        with django_assert_num_queries(28):
+        with django_assert_num_queries(43):
             summarize(Window.last_days(days))
-    with django_assert_num_queries(28):
+    with django_assert_num_queries(46):
         summarize(Window.last_days(30), Filters(model="gpt"))
     # All of it is closed.
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(30):
         summarize(Window(MON.date(), SUN.date()))
 
 

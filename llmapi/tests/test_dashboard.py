@@ -194,7 +194,7 @@ def test_each_table_can_be_had_as_csv(staff: Client, settings: Settings) -> None
 
     links = page_of(staff, WEEK).links("/metrics/")
 
-    assert len(links) == 12
+    assert len(links) == 15
     for link in links:
         table = staff.get(link)
         assert (table.status_code, table["Content-Type"]) == (200, "text/csv; charset=utf-8")
@@ -205,16 +205,16 @@ def test_a_fixed_number_of_queries(staff: Client, django_assert_num_queries: Dja
     for day in Window(MON.date() - timedelta(days=10), SUN.date()).days:
         rollups.build_day(day)
     # Session, user, permissions of the user and of groups, names of clients, recent actions; and the figures.
-    with django_assert_num_queries(6 + 28):
+    with django_assert_num_queries(6 + 43):
         staff.get("/admin/")
     for number in range(40):
         turn({**BOB, "model": f"model-{number}", "user_id": f"u{number}"}, at(TODAY, 7))
         turn({**CID, "client_token_id": number}, at(TODAY, 7), "failed", error_code=f"code_{number}")
     assert UserDay.objects.exists()
     for days in (30, 365):
-        with django_assert_num_queries(6 + 28):
+        with django_assert_num_queries(6 + 43):
             staff.get(f"/admin/?days={days}")
-    with django_assert_num_queries(6 + 28):
+    with django_assert_num_queries(6 + 46):
         staff.get("/admin/?days=90&client=1&model=gpt")
 
 
@@ -260,8 +260,8 @@ def test_an_empty_database(staff: Client) -> None:
 
     assert page.after("Turns") == "0"
     assert page.after("Success rate") == "–"
-    assert page.texts.count("Nothing in this period.") == 10
-    assert page.texts.count("nothing to compare") == 13
+    assert page.texts.count("Nothing in this period.") == 12
+    assert page.texts.count("nothing to compare") == 18
     assert "Table" not in page.texts
 
 
