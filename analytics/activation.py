@@ -9,7 +9,7 @@ from django.db.models import Count, Q, Sum
 from analytics import aggregates
 from analytics.models import Milestone, UserDay
 from analytics.usage import share
-from analytics.users import first_days
+from analytics.users import first_days, matching
 from analytics.windows import ALL, DAY, Filters, Window, today
 
 ACTIVATED_BY = 5
@@ -76,11 +76,3 @@ def turns_before(closed_to: date, users: Any) -> dict[str, int]:
     not_yet = known.filter(Q(fifth_day=None) | ~reached).values("user_id")
     others = UserDay.objects.filter(day__lte=closed_to, turns__gt=0, user_id__in=not_yet)
     return enough | dict(others.order_by().values_list("user_id").annotate(total=Sum("turns")))
-
-
-def matching(window: Window, since: Window, filters: Filters, users: Any) -> set[tuple[date, str]]:
-    """Of these users, whom the filters match on which day; of closed days, on the user's first."""
-    of_closed = Q(turns__gt=0, age_days=0, user_id__in=users)
-    closed = UserDay.objects.filter(window.closed, of_closed, **filters.values).values_list("day", "user_id")
-    active = aggregates.active_users(since, filters)
-    return {*closed, *((day, user) for day, those in active.items() for user in those)}

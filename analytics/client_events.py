@@ -6,7 +6,7 @@ from datetime import UTC
 from django.db import transaction
 
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.recording import mark_changed
+from analytics.recording import mark_changed, mark_if_built
 
 
 def turns_of(client_token_id: int, request_ids: Collection[str]) -> dict[str, UsageEvent]:
@@ -24,7 +24,9 @@ def record(client_token_id: int, events: Collection[AnalyticsEvent]) -> int:
         # The same batch may be on its way twice at this moment: sorted, so that neither waits for the other.
         new += [named[event_id] for event_id in sorted(named.keys() - known(client_token_id, named.keys()))]
         AnalyticsEvent.objects.bulk_create(new, ignore_conflicts=True)
-        mark_changed({event.created_at.astimezone(UTC).date() for event in new})
+        days = {event.created_at.astimezone(UTC).date() for event in new}
+        mark_changed(days)
+        mark_if_built(days)
     return len(new)
 
 

@@ -62,7 +62,8 @@ def active_users(days: Days, figures: Figures) -> Panel:
 def new_and_returning(days: Days, figures: Figures) -> Panel:
     """As the metric has it, of what the retention and the DAU have told already."""
     new = column("retention", "new")(figures)
-    returning = [users - those for users, those in zip(column("active_users", "dau")(figures), new, strict=True)]
+    # They were read at two moments, between which somebody may have come.
+    returning = [max(0, all_ - those) for all_, those in zip(column("active_users", "dau")(figures), new, strict=True)]
     series = {"new": new, "returning": returning}
     plot = plots.stacked_bars("New and returning users", days, series, "count", is_additive=False)
     return Panel(["new_and_returning"], plot, by_day(days, series, "count"))

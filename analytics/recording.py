@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from django.db.models import F
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -164,7 +163,8 @@ def abandon(request_ids: Iterable[str]) -> list[Abandoned]:
         values = {"status": Status.ABANDONED, "error_code": GIVEN_UP}
         if mine.update(**values, finished_at=timezone.now()):
             subject = Subject(row.request_id, row.client_token_id, row.user_id, row.conversation_id, row.app_version)
-            record_event("chat.abandoned", subject, model=row.model)
+            # When the user was there, and not when somebody tidied up: it is activity of that time alone.
+            record_event("chat.abandoned", subject, model=row.model, created_at=row.created_at)
             closed.append(Abandoned(row.request_id, row.reserved_json or {}))
             days.add(row.created_at.astimezone(UTC).date())
     mark_changed(days)
@@ -179,7 +179,13 @@ def mark_changed(days: Iterable[date]) -> None:
     for day in sorted(day for day in days if day < timezone.now().astimezone(UTC).date()):
         # Inserted here, the row makes whoever builds the day for the first time wait for our commit, and see it.
         RollupDay.objects.bulk_create([RollupDay(day=day)], ignore_conflicts=True)
-        RollupDay.objects.filter(day=day).update(changes=F("changes") + 1)
+        RollupDay.objects.filter(day=day).note_change()
+
+
+def mark_if_built(days: Iterable[date]) -> None:
+    """Where a day that goes on is closed already, a clock is wrong: this node's, or another's."""
+    if is_near_midnight():
+        RollupDay.objects.built().filter(day__in=list(days), is_partial=False).note_change()
 
 
 def abandon_stale(now: datetime | Now, *, limit: int) -> list[Abandoned]:
@@ -187,8 +193,15 @@ def abandon_stale(now: datetime | Now, *, limit: int) -> list[Abandoned]:
     return abandon(UsageEvent.objects.stale(now).values_list("request_id", flat=True)[:limit])
 
 
-def record_event(name: str, subject: Subject, metadata: dict[str, Any] | None = None, *, model: str = "") -> None:
-    AnalyticsEvent.objects.create(
+def record_event(
+    name: str,
+    subject: Subject,
+    metadata: dict[str, Any] | None = None,
+    *,
+    model: str = "",
+    created_at: datetime | None = None,
+) -> None:
+    event = AnalyticsEvent.objects.create(
         event_name=name,
         client_token_id=subject.client_token_id,
         user_id=subject.user_id,
@@ -197,7 +210,9 @@ def record_event(name: str, subject: Subject, metadata: dict[str, Any] | None = 
         model=model,
         app_version=subject.app_version,
         metadata_json=metadata or {},
+        created_at=created_at or timezone.now(),
     )
+    mark_if_built([event.created_at.astimezone(UTC).date()])
 
 
 def _close(subject: Subject, status: Status, **values: Any) -> Closed | None:
@@ -209,7 +224,7 @@ def _close(subject: Subject, status: Status, **values: Any) -> Closed | None:
         if timedelta(milliseconds=values["latency_ms"]) + SLACK >= SETTLING:
             _mark(subject)
         elif is_near_midnight():
-            _mark_built(subject)
+            mark_if_built([_day_of(subject)])
         return Closed(values.get("cost_nanos", 0))
     if rows.filter(status=Status.ABANDONED, error_code=GIVEN_UP).update(**values):
         _mark(subject)
@@ -219,12 +234,6 @@ def _close(subject: Subject, status: Status, **values: Any) -> Closed | None:
 
 def _mark(subject: Subject) -> None:
     mark_changed([_day_of(subject)])
-
-
-def _mark_built(subject: Subject) -> None:
-    """Where the day of a turn that has just ended is closed already, a clock is wrong: this node's, or another's."""
-    built = RollupDay.objects.built().filter(day=_day_of(subject), is_partial=False)
-    built.update(changes=F("changes") + 1)
 
 
 def _day_of(subject: Subject) -> date:

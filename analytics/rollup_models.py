@@ -4,6 +4,7 @@ from typing import Self
 
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Now
 
 
 class RollupDayQuerySet(models.QuerySet["RollupDay"]):
@@ -14,6 +15,10 @@ class RollupDayQuerySet(models.QuerySet["RollupDay"]):
         """Days whose raw rows have changed since they were read, or were still to come."""
         return self.built().filter(~Q(changes=F("built_changes")) | Q(is_partial=True))
 
+    def note_change(self) -> None:
+        """To be called inside the transaction that changes raw rows of these days, or what they were built of."""
+        self.update(changes=F("changes") + 1, changed_at=Coalesce("changed_at", Now()))
+
 
 class RollupDay(models.Model):
     """A UTC day: whether its rollups are those of its raw rows."""
@@ -23,6 +28,7 @@ class RollupDay(models.Model):
     # read the rows before such a change finds another number here than it began with, and is not kept.
     changes = models.PositiveIntegerField(default=0)
     built_changes = models.PositiveIntegerField(default=0)
+    changed_at = models.DateTimeField(null=True, blank=True, help_text="Of the first change since it was read.")
     built_at = models.DateTimeField(null=True, blank=True, help_text="Empty: the day has no rollups yet.")
     is_partial = models.BooleanField(default=False, help_text="Built before the day was over: read for minutes only.")
     purged_at = models.DateTimeField(
@@ -51,7 +57,7 @@ class ActivityRollup(models.Model):
     wau = models.PositiveIntegerField(default=0)
     mau = models.PositiveIntegerField(default=0)
     new_users = models.PositiveIntegerField(default=0)
-    # Of the users who were new 1, 7 or 30 days before, those active on this day.
+    # Of the users who were new 1, 7 or 30 days before, and in the slice, those active on this day, in any.
     returned_1 = models.PositiveIntegerField(default=0)
     returned_7 = models.PositiveIntegerField(default=0)
     returned_30 = models.PositiveIntegerField(default=0)

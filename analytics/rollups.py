@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models import F, Max, Q, Sum
 from django.db.models.functions import Now
 
@@ -84,7 +84,8 @@ def sealed_to() -> date:
 
 def missing(now: datetime) -> Iterator[date]:
     built = set(RollupDay.objects.built().values_list("day", flat=True))
-    first = min(built) if built else build.oldest_day()
+    # A client's event may be older than the first day that was built.
+    first = min((day for day in (*built, build.oldest_day()) if day), default=None)
     last = last_closed(now)
     return (day for day in days_between(first, last) if day not in built) if first else iter(())
 
@@ -97,7 +98,12 @@ def build_day(day: date) -> bool:
     """Read a day's raw rows and replace its rollups; False where another process was faster."""
     RollupDay.objects.bulk_create([RollupDay(day=day)], ignore_conflicts=True)
     for _ in range(TRIES):
-        if (outcome := try_to_build(day)) is not None:
+        try:
+            outcome = try_to_build(day)
+        except OperationalError:
+            # A deadlock, with another builder's users: whoever is told of it has lost nothing, and goes second.
+            continue
+        if outcome is not None:
             return outcome
     with transaction.atomic():
         # Its rows change faster than they are read: this once, who changes them waits for the row's lock.
@@ -126,7 +132,8 @@ def try_to_build(day: date) -> bool | None:
 def claim(before: RollupDay, *, at: datetime) -> bool:
     """Take the day's row lock; False where anything has happened since it was `before`."""
     same = RollupDay.objects.filter(pk=before.pk, changes=before.changes, built_at=before.built_at)
-    return bool(same.update(built_changes=before.changes, built_at=at, is_partial=before.day > last_closed(at)))
+    is_partial = before.day > last_closed(at)
+    return bool(same.update(built_changes=before.changes, built_at=at, changed_at=None, is_partial=is_partial))
 
 
 def is_sealed(day: date) -> bool:
@@ -156,8 +163,10 @@ def replace(built: build.Day) -> None:
     replace_activity(day, built.activity)
     set_milestones(day, built.active)
     if continued(day) != before:
-        # Those too that somebody is reading now, for the first time.
-        RollupDay.objects.filter(day__gt=day).update(changes=F("changes") + 1)
+        # Those too that somebody is reading now, for the first time. Locked in the order of all who lock several.
+        later = RollupDay.objects.filter(day__gt=day)
+        list(later.select_for_update().order_by("day").values_list("day"))
+        later.note_change()
 
 
 def replace_activity(day: date, rows: list[ActivityRollup]) -> None:

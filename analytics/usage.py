@@ -109,7 +109,10 @@ def durations(window: Window, filters: Filters, column: str, count: str, total: 
     for histogram in by_day.values():
         overall.merge(histogram)
     rows = [
-        {"day": day.isoformat(), **summary(by_day[day], sums[day,][count], sums[day,][total])} for day in sorted(by_day)
+        {"day": day.isoformat(), **summary(histogram, figures[count], figures[total])}
+        for day, histogram in sorted(by_day.items())
+        # A day that was built between the two reads may be in one alone.
+        if (figures := sums.get((day,)))
     ]
     everything = sum((figures for figures in sums.values()), Counter())
     return {**summary(overall, everything[count], everything[total]), "by_day": rows}

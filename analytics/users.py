@@ -4,11 +4,11 @@ from collections import Counter
 from datetime import date, timedelta
 from typing import Any
 
-from django.db.models import Min
+from django.db.models import Min, Q, QuerySet
 
 from analytics import aggregates, reading, trailing
 from analytics.activity import RETURNS
-from analytics.models import Milestone
+from analytics.models import AnalyticsEvent, Milestone, UserDay
 from analytics.usage import COST, share
 from analytics.windows import ALL, DAY, Filters, Window, today
 
@@ -50,8 +50,9 @@ def stickiness(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
 
 def new_and_returning(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """Active users of each day: new ones, first active ever on that day, with any client; and all others."""
-    (active,) = trailing.users(window, filters, 1)
     found = ages(window, filters)
+    # Read after those who are new, so that none of them is missing here.
+    (active,) = trailing.users(window, filters, 1)
     return [
         {"day": day.isoformat(), "new": (new := found[day, 0]), "returning": active.get(day, 0) - new}
         for day in window.days
@@ -61,9 +62,10 @@ def new_and_returning(window: Window, filters: Filters = ALL) -> list[dict[str, 
 def retention(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
     """Of the users who were new on each day, the share active again exactly 1, 7 and 30 days later.
 
-    Null where nobody was new, or where that day has not come yet; today counts as far as it has come.
+    Null where nobody was new, or where that day is not over yet. With filters, the new users are those whom they
+    match on their first day; any completed turn brings them back.
     """
-    last = max(window.last, min(window.last + timedelta(days=max(RETURNS)), today()))
+    last = max(window.last, min(window.last + timedelta(days=max(RETURNS)), today() - DAY))
     found = ages(window.moved(window.first, last), filters)
     return [
         {
@@ -77,20 +79,30 @@ def retention(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
 
 def returned(found: Counter[tuple[date, int]], day: date, age: int) -> float | None:
     later = day + timedelta(days=age)
-    return share(found[later, age], found[day, 0]) if later <= today() else None
+    return share(found[later, age], found[day, 0]) if later < today() else None
 
 
 def ages(window: Window, filters: Filters) -> Counter[tuple[date, int]]:
-    """Active users by day and by how many days ago they were first active, where that is 0, 1, 7 or 30."""
+    """Users by day and by how many days before it they were new, where that is 0, 1, 7 or 30; matched when new."""
     found: Counter[tuple[date, int]] = Counter()
     columns = {0: "new_users"} | {age: f"returned_{age}" for age in RETURNS}
     for row in window.activity(filters).values("day", *columns.values()):
         found.update({(row["day"], age): row[column] for age, column in columns.items()})
     if window.tail:
-        first = first_days(window)
-        for day, users in aggregates.active_users(window.tail, filters).items():
-            found.update((day, (day - first[user]).days) for user in users)
+        found += unrolled_ages(window, window.tail, filters)
     return found
+
+
+def unrolled_ages(window: Window, tail: Window, filters: Filters) -> Counter[tuple[date, int]]:
+    active = aggregates.active_users(tail, ALL)
+    # Read after those, so that nobody of them is missing.
+    first = first_days(window)
+    found = [(day, user, first[user]) for day, users in active.items() for user in users]
+    if filters:
+        since = window.moved(tail.first - timedelta(days=max(RETURNS)), window.last)
+        matched = matching(since, unrolled(window), filters, unrolled_turns(window).values("user_id"))
+        found = [(day, user, first_day) for day, user, first_day in found if (first_day, user) in matched]
+    return Counter((day, (day - first_day).days) for day, _, first_day in found)
 
 
 def unrolled(window: Window) -> Window:
@@ -100,10 +112,23 @@ def unrolled(window: Window) -> Window:
 
 def first_days(window: Window) -> dict[str, date]:
     """The day on which each user of days without rollups was first active."""
-    events = aggregates.event_rows(unrolled(window), ALL).filter(event_name=aggregates.TURN)
-    first = dict(events.order_by().values_list("user_id").annotate(day=Min(aggregates.DAY_OF)))
+    events = unrolled_turns(window)
+    first = dict(events.values_list("user_id").annotate(day=Min(aggregates.DAY_OF)))
     known = Milestone.objects.filter(user_id__in=events.values("user_id"))
     return first | dict(known.values_list("user_id", "first_day"))
+
+
+def unrolled_turns(window: Window) -> QuerySet[AnalyticsEvent]:
+    return aggregates.event_rows(unrolled(window), ALL).filter(event_name=aggregates.TURN).order_by()
+
+
+def matching(window: Window, since: Window, filters: Filters, users: QuerySet[Any, Any]) -> set[tuple[date, str]]:
+    """Of these users, whom the filters match on which day: on the first of each in the window's closed days, and on
+    any of the days `since` then."""
+    of_closed = Q(turns__gt=0, age_days=0, user_id__in=users)
+    closed = UserDay.objects.filter(window.closed, of_closed, **filters.values).values_list("day", "user_id")
+    active = aggregates.active_users(since, filters)
+    return {*closed, *((day, user) for day, those in active.items() for user in those)}
 
 
 def messages_per_active_user(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def days_between(first: date, last: date) -> Iterator[date]:
 
 @dataclass(frozen=True)
 class Rollups:
-    """What has rollups that can be read: all days up to `last`, those that go on as they were at `read_at`."""
+    """What has rollups that can be read: all days up to `last`, with all that was settled before `read_at`."""
 
     last: date
     read_at: datetime
@@ -47,12 +47,14 @@ class Rollups:
             last=Max("day", filter=fresh),
             old=Min("day", filter=partial & ~fresh),
             read_at=Min("built_at", filter=fresh),
+            changed_at=Min("changed_at", filter=~partial),
         )
         settled = found["settled"] or date.min
+        whole_until = min(now, found["changed_at"] or now)
         if found["last"] is None or found["last"] < settled:
-            return cls(settled, now)
+            return cls(settled, whole_until)
         last = found["last"] if found["old"] is None else found["old"] - DAY
-        return cls(last, found["read_at"] if last > settled else now)
+        return cls(last, min(found["read_at"], whole_until) if last > settled else whole_until)
 
 
 @dataclass(frozen=True)

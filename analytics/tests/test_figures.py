@@ -95,14 +95,40 @@ def test_new_and_returning(written: None) -> None:
 def test_retention(written: None) -> None:
     rows = users.retention(week())
 
-    # Both of Monday's came on Tuesday; seven days after, today, bob alone. The 30th day has not come.
-    assert rows[0] == {"day": MON.date().isoformat(), "new": 2, "d1": 1, "d7": 0.5, "d30": None}
+    # Both of Monday's came on Tuesday. The seventh day after is today, which is not over.
+    assert rows[0] == {"day": MON.date().isoformat(), "new": 2, "d1": 1, "d7": None, "d30": None}
     # cid came on Wednesday; the seventh day is tomorrow.
     assert rows[1] == {"day": TUE.date().isoformat(), "new": 1, "d1": 1, "d7": None, "d30": None}
     # Nobody was new.
     assert rows[2] == {"day": WED.date().isoformat(), "new": 0, "d1": None, "d7": None, "d30": None}
     # The days on which users return may lie after the window.
     assert users.retention(Window(MON.date(), MON.date())) == rows[:1]
+
+
+@pytest.mark.parametrize("rolled_up_to", [None, TUE, SUN], ids=["live", "two days rolled up", "all rolled up"])
+def test_retention_of_a_filter(db: None, rolled_up_to: Any) -> None:
+    """A release: who was new with 1.0 comes back with 2.0, and who was new with 2.0 does not."""
+    new, old, before = {**ANN, "app_version": "2.0"}, ANN, MON - timedelta(days=1)
+    for user in ("eve", "fay", "gil"):
+        turn({**old, "user_id": user}, at(before, 9))
+        if user != "gil":
+            turn({**new, "user_id": user}, at(SUN, 9))
+    turn({**new, "user_id": "hal"}, at(before, 9))
+    turn({**old, "user_id": "fay"}, at(SUN, 10))
+    if rolled_up_to:
+        rollups.build_day(before.date())
+        roll(rolled_up_to.date())
+
+    def sevenths(filters: Filters) -> tuple[int, float | None]:
+        (found,) = users.retention(Window(before.date(), before.date()), filters)
+        return found["new"], found["d7"]
+
+    assert sevenths(ALL) == (4, 0.5)
+    # Two of three, whatever they came back with; and not one that was new with another version.
+    assert sevenths(Filters(app_version="1.0")) == (3, 0.6667)
+    assert sevenths(Filters(app_version="2.0")) == (1, 0)
+    assert sevenths(Filters(1, "gpt", "1.0")) == (3, 0.6667)
+    assert sevenths(Filters(2)) == (0, None)
 
 
 def test_activation(written: None) -> None:

@@ -214,7 +214,7 @@ def test_a_fixed_number_of_queries(staff: Client, django_assert_num_queries: Dja
     for days in (30, 365):
         with django_assert_num_queries(6 + 43):
             staff.get(f"/admin/?days={days}")
-    with django_assert_num_queries(6 + 46):
+    with django_assert_num_queries(6 + 48):
         staff.get("/admin/?days=90&client=1&model=gpt")
 
 
