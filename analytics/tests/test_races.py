@@ -1,15 +1,30 @@
 """Rollups while something else goes on: another build, a settle, a scrape, a clock that is wrong."""
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from analytics import build, exposition, metrics, recording, rollups
-from analytics.tests.ledger import ANN, BOB, SAT, SUN, TODAY, at, event, row, turn, week, write_week
+from analytics import (
+    activation,
+    aggregates,
+    build,
+    client_events,
+    exposition,
+    metrics,
+    reading,
+    recording,
+    rollups,
+    spent,
+    usage,
+    users,
+)
+from analytics.models import AnalyticsEvent, RollupDay
+from analytics.tests.ledger import ANN, BOB, CID, SAT, SUN, TODAY, at, event, row, turn, week, write_week
 from analytics.usage import turns
-from analytics.windows import ALL, Window
+from analytics.windows import ALL, Filters, Window
 
 SETTLED = TODAY + timedelta(hours=1)
 BOUGHT: dict[str, Any] = {"model": "gpt", "served_model": "gpt", "tokens": recording.Tokens(9, 1, 10)}
@@ -72,6 +87,118 @@ def test_a_turn_that_ends_after_its_day_was_closed_is_counted(
 
     roll()
     assert turns(week())["completed"] == 2
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        lambda: recording.record_event("chat.replayed", recording.Subject("r_1", 1, "ann")),
+        lambda: client_events.record(
+            1, [AnalyticsEvent(event_name="client.opened", client_token_id=1, user_id="ann", created_at=timezone.now())]
+        ),
+    ],
+)
+def test_an_event_of_a_node_whose_clock_is_slow_is_counted(
+    db: None, monkeypatch: pytest.MonkeyPatch, tell: Callable[[], Any]
+) -> None:
+    """For its node, the day that has been built goes on."""
+    turn(ANN, at(SUN, 10))
+    rollups.run_due(SETTLED)
+
+    set_clock(monkeypatch, at(SUN, 23, 58))
+    tell()
+
+    set_clock(monkeypatch, SETTLED)
+    assert rollups.due(SETTLED) == [SUN.date()]
+    roll()
+    assert spent.session_time(Window(SUN.date(), SUN.date()))["count"] == 2
+
+
+def test_who_comes_between_two_reads_breaks_none(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New users, before and after each read of those who are active."""
+    turn(ANN, at(TODAY, 1))
+    read = aggregates.active_users
+    came: list[str] = []
+
+    def come() -> None:
+        came.append(f"u{len(came)}")
+        turn({**ANN, "user_id": came[-1]}, at(TODAY, 2))
+
+    def read_while_they_come(window: Window, filters: Filters) -> Any:
+        come()
+        found = read(window, filters)
+        come()
+        return found
+
+    monkeypatch.setattr(aggregates, "active_users", read_while_they_come)
+
+    for filters in (ALL, Filters(1)):
+        for metric in (users.retention, users.new_and_returning, activation.activation):
+            before = len(came)
+            newest = metric(week(), filters)[-1]
+            assert before + 1 <= newest["new"] <= len(came) + 1
+            assert newest.get("returning", 0) >= 0
+
+
+def test_a_day_that_is_built_between_two_reads_breaks_none(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's first turn of the day is in the second read alone."""
+    turn(ANN, at(TODAY, 1))
+    monkeypatch.setattr(rollups, "MANY", 1)
+    rollups.run_due(timezone.now())
+    read = reading.durations
+
+    def build_then_read(*args: Any) -> Any:
+        turn(CID, at(TODAY, 2))
+        rollups.build_day(TODAY.date())
+        return read(*args)
+
+    monkeypatch.setattr(reading, "durations", build_then_read)
+
+    assert usage.latency_ms(week(), Filters(2))["by_day"] == []
+
+
+def test_a_day_before_the_first_that_was_built_is_built(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first day of a ledger was large; then a client told of the evening before."""
+    monkeypatch.setattr(rollups, "MANY", 1)
+    turn(ANN, at(SUN, 10))
+    rollups.run_due(at(SUN, 13))
+    assert RollupDay.objects.built().get().day == SUN.date()
+
+    event(ANN, at(SAT, 20), "client.opened")
+    recording.mark_changed([SAT.date()])
+
+    assert rollups.due(at(SUN, 14)) == [SAT.date()]
+    rollups.run_due(SETTLED)
+    assert spent.session_time(week())["count"] == 2
+
+
+def test_what_has_changed_and_is_not_built_again_is_told(db: None) -> None:
+    turn(ANN, at(SUN, 10))
+    roll()
+    before = timezone.now()
+    assert week().computed_at >= before
+
+    event(ANN, at(SUN, 11), "client.thumbs_up")
+    recording.mark_changed([SUN.date()])
+    recording.mark_changed([SUN.date()])
+
+    changed_at = RollupDay.objects.get().changed_at
+    assert changed_at is not None
+    assert before - timedelta(seconds=1) <= changed_at <= timezone.now()
+    assert week().computed_at == changed_at
+    roll()
+    assert RollupDay.objects.get().changed_at is None
+    assert week().computed_at > changed_at
+
+
+def test_a_turn_that_is_given_up_is_activity_of_when_it_was_asked(db: None) -> None:
+    """And not of the hour at which somebody tidied up."""
+    opened = row(ANN, at(SUN, 23), "pending")
+
+    recording.abandon([opened])
+
+    samples = spent.time_spent_samples(week())
+    assert [(sample["day"], sample["seconds"]) for sample in samples] == [(SUN.date().isoformat(), 0)]
 
 
 @pytest.mark.django_db(transaction=True)
