@@ -1,8 +1,9 @@
 """Totals since the beginning, for Prometheus: of rollups and the days since, so that a purge lowers none."""
 
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
+from typing import Self
 
 from django.db.models import Sum
 from prometheus_client import Metric
@@ -18,17 +19,21 @@ from analytics.windows import ALL, DAY, Window, today
 BEGINNING = date(2000, 1, 1)
 
 
+@dataclass(frozen=True)
 class Totals(Collector):
-    """What the library's writers ask for the figures."""
+    """What the library's writers ask for the figures; read before, where a database that is away can be told of."""
 
-    def collect(self) -> Iterator[Metric]:
+    families: list[Metric]
+
+    @classmethod
+    def read(cls) -> Self:
         # To tomorrow, because the clock of another node may be ahead. Of a day that goes on the rows are read, which
         # never fall behind what a scrape has seen, as rollups of it do.
         window = Window(BEGINNING, today() + DAY).settled()
-        yield from of_usage(window)
-        yield from of_replays(window)
-        yield of_refusals()
-        yield of_users(Window(today(), today()))
+        return cls([*of_usage(window), *of_replays(window), of_refusals(), of_users(Window(today(), today()))])
+
+    def collect(self) -> list[Metric]:
+        return self.families
 
 
 def of_usage(window: Window) -> list[Metric]:
@@ -60,7 +65,8 @@ def of_usage(window: Window) -> list[Metric]:
             waiting.add_metric([model, status], figures[status])
         for kind in ("prompt", "cached", "completion", "reasoning"):
             tokens.add_metric([model, kind], figures[f"{kind}_tokens"])
-        cost.add_metric([model], figures["cost_nanos"] / reading.NANOS_PER_DOLLAR)
+        if figures["priced"]:
+            cost.add_metric([model], figures["cost_nanos"] / reading.NANOS_PER_DOLLAR)
         unpriced.add_metric([model], figures["sold"] - figures["priced"])
     return [turns, tokens, cost, unpriced, waiting]
 

@@ -42,8 +42,10 @@ METRICS: dict[str, Metric] = {
     "abandoned": Metric("count", usage.abandoned),
     "refusals": Metric("count", usage.refusals),
     "latency_ms": Metric("ms", usage.latency_ms),
+    "avg_latency_ms": Metric("ms", usage.avg_latency_ms),
     "first_token_ms": Metric("ms", usage.first_token_ms),
     "token_burn": Metric("tokens", usage.token_burn),
+    "total_tokens": Metric("tokens", usage.total_tokens),
     "token_burn_by_client": Metric("tokens", usage.token_burn_by_client),
     "token_burn_by_user": Metric("tokens", usage.token_burn_by_user),
     "cost_usd": Metric("usd", usage.cost_usd),
@@ -53,37 +55,44 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def report(days: int = 30) -> dict[str, Any]:
-    """The figures of the last `days` days, today included."""
-    return report_of(Window.last_days(days))
+# What the figures of the last 30 days are called as well.
+LAST_30_DAYS = {"dau": "dau_last_30_days", "total_tokens": "token_burn_last_30_days"}
+HEADLINES: dict[str, Callable[[Window, Filters], Any]] = {
+    "dau": users.dau,
+    "success_rate": usage.success_rate,
+    "avg_latency_ms": usage.avg_latency_ms,
+    "total_tokens": usage.total_tokens,
+    "time_spent_samples": spent.time_spent_samples,
+}
 
 
-def report_of(window: Window, filters: Filters = ALL) -> dict[str, Any]:
-    """The five figures first, then what stands beside them, and what they mean."""
-    days = (window.last - window.first).days + 1
+def report(window: Window, filters: Filters = ALL) -> dict[str, Any]:
+    """The five figures first, then what stands beside them, and what they mean.
+
+    Each figure is read once, whatever names it has, and none that follows from another is read.
+    """
     burn = usage.token_burn(window, filters)
     costs = [row["cost_usd"] for row in burn]
     latency = usage.latency_ms(window, filters)
     turns = usage.turns(window, filters)
-    return {
-        f"dau_last_{days}_days": users.dau(window, filters),
+    figures = {
+        "dau": users.dau(window, filters),
         "success_rate": usage.rate(Counter(turns)),
         "avg_latency_ms": latency["mean"],
-        f"token_burn_last_{days}_days": sum(row["total_tokens"] for row in burn),
+        "total_tokens": sum(row["total_tokens"] for row in burn),
         "time_spent_samples": spent.time_spent_samples(window, filters),
+    }
+    names = LAST_30_DAYS if window == Window.last_days(30) else {}
+    return {
+        **{names.get(name, name): value for name, value in figures.items()},
+        **figures,
         "latency_ms": {name: value for name, value in latency.items() if name != "by_day"},
         "turns": turns,
         "token_burn": burn,
         "cost_usd": None if None in costs else round(sum(costs), 9),
-        "window": {**described(window), "days": days},
+        "window": {**described(window), "days": (window.last - window.first).days + 1},
         "filters": filters.values,
-        "definitions": {
-            f"dau_last_{days}_days": defined(window, users.dau),
-            "success_rate": defined(window, usage.success_rate),
-            "avg_latency_ms": defined(window, usage.latency_ms),
-            f"token_burn_last_{days}_days": defined(window, usage.token_burn),
-            "time_spent_samples": defined(window, spent.time_spent_samples),
-        },
+        "definitions": {names.get(name, name): defined(window, function) for name, function in HEADLINES.items()},
         "computed_at": computed_at(window),
     }
 

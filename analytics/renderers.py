@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,6 +14,10 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
+# The first sign that a spreadsheet sees, as OWASP's "CSV Injection" lists them: in full width too, and after
+# what it does not show.
+FORMULA = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@|%＝＋－＠]")
+
 
 class CSVRenderer(BaseRenderer):
     """The rows of one metric; of one with an overall figure, those by day."""
@@ -22,7 +27,9 @@ class CSVRenderer(BaseRenderer):
     charset = "utf-8"
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
-        rows = [data["error"]] if "error" in data else rows_of(data["value"])
+        if data is None:
+            return b""
+        rows = rows_of(data["value"])
         out = io.StringIO()
         if rows:
             writer = csv.writer(out)
@@ -40,7 +47,7 @@ def rows_of(value: Any) -> list[dict[str, Any]]:
 
 def safe(cell: Any) -> Any:
     """A user's id is a stranger's text: no spreadsheet may take it for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip()[:1] in ("=", "+", "-", "@", "|", "%") else cell
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 class PrometheusRenderer(BaseRenderer):
@@ -50,7 +57,7 @@ class PrometheusRenderer(BaseRenderer):
     content_type = exposition.CONTENT_TYPE_PLAIN_0_0_4
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
-        return f"# {data['error']['message']}\n".encode() if isinstance(data, dict) else self.text(data)
+        return b"" if data is None else self.text(data)
 
     def text(self, totals: Collector) -> bytes:
         return exposition.generate_latest(totals)

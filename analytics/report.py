@@ -54,8 +54,7 @@ def shown(value: Any) -> str:
 def rows(figures: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """One figure a row: metric, day, what it is about, value."""
     yield "metric", "day", "subject", "value"
-    days = figures["window"]["days"]
-    for row in figures[f"dau_last_{days}_days"]:
+    for row in figures["dau"]:
         yield "dau", row["day"], "", row["users"]
     yield "success_rate", "", "", figures["success_rate"]
     for name, value in figures["latency_ms"].items():

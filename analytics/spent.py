@@ -16,7 +16,10 @@ Histograms = dict[date, Histogram]
 
 
 def time_spent(window: Window, filters: Filters = ALL) -> dict[str, Any]:
-    """Seconds from a user's first event of a day to the last: how many users' days, median and 90th percentile."""
+    """Seconds from a user's first event of a day to the last: how many users' days, median and 90th percentile.
+
+    Percentiles are by nearest rank, above 1,000 seconds within 0.5 %.
+    """
     return summary(window, spent_by_day(window, filters))
 
 
@@ -40,6 +43,7 @@ def session_time(window: Window, filters: Filters = ALL) -> dict[str, Any]:
 
     A session is a user's events with no gap over 30 minutes, with any client; it is not cut at midnight, and
     belongs to the first client, model and version that its events name. One that may still go on counts as it stands.
+    Percentiles are by nearest rank, above 1,000 seconds within 0.5 %.
     """
     return summary(window, sessions_by_day(window, filters))
 

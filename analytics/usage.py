@@ -50,8 +50,10 @@ def success_rate(window: Window, filters: Filters = ALL) -> float | None:
 
 
 def rate(figures: Counter[str]) -> float | None:
+    """Rounded, but 1 for all alone, and 0 for none."""
     ended = sum(figures[status] for status in ENDED)
-    return round(figures["completed"] / ended, 4) if ended else None
+    rounded = share(figures["completed"], ended)
+    return rounded if rounded is None or figures["completed"] in (0, ended) else min(max(rounded, 0.0001), 0.9999)
 
 
 def turns_by_day(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
@@ -97,6 +99,12 @@ def latency_ms(window: Window, filters: Filters = ALL) -> dict[str, Any]:
     return durations(window, filters, "latency_ms", "timed", "latency_sum_ms")
 
 
+def avg_latency_ms(window: Window, filters: Filters = ALL) -> float | None:
+    """Mean milliseconds that completed turns took; null when none did."""
+    figures = reading.usage(window, filters, names=["timed", "latency_sum_ms"]).get((), Counter())
+    return share(figures["latency_sum_ms"], figures["timed"], 1)
+
+
 def first_token_ms(window: Window, filters: Filters = ALL) -> dict[str, Any]:
     """Milliseconds to the first token of completed streams: mean, and percentiles by nearest rank, as of latency."""
     return durations(window, filters, "first_token_ms", "streamed", "first_token_sum_ms")
@@ -134,6 +142,11 @@ def token_burn(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
         for (day, model), figures in sorted(rows.items())
         if figures["sold"]
     ]
+
+
+def total_tokens(window: Window, filters: Filters = ALL) -> int:
+    """Tokens of all settled turns, of prompts and completions, with what failed and cancelled ones had used."""
+    return reading.usage(window, filters, names=["total_tokens"]).get((), Counter())["total_tokens"]
 
 
 def burnt(figures: Counter[str]) -> dict[str, Any]:

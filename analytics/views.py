@@ -17,10 +17,12 @@ from analytics.renderers import CSVRenderer, FormatNegotiation, OpenMetricsRende
 METRICS = inline_serializer(
     "Metrics",
     {
-        "dau_last_30_days": serializers.ListField(child=serializers.DictField()),
+        "dau_last_30_days": serializers.ListField(child=serializers.DictField(), required=False),
+        "token_burn_last_30_days": serializers.IntegerField(required=False),
+        "dau": serializers.ListField(child=serializers.DictField()),
         "success_rate": serializers.FloatField(allow_null=True),
         "avg_latency_ms": serializers.FloatField(allow_null=True),
-        "token_burn_last_30_days": serializers.IntegerField(),
+        "total_tokens": serializers.IntegerField(),
         "time_spent_samples": serializers.ListField(child=serializers.DictField()),
         "latency_ms": serializers.DictField(child=serializers.FloatField(allow_null=True)),
         "turns": serializers.DictField(child=serializers.IntegerField()),
@@ -54,6 +56,12 @@ class MetricsAPIView(APIView):
     permission_classes = [MayReadMetrics]
     content_negotiation_class = FormatNegotiation
 
+    def handle_exception(self, exc: Exception) -> Response:
+        """An error is JSON, whatever else was asked for."""
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return super().handle_exception(exc)
+
 
 class MetricsView(MetricsAPIView):
     renderer_classes = [JSONRenderer, OpenMetricsRenderer, PrometheusRenderer]
@@ -63,12 +71,14 @@ class MetricsView(MetricsAPIView):
         """Who uses the service, how well it works, and what it costs; over the last 30 days where nothing is asked.
 
         For everybody while METRICS_PUBLIC is set; otherwise for staff, and for tokens that may read metrics.
-        Prometheus is given totals since the beginning, whatever the window.
+        Prometheus is given totals since the beginning, of everything. The first five figures are `dau`, `success_rate`,
+        `avg_latency_ms`, `total_tokens` and `time_spent_samples`, of the window; of the last 30 days, the first and the
+        fourth have the names `dau_last_30_days` and `token_burn_last_30_days` as well.
         """
-        window, filters = queries.asked(request.query_params)
         if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
-            return Response(exposition.Totals(), content_type=renderer.content_type)
-        return Response(metrics.report_of(window, filters))
+            queries.check_names(request.query_params, known=())
+            return Response(exposition.Totals.read(), content_type=renderer.content_type)
+        return Response(metrics.report(*queries.asked_alone(request.query_params)))
 
 
 class MetricView(MetricsAPIView):
@@ -79,7 +89,7 @@ class MetricView(MetricsAPIView):
         """One metric, and what it means."""
         if name not in metrics.METRICS:
             raise Http404
-        return Response(metrics.one(name, *queries.asked(request.query_params)))
+        return Response(metrics.one(name, *queries.asked_alone(request.query_params)))
 
 
 class MetricTableView(MetricView):

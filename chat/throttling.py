@@ -1,12 +1,15 @@
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
+from analytics import recording
 from chat.models import ClientToken
 
 PERIOD = 60.0  # seconds
@@ -132,6 +135,21 @@ def run(statement: str, values: dict[str, str | float]) -> float | None:
     return row[0] if row else None
 
 
+class LimitsMiddleware:
+    """What is left of its limits is told to a client on each answer, errors included; refusals are counted."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        set_headers(request, response)
+        client = getattr(request, "throttled_client", None)
+        if response.status_code == 429 and client:
+            recording.count_refusal(client.pk, response.data["error"]["code"])  # type: ignore[attr-defined]
+        return response
+
+
 class ClientThrottle(BaseThrottle):
     """So many requests a minute for each client token, exact across threads, processes and nodes."""
 
@@ -139,10 +157,13 @@ class ClientThrottle(BaseThrottle):
 
     def allow_request(self, request: Request, view: Any) -> bool:
         client = request.auth
-        if not isinstance(client, ClientToken) or not client.requests_per_minute:
+        if not isinstance(client, ClientToken):
+            return True
+        request._request.throttled_client = client  # type: ignore[attr-defined]
+        if not client.requests_per_minute:
             return True
         self.verdict = admit(f"rpm:{client.pk}", client.requests_per_minute)
-        verdicts_of(request).append(self.verdict)
+        verdicts_of(request._request).append(self.verdict)
         return self.verdict.admitted
 
     def wait(self) -> float | None:
@@ -181,15 +202,15 @@ def settle_tokens(client: ClientToken, unused: int, *, seconds: float) -> None:
             run(GIVE_BACK, {**bucket, "cost": cost - seconds})
 
 
-def verdicts_of(request: Request) -> list[Verdict]:
+def verdicts_of(request: HttpRequest) -> list[Verdict]:
     """What limits have said of the request so far."""
-    verdicts: list[Verdict] = request._request.__dict__.setdefault("rate_limit_verdicts", [])
+    verdicts: list[Verdict] = request.__dict__.setdefault("rate_limit_verdicts", [])
     return verdicts
 
 
-def set_headers(request: Request, response: HttpResponseBase, more: Quota | None = None) -> None:
+def set_headers(request: HttpRequest, response: HttpResponseBase) -> None:
     """Say on an answer what is left of the limits its request was counted against."""
-    verdicts = verdicts_of(request)
+    verdicts, more = verdicts_of(request), getattr(response, "quota", None)
     quotas = [*(verdict.quota for verdict in verdicts), *([more] if more else [])]
     if quotas:
         response["RateLimit-Policy"] = ", ".join(quota.policy for quota in quotas)

@@ -55,7 +55,7 @@ class CompletionViewSet(ClientViewSet):
             idempotency=self.idempotency_class.of(request, data),
             is_stream=data.get("stream", False),
             app_version=data.get("metadata", {}).get("app_version", "")[:64],
-            verdicts=verdicts_of(request),
+            verdicts=verdicts_of(request._request),
         )
         if ask.is_stream:
             return self.stream(ask, wants_usage_chunk=asked.wants_usage_chunk)

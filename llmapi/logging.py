@@ -12,12 +12,15 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from logging.config import dictConfig
 from typing import Any
+from urllib.parse import quote
 
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 logger = logging.getLogger(__name__)
+# What a path may say as it is: RFC 3986's characters of a path, without those that logfmt gives a meaning.
+PLAIN = "/-._~!$&'()*+,;:@"
 FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s request_id=%(request_id)s %(message)s"
 current_request_id: ContextVar[str] = ContextVar("current_request_id", default="-")
 
@@ -44,14 +47,17 @@ class RequestLogMiddleware:
 
 def quoted(path: str) -> str:
     """A path is a stranger's text: nothing in it may end the line or begin another field."""
-    return (
-        path[:200]
-        .encode("ascii", "backslashreplace")
-        .decode()
-        .replace(" ", "%20")
-        .replace("\n", "%0A")
-        .replace("\r", "%0D")
-    )
+    return quote(path[:200], safe=PLAIN)
+
+
+class HasTraceback(logging.Filter):
+    """Our own line says which request was answered with an error; why it failed is said with a traceback alone."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            # Django's own words have the path as it came.
+            record.msg, record.args = "request failed", None
+        return bool(record.exc_info)
 
 
 class LogfmtFormatter(logging.Formatter):
@@ -84,12 +90,14 @@ def configure() -> None:
                     "format": FORMAT,
                 }
             },
+            "filters": {"has_traceback": {"()": "llmapi.logging.HasTraceback"}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "logfmt"}},
             "root": {"handlers": ["stderr"], "level": "DEBUG" if settings.DEBUG else "INFO"},
             "loggers": {
                 "django": {"level": "INFO"},
-                # Our own line says the same of each request, with its id.
-                "django.request": {"level": "CRITICAL"},
+                "django.request": {"level": "ERROR", "filters": ["has_traceback"]},
+                # A stranger can ask for any host, and our own line says that it was refused.
+                "django.security.DisallowedHost": {"level": "CRITICAL"},
                 "django.server": {"level": "CRITICAL"},
                 "django.db.backends": {"level": "WARNING"},
                 # It repeats, line after line, what the failed request says once.

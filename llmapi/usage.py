@@ -98,7 +98,7 @@ class UsageViewSet(ClientViewSet):
 
 def rates(request: Request, client: ClientToken) -> Iterator[dict[str, Any]]:
     """The limits of a minute; this request itself is counted."""
-    verdicts = [*verdicts_of(request), *([tokens] if (tokens := verdict_now(client)) else [])]
+    verdicts = [*verdicts_of(request._request), *([tokens] if (tokens := verdict_now(client)) else [])]
     for verdict in verdicts:
         yield {
             "name": f"{verdict.unit}_per_min",

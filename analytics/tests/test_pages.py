@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from prometheus_client import parser as prometheus
@@ -19,6 +19,8 @@ from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.renderers import safe
 from analytics.tests.ledger import ANN, CID, MON, SUN, TODAY, at, turn, week, write_week
 from analytics.windows import ALL, Window
+from chat.models import ClientToken
+from conftest import ApiClient
 
 
 @pytest.fixture
@@ -45,14 +47,14 @@ def test_a_window_and_filters(browser: Client) -> None:
     body = browser.get(f"/metrics?from={MON.date()}&to={SUN.date()}&client=1&model=gpt&app_version=1.0").json()
 
     assert list(body)[:5] == [
-        "dau_last_7_days",
+        "dau",
         "success_rate",
         "avg_latency_ms",
-        "token_burn_last_7_days",
+        "total_tokens",
         "time_spent_samples",
     ]
     # ann's six turns.
-    assert body["token_burn_last_7_days"] == 600
+    assert body["total_tokens"] == 600
     assert body["filters"] == {"client_token_id": 1, "model": "gpt", "app_version": "1.0"}
     assert body["window"] == {"from": MON.date().isoformat(), "to": SUN.date().isoformat(), "days": 7}
 
@@ -72,6 +74,10 @@ def test_a_window_and_filters(browser: Client) -> None:
         ("model=a%00b", "model"),
         ("app_version=" + "1" * 65, "app_version"),
         ("format=xml", "format"),
+        ("app-version=1", "app-version"),
+        ("clients=1", "clients"),
+        ("format=prometheus&model=gpt", "model"),
+        ("format=prometheus&from=2026-01-01", "from"),
     ],
 )
 def test_what_cannot_be_read_is_refused(browser: Client, query: str, param: str) -> None:
@@ -101,10 +107,58 @@ def test_a_table(browser: Client) -> None:
     assert len(rows) == 8
     assert browser.get("/metrics/nothing").status_code == 404
     assert browser.get("/metrics/dau.xml").status_code == 404
-    assert browser.get("/metrics/dau.csv?client=x").status_code == 400
+    refused = browser.get("/metrics/dau.csv?client=x")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "client")
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r\n=1"])
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics", "/metrics?format=prometheus", "/metrics?format=openmetrics", "/metrics/dau", "/metrics/dau.csv"],
+)
+def test_a_database_that_is_away(browser: Client, path: str) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OperationalError("connection refused")
+
+    with connection.execute_wrapper(fail):
+        answer = browser.get(path)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert answer["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/metrics?format=prometheus", "/metrics/dau", "/metrics/dau.csv", "/v1/chat/completions.pb"]
+)
+def test_what_a_route_allows(alice: ApiClient, settings: Settings, path: str) -> None:
+    settings.METRICS_PUBLIC = True
+
+    answer = alice.options(path)
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "OPTIONS" in answer["Allow"]
+
+
+def test_it_counts_against_the_limit_of_a_token(alice: ApiClient) -> None:
+    ClientToken.objects.update(can_read_metrics=True, rate_limit_per_min=2)
+
+    answers = [alice.get("/metrics/turns.csv") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert [answer["x-ratelimit-remaining-requests"] for answer in answers] == ["1", "0", "0"]
+    assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+    assert recording.flush_refusals() == 1
+
+
+def test_names_do_not_depend_on_the_window(browser: Client) -> None:
+    asked, usual = browser.get(f"/metrics?from={MON.date()}").json(), browser.get("/metrics").json()
+
+    assert usual.keys() - asked.keys() == {"dau_last_30_days", "token_burn_last_30_days"}
+    assert (usual["dau"], usual["total_tokens"]) == (usual["dau_last_30_days"], usual["token_burn_last_30_days"])
+
+
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r\n=1", "\ufeff=1", "\u200b=1", "＝1"]
+)
 def test_no_cell_is_a_formula(browser: Client, cell: str) -> None:
     assert safe(cell) == f"'{cell}"
     turn({**ANN, "user_id": cell}, at(TODAY, 12), total_tokens=10**6)

@@ -56,7 +56,7 @@ def figures() -> Iterator[Any]:
             yield usage_by_day_and_model(window, filters)
             for name, metric in metrics.METRICS.items():
                 yield name, window.first, filters, metric.run(window, filters)
-    yield [(family.name, family.samples) for family in exposition.Totals().collect()]
+    yield [(family.name, family.samples) for family in exposition.Totals.read().families]
 
 
 def days_of(table: type[UsageEvent] | type[AnalyticsEvent]) -> set[date]:

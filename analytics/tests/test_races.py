@@ -36,7 +36,7 @@ def roll() -> None:
 
 
 def counters() -> dict[tuple[str, ...], float]:
-    families = [family for family in exposition.Totals().collect() if family.type == "counter"]
+    families = [family for family in exposition.Totals.read().families if family.type == "counter"]
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
 

@@ -1,6 +1,7 @@
 import logging
 import sys
 
+import pytest
 from django.test import Client
 
 from llmapi.logging import LogfmtFormatter, quoted
@@ -25,4 +26,21 @@ def test_of_an_exception_only_the_first_line_is_logged() -> None:
 
 
 def test_a_path_cannot_forge_a_line(client: Client) -> None:
-    assert quoted("/a b\nlevel=INFO\r\u2028é") == "/a%20b%0Alevel=INFO%0D\\u2028\\xe9"
+    assert quoted("/a b\nlevel=INFO\r\u2028é") == "/a%20b%0Alevel%3DINFO%0D%E2%80%A8%C3%A9"
+    assert quoted("/\0\x1b[31m\t%") == "/%00%1B%5B31m%09%25"
+    assert quoted("/v1/chat/completions.pb") == "/v1/chat/completions.pb"
+
+
+def test_why_a_page_of_the_admin_failed_is_logged(
+    client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, db: None
+) -> None:
+    """And of an answer that is an error by intent there is no more than our own line."""
+    client.raise_request_exception = False
+    monkeypatch.setattr("llmapi.dashboard.DashboardSite.each_context", lambda *args: 1 / 0)
+
+    assert client.get("/admin/login/?\x1b").status_code == 500
+
+    assert client.get("/metrics").status_code == 401
+    (record,) = (record for record in caplog.records if record.name == "django.request")
+    assert record.getMessage() == "request failed"
+    assert record.exc_info is not None

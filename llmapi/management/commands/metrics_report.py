@@ -74,10 +74,10 @@ def about(filters: Filters, client: tuple[int, str] | None) -> str:
 def rendered(form: str, window: Window, filters: Filters, about: str, *, is_terminal: bool) -> str:
     out = io.StringIO()
     if form == "json":
-        json.dump(metrics.report_of(window, filters), out, indent=2)
+        json.dump(metrics.report(window, filters), out, indent=2)
         out.write("\n")
     elif form == "csv":
-        csv.writer(out).writerows(report.rows(metrics.report_of(window, filters)))
+        csv.writer(out).writerows(report.rows(metrics.report(window, filters)))
     elif form == "html":
         out.write(summary_report.html(summarize(window, filters), about))
     else:
