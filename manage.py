@@ -1,17 +1,34 @@
 #!/usr/bin/env python
+import io
 import os
 import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+from django.db import InterfaceError, OperationalError, ProgrammingError
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmapi.settings")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no sparklines
     try:
         execute_from_command_line(sys.argv)
+        sys.stdout.flush()
     except ImproperlyConfigured as exc:
         sys.exit(f"llmapi: {exc}")
+    except BrokenPipeError:
+        # Whoever reads has had enough. Python would flush once more at its end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (InterfaceError, OperationalError, ProgrammingError) as exc:
+        if "--traceback" in sys.argv:
+            raise
+        reason = str(exc).partition("\n")[0]
+        sys.exit(
+            f"llmapi: the database cannot be used: {reason}. "
+            "Check DATABASE_URL, that the server runs, and that manage.py migrate was run."
+        )
 
 
 if __name__ == "__main__":

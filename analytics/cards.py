@@ -27,6 +27,8 @@ class Card:
     note: str = ""
     # What it means that the figure is higher than before.
     rise: Direction = "neutral"
+    # Whether it can be compared as a number: one that grows until the day is over cannot.
+    is_final: bool = True
 
     @property
     def text(self) -> str:
@@ -62,7 +64,7 @@ class Card:
     @property
     def verdict(self) -> Direction:
         """Of the change, as it is shown."""
-        if self.rise == "neutral" or self.change_text[:1] not in ("+", "−"):
+        if self.rise == "neutral" or not self.is_final or self.change_text[:1] not in ("+", "−"):
             return "neutral"
         return "good" if (self.change_text[0] == "+") == (self.rise == "good") else "bad"
 
@@ -87,7 +89,12 @@ class Headline:
     rise: Direction = "neutral"
     note: Callable[[Figures], str] = lambda figures: ""
 
-    def card(self, now: Figures, before: Figures) -> Card:
+    @property
+    def adds_up(self) -> bool:
+        """Over a day, so that a day which goes on has less of it; a share or a median has not."""
+        return self.unit in ("count", "tokens", "usd")
+
+    def card(self, now: Figures, before: Figures, *, is_over: bool) -> Card:
         return Card(
             self.title,
             self.metric,
@@ -97,6 +104,7 @@ class Headline:
             self.course(now),
             self.note(now),
             self.rise,
+            is_over or not self.adds_up,
         )
 
 
@@ -213,8 +221,14 @@ def added(costs: Sequence[float | None]) -> float | None:
 
 
 def unpriced(figures: Figures) -> str:
+    models = unpriced_models(figures)
+    return f"Price unknown: {models}" if models else ""
+
+
+def unpriced_models(figures: Figures) -> str:
+    """The first three, and how many more."""
     models = sorted({row["model"] for row in figures["token_burn"] if row["cost_usd"] is None})
-    return f"Price unknown: {', '.join(models[:3])}{', …' if models[3:] else ''}" if models else ""
+    return ", ".join(models[:3]) + (f" and {len(models) - 3} more" if models[3:] else "")
 
 
 def replayed_by_day(figures: Figures) -> list[int]:
@@ -281,5 +295,6 @@ HEADLINES = [
 ]
 
 
-def cards(now: Figures, before: Figures) -> list[Card]:
-    return [headline.card(now, before) for headline in HEADLINES]
+def cards(now: Figures, before: Figures, *, is_over: bool) -> list[Card]:
+    """`is_over` says whether no day of now goes on."""
+    return [headline.card(now, before, is_over=is_over) for headline in HEADLINES]

@@ -11,7 +11,7 @@ def whole(path: Path) -> Iterator[IO[str]]:
     """Whoever reads the file finds all of what was there before, or all that is written here."""
     path = path.resolve()
     if path.exists() and not path.is_file():
-        raise IsADirectoryError(f"{path} is not a file.")
+        raise IsADirectoryError(f"{path} is not a file")
     with NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as file:
         beside = Path(file.name)
         try:

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from analytics import cohorts, plots, usage
-from analytics.cards import Figures, added, column, replayed_by_day
+from analytics.cards import Figures, added, column, replayed_by_day, unpriced_models
 from analytics.cohorts import Cohort, Cohorts
 from analytics.metrics import METRICS
 from analytics.plots import Plot, Unit
@@ -130,10 +130,10 @@ def tokens(days: Days, figures: Figures) -> Panel:
 def cost(days: Days, figures: Figures) -> Panel:
     burn = figures["token_burn"]
     rows = [(model, added([row["cost_usd"] for row in those])) for model, those in by_model(burn)]
-    unknown = sorted({row["model"] for row in burn if row["cost_usd"] is None})
+    unknown = unpriced_models(figures)
     series = filled(days, [row for row in burn if row["cost_usd"] is not None], "model", "cost_usd")
     plot = plots.stacked_bars("Cost by model", days, series, "usd")
-    note = f"Without models of unknown price: {', '.join(unknown)}." if unknown else ""
+    note = f"Without models of unknown price: {unknown}." if unknown else ""
     return Panel(["token_burn"], plot, Table.of([Column("Model"), Column("cost", "usd")], rows), note)
 
 

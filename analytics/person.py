@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from django.db.models import Sum
+from django.db.models import Count, Sum
 
 from analytics import aggregates, reading
-from analytics.models import Milestone, UsageEvent, UserDay
+from analytics.models import AnalyticsEvent, Milestone, UsageEvent, UserDay
 from analytics.windows import Window
 
 FIGURES = ["completed", *aggregates.BOUGHT]
@@ -19,8 +19,12 @@ def bought(user_id: str, window: Window, filters: dict[str, Any] | None = None) 
     days = UserDay.objects.filter(window.closed, user_id=user_id, **(filters or {})).order_by()
     found = list(days.values(*by).annotate(**sums))
     if window.tail:
-        rows = UsageEvent.objects.filter(window.tail.condition, user_id=user_id, **(filters or {})).order_by()
-        found += rows.values(*by).annotate(**{f"sum_{name}": aggregates.FIGURES[name] for name in FIGURES})
+        own = {"user_id": user_id, **(filters or {})}
+        rows = UsageEvent.objects.filter(window.tail.condition, **own).order_by()
+        found += rows.values(*by).annotate(**{f"sum_{name}": aggregates.FIGURES[name] for name in aggregates.BOUGHT})
+        # By the day of its end, as the rollups have it.
+        ends = AnalyticsEvent.objects.filter(window.tail.condition, event_name=aggregates.TURN, **own).order_by()
+        found += ends.values(*by).annotate(sum_completed=Count("id"))
     read = [{name.removeprefix("sum_"): value for name, value in row.items()} for row in found]
     # A day with events alone has a row too.
     return {key: figures for key, figures in reading.merged(read, by, FIGURES).items() if any(figures.values())}

@@ -29,8 +29,8 @@ COLOURS = {
 
 # From which figure on, what it is divided by, and how it is written.
 SCALES: dict[Unit, list[tuple[float, float, str]]] = {
-    "count": [(1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
-    "tokens": [(1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
+    "count": [(1e12, 1e12, "{} T"), (1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
+    "tokens": [(1e12, 1e12, "{} T"), (1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
     "usd": [(1e9, 1e9, "${} B"), (1e6, 1e6, "${} M"), (1e4, 1e3, "${} k"), (0, 1, "${}")],
     "ms": [(1e3, 1e3, "{} s"), (0, 1, "{} ms")],
     "seconds": [(3600, 3600, "{} h"), (60, 60, "{} min"), (0, 1, "{} s")],
@@ -316,6 +316,8 @@ def shown(value: float | None, unit: Unit) -> str:
     figure = value / divisor
     if unit == "usd" and divisor == 1:
         return text.format(cents(figure))
+    if 0 < figure < 0.05:
+        return text.format("< 0.1")  # 0 is for none
     return text.format(f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}".removesuffix(".0"))
 
 

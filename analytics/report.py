@@ -39,7 +39,16 @@ def table_of(
 
 def plain(text: str) -> Text:
     """Names are strangers' text: no markup of ours, and nothing that steers a terminal."""
-    return Text("".join(character if character.isprintable() else "�" for character in text))
+    return Text(printable(text))
+
+
+def printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def cell(text: str) -> Any:
+    """The same for what may be shown in a terminal or in a spreadsheet."""
+    return safe(printable(text))
 
 
 def shown(value: Any) -> str:
@@ -62,10 +71,10 @@ def rows(figures: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     for status, count in figures["turns"].items():
         yield "turns", "", status, count
     for row in figures["token_burn"]:
-        yield "total_tokens", row["day"], safe(row["model"]), row["total_tokens"]
-        yield "cost_usd", row["day"], safe(row["model"]), row["cost_usd"]
+        yield "total_tokens", row["day"], cell(row["model"]), row["total_tokens"]
+        yield "cost_usd", row["day"], cell(row["model"]), row["cost_usd"]
     for row in figures["time_spent_samples"]:
-        yield "time_spent_seconds", row["day"], safe(row["user_id"]), row["seconds"]
+        yield "time_spent_seconds", row["day"], cell(row["user_id"]), row["seconds"]
 
 
 def print_reconciliation(figures: dict[str, Any]) -> None:

@@ -78,8 +78,14 @@ def to_build(now: datetime, first: date | None, last: date | None, *, rebuild: b
 
 def sealed_to() -> date:
     """The last day that is not built again, because raw rows of it or of the day before are deleted."""
-    purged = RollupDay.objects.filter(purged_at__isnull=False).aggregate(last=Max("day"))["last"]
+    purged = purged_to()
     return purged + DAY if purged else date.min
+
+
+def purged_to() -> date | None:
+    """The last day of which raw rows are deleted."""
+    last: date | None = RollupDay.objects.filter(purged_at__isnull=False).aggregate(last=Max("day"))["last"]
+    return last
 
 
 def missing(now: datetime) -> Iterator[date]:

@@ -8,7 +8,7 @@ from django.db.models import DurationField, ExpressionWrapper, Max, Min
 from analytics import aggregates, sessions
 from analytics.histograms import Histogram
 from analytics.models import SessionRollup, UserDay
-from analytics.windows import ALL, DAY, Filters, Window
+from analytics.windows import ALL, DAY, Filters, Window, today
 
 SAMPLES = 100
 SPAN = ExpressionWrapper(Max("last_at") - Min("first_at"), DurationField())
@@ -66,7 +66,13 @@ def unrolled_sessions(window: Window) -> list[sessions.Session]:
         return []
     # Where nothing is closed, a session is looked for from a day before on.
     first = max(window.closed_to + DAY, window.first - DAY)
-    ended, still_open = sessions.in_window(window.moved(first, max(first, window.last + DAY)), carried)
+    last = max(first, window.last + DAY)
+    ended, still_open = sessions.in_window(window.moved(first, last), carried)
+    # A session may go on for days after the window, event by event.
+    while last < today() and any(session.day <= window.last for session in still_open):
+        last += DAY
+        more, still_open = sessions.in_window(window.moved(last, last), {each.user_id: each for each in still_open})
+        ended += more
     return [*ended, *still_open]
 
 

@@ -55,6 +55,10 @@ class Summary:
     def is_of_today(self) -> bool:
         return self.window.last >= today()
 
+    @property
+    def as_of(self) -> str:
+        return self.window.as_of
+
 
 def summarize(window: Window, filters: Filters = ALL) -> Summary:
     """Every metric is read once, whatever shows it."""
@@ -65,7 +69,7 @@ def summarize(window: Window, filters: Filters = ALL) -> Summary:
         window,
         before,
         filters,
-        cards(figures, figures_before),
+        cards(figures, figures_before, is_over=window.last < today()),
         panels(window, figures),
         models=sorted({row["model"] for row in figures["token_burn"]}),
         computed_at=window.computed_at,

@@ -93,6 +93,12 @@ class Window:
         return min(self.rollups.read_at, timezone.now())
 
     @property
+    def as_of(self) -> str:
+        """For people, who see newer rows beside the figures; empty where nothing of the last minute is missing."""
+        at = self.computed_at
+        return f"As of {at:%Y-%m-%d %H:%M} UTC." if timezone.now() - at > timedelta(minutes=1) else ""
+
+    @property
     def closed(self) -> Q:
         """Rows of rollups."""
         return Q(day__gte=self.first, day__lte=min(self.last, self.closed_to))

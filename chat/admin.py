@@ -11,6 +11,7 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
+from analytics.models import UsageEvent
 from chat import audit
 from chat.models import AuditRecord, Budget, ClientToken, Conversation, IdempotencyKey
 from llmapi import spending, threads
@@ -193,6 +194,13 @@ class IdempotencyKeyAdmin(RowLinks, ReadOnlyAdmin):
 
     def search(self, term: str) -> dict[str, Any]:
         return {"request_id" if term.startswith("r_") else "idempotency_key": term}
+
+    def read(self, obj: Any) -> tuple[str, str]:
+        """A stored answer is the reply of a conversation: who asks who has read that finds it."""
+        turn = UsageEvent.objects.filter(request_id=obj.request_id).only("conversation_id").first()
+        if turn and turn.conversation_id:
+            return Conversation._meta.db_table, turn.conversation_id
+        return super().read(obj)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[IdempotencyKey]:
         is_answered = ExpressionWrapper(Q(response_json__isnull=False), BooleanField())

@@ -7,7 +7,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions, status
@@ -262,7 +262,9 @@ def json_error(request: HttpRequest, status_code: int, message: str) -> JsonResp
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    return json_error(request, 400, "The request is malformed, or names a host this server does not answer to.")
+    """What we raise ourselves says what is wrong; what Django says may quote the request."""
+    message = "The request is malformed, or names a host this server does not answer to."
+    return json_error(request, 400, str(exception) if isinstance(exception, BadRequest) else message)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:

@@ -13,6 +13,9 @@ from chat.exceptions import RequestTooLarge
 from protos.chat_pb2 import ChatRequest
 
 MAX_DEPTH = 100
+# Python refuses to read more than 4300, with advice for programmers.
+MAX_DIGITS = 4000
+TOO_LARGE = "A number is too large; send one that fits 64 bits."
 TOO_DEEP = f"The JSON is nested deeper than {MAX_DEPTH} levels."
 
 
@@ -32,13 +35,20 @@ class JSONParser(BaseParser):
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         try:
-            data = json.loads(read_body(stream, parser_context or {}).decode(), parse_constant=refuse_constant)
+            text = read_body(stream, parser_context or {}).decode()
+            data = json.loads(text, parse_constant=refuse_constant, parse_int=whole_number)
         except RecursionError as exc:
             raise ParseError(TOO_DEEP) from exc
         except ValueError as exc:
             raise ParseError(f"The body is not JSON in UTF-8: {exc}") from exc
         refuse_unstorable(data)
         return data
+
+
+def whole_number(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ParseError(TOO_LARGE)
+    return int(digits)
 
 
 def refuse_constant(name: str) -> None:
@@ -53,7 +63,7 @@ def refuse_unstorable(data: Any, depth: int = 0) -> None:
         if "\0" in data or not is_encodable(data):
             raise ParseError("Text may hold neither U+0000 nor half of a surrogate pair.")
     elif isinstance(data, float) and not math.isfinite(data):
-        raise ParseError("A number is too large; send one that fits 64 bits.")
+        raise ParseError(TOO_LARGE)
     elif isinstance(data, dict):
         for key, value in data.items():
             refuse_unstorable(key, depth + 1)

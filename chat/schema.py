@@ -22,6 +22,7 @@ PROTOBUF = ("application/x-protobuf", "application/protobuf")
 DESCRIPTIONS = {
     400: "`invalid_request`, `context_length_exceeded`: the message names the field and what to change.",
     401: "`invalid_token`: no token, or one that is unknown, expired or revoked.",
+    403: "`permission_denied`: the token may not read metrics.",
     404: "`conversation_not_found`, `item_not_found`, `completion_not_found`, `model_not_found`: "
     "not there, or somebody else's.",
     406: "`not_acceptable`: no format of the `Accept` header is offered.",

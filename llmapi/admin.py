@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import label_for_field, unquote
-from django.core.exceptions import ValidationError
-from django.db.models import Model
+from django.core.exceptions import BadRequest, ValidationError
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
@@ -69,7 +70,16 @@ class KeysetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             own_value(self.model, "pk", unquote(object_id))
         except ValidationError:
             return None
-        return super().get_object(request, object_id, from_field)
+        # `?_to_field=` names no field.
+        return super().get_object(request, object_id, from_field or None)
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            for text in request.POST.getlist(ACTION_CHECKBOX_NAME):
+                own_value(self.model, "pk", text)
+        except ValidationError as exc:
+            raise BadRequest("Rows are chosen by their keys.") from exc
+        return super().response_action(request, queryset, *args, **kwargs)
 
     def export(self, request: HttpRequest) -> HttpResponseBase:
         """What the list shows with these filters, as CSV."""
@@ -88,9 +98,13 @@ class KeysetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def account_for(self, request: HttpRequest, context: dict[str, Any], obj: Model) -> None:
         """Record that somebody reads, before anything is shown: where it cannot be written, nothing is."""
         if audit.may_read(request.user):
-            audit.record(request.user, audit.Action.READ, self.opts.db_table, str(obj.pk), request.GET.urlencode())
+            audit.record(request.user, audit.Action.READ, *self.read(obj), request.GET.urlencode())
         else:
             context["hidden"] = [label_for_field(name, self.opts.model) for name in self.private]
+
+    def read(self, obj: Any) -> tuple[str, str]:
+        """The table and the row that somebody reads who sees this one."""
+        return self.opts.db_table, str(obj.pk)
 
 
 class ReadOnlyAdmin(KeysetAdmin):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -46,6 +47,7 @@ def page(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponse:
     try:
         window, filters = asked(request.GET)
     except (IncorrectLookupParameters, ValidationError):
+        messages.warning(request, "These days or filters cannot be read; this is everything of the last days.")
         return redirect(request.path)
     known = is_summed(window)
     kept = {name: value for name, column in PARAMETERS.items() if (value := getattr(filters, column))}
@@ -54,6 +56,7 @@ def page(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponse:
         "opts": model_admin.opts,
         "title": "Usage by client, model and user",
         "window": window,
+        "as_of": window.as_of,
         "filters": kept,
         "periods": [(days, urlencode({**kept, "from": today() - (days - 1) * DAY})) for days in (1, 7, 30, 365)],
         "tables": [(title, list(lines)) for title, lines in tables(window, filters)] if known else None,

@@ -1,12 +1,14 @@
 """The dashboard at the top of the admin, for staff who may read metrics: which days it is asked for, and of what."""
 
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.admin import AdminSite
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from rest_framework.exceptions import ValidationError
@@ -28,6 +30,18 @@ class DashboardSite(AdminSite):
         # Not only where /metrics is for everybody: it names the clients.
         shown = dashboard(request.GET) if request.user.has_perm(VIEW_USAGE) else {}
         return super().index(request, {**shown, **(extra_context or {})})
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        """Django's own pages ask PostgreSQL for whatever they are given."""
+
+        @wraps(view)
+        def asked(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return view(request, *args, **kwargs)
+            except DataError as exc:
+                raise BadRequest("No row can hold what this asks for.") from exc
+
+        return super().admin_view(asked, cacheable)
 
     def autocomplete_view(self, request: HttpRequest) -> HttpResponse:
         """No form of this admin asks for it, and it counts and scans what lists read by key."""

@@ -53,7 +53,7 @@ class Instant(serializers.Field[datetime, Any, Any, Any]):
 
 
 class EventIn(KnownFieldsSerializer):
-    name = serializers.ChoiceField(choices=NAMES)
+    name = serializers.ChoiceField(choices=NAMES, error_messages={"invalid_choice": f"Send one of {', '.join(NAMES)}."})
     id = Text(required=False, max_length=64, help_text="Unique among your events: sent again, it counts once.")
     user = Text(required=False, max_length=255, help_text="Names the end user; that of the completion without it.")
     conversation_id = Text(required=False, max_length=40)
@@ -76,11 +76,10 @@ class EventsIn(KnownFieldsSerializer):
         now = timezone.now()
         sent_at = attrs.get("sent_at", now)
         for index, event in enumerate(attrs["events"]):
-            age = max(timedelta(0), sent_at - event.get("occurred_at", sent_at))
-            if age > OLDEST:
-                path = f"events[{index}].occurred_at"
-                raise ApiError(f"{path}: Send events within 24 hours; leave this one out.", param=path)
-            event["created_at"] = now - age
+            event["path"] = f"events[{index}]"
+            event["age"] = max(timedelta(0), sent_at - event.get("occurred_at", sent_at))
+            # Before the first day that anybody could have is as old as any.
+            event["created_at"] = now - min(event["age"], OLDEST)
         return attrs
 
 
@@ -111,10 +110,12 @@ class EventViewSet(ClientViewSet):
         """
         asked = EventsIn(data=request.data)
         asked.is_valid(raise_exception=True)
-        batch = Batch.of(client_of(request), asked.validated_data["events"])
-        rows = list(batch.rows())
-        stored = client_events.record(batch.client.pk, rows)
-        answer = {"object": "events", "stored": stored, "duplicates": len(rows) - stored}
+        client, events = client_of(request), asked.validated_data["events"]
+        # What was stored before is no error now, whatever has become of it since.
+        known = client_events.known(client.pk, {event["id"] for event in events if "id" in event})
+        batch = Batch.of(client, [event for event in events if event.get("id") not in known])
+        stored = client_events.record(client.pk, list(batch.rows()))
+        answer = {"object": "events", "stored": stored, "duplicates": len(events) - stored}
         return Response(answer, status=status.HTTP_201_CREATED)
 
 
@@ -136,10 +137,13 @@ class Batch:
         return cls(client, events, turns, set(owned.values_list("pk", flat=True)) if named else set())
 
     def rows(self) -> Iterator[AnalyticsEvent]:
-        for index, event in enumerate(self.events):
-            yield self.row(event, f"events[{index}]")
+        return map(self.row, self.events)
 
-    def row(self, event: dict[str, Any], path: str) -> AnalyticsEvent:
+    def row(self, event: dict[str, Any]) -> AnalyticsEvent:
+        path = event["path"]
+        if event["age"] > OLDEST:
+            param = f"{path}.occurred_at"
+            raise ApiError(f"{param}: Send events within 24 hours; leave this one out.", param=param)
         turn = self.turn_of(event, path)
         conversation_id = self.conversation_of(event, turn, path)
         metadata = event.get("metadata") or {}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.core.exceptions import BadRequest, PermissionDenied
+from django.contrib.admin.views.main import ERROR_FLAG
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
@@ -48,8 +49,9 @@ def export(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponseBase
         raise PermissionDenied
     try:
         changelist = cast("KeysetChangeList", model_admin.get_changelist_instance(request))
-    except IncorrectLookupParameters as exc:
-        raise BadRequest("These filters cannot be read.") from exc
+    except IncorrectLookupParameters:
+        # The list says so, too.
+        return redirect(f"{reverse(f'admin:{model_admin.url_name}_changelist')}?{ERROR_FLAG}=1")
     walk = changelist.walk
     if walk.others and walk.key == Key() and not is_short(changelist.days):
         # There may be minutes between two rows, in which nobody would notice that the client has gone.

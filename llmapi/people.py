@@ -51,6 +51,7 @@ def page(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponse:
         "title": f"User {user_id}",
         "user_id": user_id,
         "days": days,
+        "as_of": window.as_of,
         "periods": PERIODS,
         "first_day": person.first_day(user_id),
         "lines": None if found is None else lines(user_id, window, found, clients),

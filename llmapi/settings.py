@@ -104,8 +104,9 @@ MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 2 * 1024 * 1024, least=1024)
 METRICS_PUBLIC = flag("METRICS_PUBLIC")
 # Whole days for which usage and analytics events are kept; 0: for ever. Events of yesterday may still come today.
 RAW_RETENTION_DAYS = number("RAW_RETENTION_DAYS", 0)
-if RAW_RETENTION_DAYS == 1:
-    raise ImproperlyConfigured("RAW_RETENTION_DAYS is 1; set it to 2 days or more, or to 0 to keep rows for ever.")
+if RAW_RETENTION_DAYS == 1 or RAW_RETENTION_DAYS > 36_500:
+    hint = "set it to 2 to 36500 days, or to 0 to keep rows for ever"
+    raise ImproperlyConfigured(f"RAW_RETENTION_DAYS is {RAW_RETENTION_DAYS}; {hint}.")
 
 # Seconds a whole upstream answer may take, and seconds a request waits for its twin's answer.
 UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
@@ -266,7 +267,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PUBLIC": True,
     "COMPONENT_SPLIT_REQUEST": True,
     # Closed sets stay where they are used, instead of becoming components with invented names.
-    "POSTPROCESSING_HOOKS": [],
+    "POSTPROCESSING_HOOKS": ["llmapi.schema.add_errors"],
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": False, "displayRequestDuration": True},
 }
 

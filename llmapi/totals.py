@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import QuerySet
 
-from analytics import aggregates, person, reading
+from analytics import aggregates, person, reading, rollups
 from analytics.models import UsageEvent
 from analytics.usage import COST, STATUSES, TOKENS
 from analytics.windows import Filters, Window, today
@@ -54,9 +54,17 @@ def of_list(changelist: "KeysetChangeList") -> Totals:
         return of_rollups(asked, window)
     newest, edge = changelist.walk.looked_at()
     totals = of_newest(newest, is_all=edge is None)
-    if totals.note and set(asked) <= {"user_id", *ROLLED_UP} and "user_id" in asked and is_summed(window):
+    # A few of a user's turns are added up as they are, which tells more of them; but not where some are deleted.
+    is_cut = totals.note or deleted(window)
+    if is_cut and set(asked) <= {"user_id", *ROLLED_UP} and "user_id" in asked and is_summed(window):
         return of_user(asked, window)
     return totals
+
+
+def deleted(window: Window) -> str:
+    """What the list cannot show, of what the rollups have added up."""
+    last = rollups.purged_to()
+    return f"Of days up to {last}, single turns are deleted, and counted here." if last and last >= window.first else ""
 
 
 def is_rolled_up(asked: Mapping[str, Any]) -> bool:
@@ -76,13 +84,18 @@ def of_rollups(asked: Mapping[str, Any], window: Window) -> Totals:
     # What turns of one status have bought is not known apart.
     names = [asked["status"]] if "status" in asked else FIGURES
     figures = reading.usage(window, filters, names=names).get((), Counter())
-    return Totals(Counter({name: figures[name] for name in names}))
+    return Totals(Counter({name: figures[name] for name in names}), spoken(window.as_of, deleted(window)))
 
 
 def of_user(asked: Mapping[str, Any], window: Window) -> Totals:
     filters = {name: value for name, value in asked.items() if name in ROLLED_UP}
     found = person.bought(asked["user_id"], window, filters)
-    return Totals(sum(found.values(), Counter()), "Turns without a reply are in tokens and cost alone.")
+    partly = "Turns without a reply are in tokens and cost alone."
+    return Totals(sum(found.values(), Counter()), spoken(partly, window.as_of, deleted(window)))
+
+
+def spoken(*notes: str) -> str:
+    return " ".join(filter(None, notes))
 
 
 def of_newest(rows: QuerySet[UsageEvent], *, is_all: bool = True) -> Totals:

@@ -1,5 +1,6 @@
 """Every metric of the week in `ledger`, worked out by hand, and the same whether it is read live or from rollups."""
 
+from collections import Counter
 from datetime import date, timedelta
 from typing import Any
 
@@ -198,6 +199,25 @@ def test_a_session_may_last_for_days(db: None) -> None:
     for day in week().days:
         rollups.build_day(day)
         assert spent.session_time(week()) == {**expected, "by_day": monday}, day
+
+
+def test_a_session_may_go_on_after_its_window(db: None) -> None:
+    """It begins on Monday, and has its last event three days later."""
+    for step in range(150):
+        event(ANN, at(MON, 23, 45) + step * timedelta(minutes=30))
+    monday = Window(MON.date(), MON.date())
+    expected = histograms.rounded(149 * 1800)
+
+    assert spent.session_time(monday)["p90_seconds"] == expected
+    for day in week().days:
+        rollups.build_day(day)
+        assert spent.session_time(Window(MON.date(), MON.date()))["p90_seconds"] == expected, day
+
+
+def test_all_but_one_are_not_all() -> None:
+    assert usage.rate(Counter(completed=29_999, failed=1)) == 0.9999
+    assert usage.rate(Counter(completed=1, failed=29_999)) == 0.0001
+    assert (usage.rate(Counter(completed=9)), usage.rate(Counter(failed=9)), usage.rate(Counter())) == (1, 0, None)
 
 
 def test_time_spent(written: None) -> None:

@@ -272,6 +272,9 @@ def test_the_command(db: None) -> None:
     assert run() == "1 days built.\n"
     assert run() == "0 days built.\n"
     assert run("--rebuild", f"--from={last}") == "1 days built.\n"
+    assert run("--rebuild") == "3 days built.\n"
+    with pytest.raises(CommandError, match="not after --to"):
+        run("--rebuild", f"--from={last}", f"--to={last - timedelta(days=1)}")
     with pytest.raises(CommandError, match="--rebuild"):
         run(f"--from={last}")
     with pytest.raises(CommandError, match="YYYY-MM-DD"):

@@ -15,7 +15,24 @@ from analytics.panels import Panel
 from analytics.plots import Plot, Unit
 from analytics.summary import Summary, summarize
 from analytics.tables import Column, Table
-from analytics.tests.ledger import ANN, BOB, CID, MON, SUN, THU, TODAY, TUE, WED, at, event, row, turn, week, write_week
+from analytics.tests.ledger import (
+    ANN,
+    BOB,
+    CID,
+    MON,
+    SAT,
+    SUN,
+    THU,
+    TODAY,
+    TUE,
+    WED,
+    at,
+    event,
+    row,
+    turn,
+    week,
+    write_week,
+)
 from analytics.windows import ALL, Filters, Window
 
 
@@ -218,6 +235,21 @@ def test_filters(db: None) -> None:
     assert card(priced, "Cost of a user").text == "$0.0000015"
     assert card(summarize(week(), Filters(client_token_id=2)), "Turns").text == "4"
     assert card(summarize(week(), Filters(app_version="2.0")), "Turns").text == "4"
+
+
+def test_what_grows_until_the_day_is_over_is_not_judged(db: None) -> None:
+    """At five in the morning a steady product has fewer turns than on whole days, and is no worse."""
+    for day in (SUN, TODAY):
+        turn(ANN, at(day, 1), latency_ms=100 if day == SUN else 200)
+    turn(ANN, at(SUN, 2), latency_ms=100)
+
+    of_today, of_yesterday = (summarize(Window(day.date(), day.date())) for day in (TODAY, SUN))
+
+    assert (card(of_today, "Turns").change_text, card(of_today, "Turns").verdict) == ("−50 %", "neutral")
+    assert card(of_today, "Latency, median").verdict == "bad"
+    turn(ANN, at(SAT, 1))
+    assert card(summarize(Window(SUN.date(), SUN.date())), "Turns").verdict == "good"
+    assert card(of_yesterday, "Turns").change_text == ""
 
 
 def test_an_empty_database(db: None) -> None:

@@ -80,6 +80,19 @@ def test_bad_arguments_are_said(db: None) -> None:
         run("metrics_report", "--days=0")
 
 
+@pytest.mark.parametrize("name", ["", "  ", "a\x1b[2J", "a\nb"])
+def test_a_name_can_be_read(db: None, name: str) -> None:
+    with pytest.raises(CommandError, match="NAME"):
+        run("create_client_token", name)
+    assert not ClientToken.objects.exists()
+
+
+@pytest.mark.parametrize("option", ["--rate-limit=99999999999999999999", "--expires-in-days=999999999"])
+def test_options_are_named_as_they_are_given(db: None, option: str) -> None:
+    with pytest.raises(CommandError, match=option.split("=")[0] + "(:| takes)"):
+        run("create_client_token", "web", option)
+
+
 def test_a_token_with_limits(db: None) -> None:
     run("create_client_token", "web", "--day-tokens=5000", "--user-month-usd=2.50", "--concurrent-turns=4")
 

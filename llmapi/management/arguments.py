@@ -8,6 +8,7 @@ from typing import IO
 from django.core.management.base import CommandError
 
 from analytics.files import whole
+from analytics.report import printable
 from chat.models import ClientToken
 
 MOST_NAMES = 20
@@ -15,6 +16,8 @@ MOST_NAMES = 20
 
 def client_of(name: str) -> tuple[int, str]:
     """Id and name of the client token; one whose row was deleted can still be named by its id."""
+    if not name.strip():
+        raise CommandError("--client takes the name or the id of a client token; leave it out for all of them.")
     tokens = ClientToken.objects.order_by("pk")
     if name.isascii() and name.isdecimal() and len(name) < 19:
         return int(name), tokens.filter(pk=name).values_list("name", flat=True).first() or ""
@@ -23,7 +26,7 @@ def client_of(name: str) -> tuple[int, str]:
         return found[0], name
     if found:
         raise CommandError(f"--client: several are called {name!r}; give one of the ids {', '.join(map(str, found))}.")
-    names = ", ".join(tokens.values_list("name", flat=True)[:MOST_NAMES])
+    names = ", ".join(map(printable, tokens.values_list("name", flat=True)[:MOST_NAMES]))
     raise CommandError(f"--client: none is called {name!r}; choose from: {names or 'none yet'}.")
 
 

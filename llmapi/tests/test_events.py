@@ -241,9 +241,36 @@ def test_queries(alice: ApiClient, upstream: OpenAIDouble, django_assert_num_que
         for n in range(50)
     ]
 
-    # Token, limit, turns, conversations, those known, the insert, and a savepoint around the last two.
-    with django_assert_num_queries(8):
+    # Token, limit, those known, turns, conversations, those known by now, the insert, and a savepoint around both.
+    with django_assert_num_queries(9):
         assert tell(alice, *events).json()["stored"] == 50
+
+
+def test_a_batch_that_got_no_answer_can_be_sent_again(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has become since of what it names, and however old it is by now."""
+    cid, rid = reply(alice)
+    asked_at = timezone.now()
+    batch = [
+        {
+            "name": "opened",
+            "conversation_id": cid,
+            "id": "a",
+            "occurred_at": (asked_at - timedelta(hours=23)).isoformat(),
+        },
+        {"name": "thumbs_up", "request_id": rid, "id": "b"},
+    ]
+    assert tell(alice, *batch).json() == {"object": "events", "stored": 2, "duplicates": 0}
+
+    assert alice.delete(f"/v1/conversations/{cid}").status_code == 200
+    monkeypatch.setattr(timezone, "now", lambda: asked_at + timedelta(hours=2))
+
+    assert tell(alice, *batch).json() == {"object": "events", "stored": 0, "duplicates": 2}
+    answer = tell(alice, *batch, {"name": "opened", "conversation_id": cid})
+    assert answer.json()["error"]["param"] == "events[2].conversation_id"
+    answer = tell(alice, *batch, {"name": "opened", "occurred_at": (asked_at - timedelta(hours=23)).isoformat()})
+    assert answer.json()["error"]["param"] == "events[2].occurred_at"
 
 
 def test_a_turn_that_still_runs_can_be_told_of(alice: ApiClient, upstream: OpenAIDouble) -> None:

@@ -89,6 +89,7 @@ def test_a_window_and_filters() -> None:
         (["--client=nobody"], r"--client: none is called 'nobody'; choose from: web, phone, twin, twin, <b>odd</b>\."),
         (["--client=twin"], r"--client: several are called 'twin'; give one of the ids 3, 4\."),
         (["--client=99999999999999999999"], "--client: "),
+        (["--client="], "--client takes the name or the id"),
         (["--days=0"], "--days takes 1 to 3660"),
         (["--days=3", "--from=2026-01-01"], "--days or --from"),
         (["--from=soon"], "--from: Date has wrong format"),

@@ -12,8 +12,8 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from analytics import rollups
-from analytics.models import UsageEvent
-from analytics.tests.ledger import ANN, MON, SUN, TODAY, at, event, turn, write_week
+from analytics.models import RollupDay, UsageEvent
+from analytics.tests.ledger import ANN, MON, SUN, TODAY, TUE, WED, at, event, row, turn, write_week
 from analytics.windows import Window
 from bench.openai_double import OpenAIDouble
 from chat.models import Budget, ClientToken, Conversation
@@ -51,6 +51,50 @@ ALL = {
     # Of cid's turns no price is known.
     "cost": "–",
 }
+
+
+def test_totals_say_what_the_list_cannot_show(staff: Client) -> None:
+    """Single turns are deleted; what they add up to is not."""
+    write_week()
+    roll()
+    RollupDay.objects.filter(day__lte=TUE.date()).update(purged_at=timezone.now())
+    UsageEvent.objects.filter(created_at__lt=WED).delete()
+    deleted = f"Of days up to {TUE.date()}, single turns are deleted, and counted here."
+
+    assert sums(staff) == (ALL, deleted)
+    of_ann, note = sums(staff, user="ann")
+    assert (of_ann["completed turns"], of_ann["total tokens"]) == ("6", "600")
+    assert note.endswith(deleted)
+    assert sums(staff, **{"from": WED.date()})[1] == ""
+
+
+def test_figures_that_are_not_of_now_say_so(staff: Client) -> None:
+    """A day that goes on is added up every few minutes, and the list shows newer turns."""
+    write_week()
+    roll()
+    rollups.build_day(TODAY.date())
+    built_at = timezone.now() - timedelta(minutes=4)
+    RollupDay.objects.filter(is_partial=True).update(built_at=built_at)
+    turn(ANN, timezone.now())
+    as_of = f"As of {built_at:%Y-%m-%d %H:%M} UTC."
+
+    found, note = sums(staff)
+    assert (found["completed turns"], note) == ("12", as_of)
+    for page in (BREAKDOWN, f"{USER}?user=ann", "/admin/"):
+        assert as_of in staff.get(page).content.decode()
+
+
+@pytest.mark.parametrize("is_rolled", [False, True])
+def test_a_turn_past_midnight_is_completed_once(staff: Client, is_rolled: bool) -> None:
+    """Opened on one day, and completed on the next."""
+    row(ANN, at(SUN, 23, 59))
+    event(ANN, at(TODAY, 0, 1))
+    if is_rolled:
+        roll()
+
+    page = staff.get(f"{USER}?user=ann&days=1")
+
+    assert (page.context["total"].turns, page.context["total"].tokens) == (1, 0)
 
 
 @pytest.mark.parametrize("is_rolled", [False, True])
@@ -231,8 +275,8 @@ def test_pages_take_a_constant_number_of_queries(
             turn({**ANN, "client_token_id": client_id}, timezone.now())
 
     def read() -> None:
-        # Session, user; four of rollups and the days since; turns, clients, first day, conversations, events.
-        with django_assert_num_queries(11):
+        # Session, user; five of rollups and the days since; turns, clients, first day, conversations, events.
+        with django_assert_num_queries(12):
             staff.get(USER, {"user": "ann"})
         # Session, user; eight of rollups and the days since, for three tables, and names of clients.
         with django_assert_num_queries(10):

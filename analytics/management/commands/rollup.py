@@ -20,9 +20,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["first"] and not options["rebuild"]:
             raise CommandError("--from says where to begin with --rebuild; without it, all that is missing is built.")
+        if options["first"] and options["last"] and options["first"] > options["last"]:
+            raise CommandError("--from takes a day that is not after --to.")
         days = rollups.to_build(timezone.now(), options["first"], options["last"], rebuild=options["rebuild"])
         built = sum(rollups.build_day(day) for day in track(days, "Days"))
         self.stdout.write(f"{built} days built.")
         sealed_to = rollups.sealed_to()
-        if options["rebuild"] and (options["first"] or date.min) <= sealed_to:
+        if options["rebuild"] and date.min < sealed_to >= (options["first"] or date.min):
             self.stdout.write(f"Up to {sealed_to} figures stay as they are: raw rows of these days are deleted.")

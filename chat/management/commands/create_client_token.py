@@ -7,6 +7,10 @@ from django.utils import timezone
 
 from chat.models import ClientToken
 
+MOST_DAYS = 36_500
+# Those that are not called as their column is.
+OPTIONS = {"name": "NAME", "rate_limit_per_min": "--rate-limit"}
+
 
 class Command(BaseCommand):
     help = "Create a client token and show it, this once."
@@ -22,22 +26,26 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         days, limit = options["expires_in_days"], options["rate_limit"]
-        if (days is not None and days < 1) or (limit is not None and limit < 0):
-            raise CommandError("--expires-in-days takes 1 or more, --rate-limit 0 or more.")
+        if (days is not None and not 1 <= days <= MOST_DAYS) or (limit is not None and limit < 0):
+            raise CommandError(f"--expires-in-days takes 1 to {MOST_DAYS}, --rate-limit 0 or more.")
+        name = options["name"].strip()
+        if not name or not name.isprintable():
+            raise CommandError("NAME takes what can be read: letters, digits, signs and spaces.")
         client = ClientToken(
-            name=options["name"],
+            name=name,
             rate_limit_per_min=limit,
             expires_at=timezone.now() + timedelta(days=days) if days else None,
             can_read_metrics=options["can_read_metrics"],
         )
-        for name in ClientToken.SPENDING:
-            setattr(client, name, options[name])
+        for column in ClientToken.SPENDING:
+            setattr(client, column, options[column])
         token = client.renew()
         try:
             client.clean_fields()
         except ValidationError as exc:
-            name, problems = next(iter(exc.message_dict.items()))
-            raise CommandError(f"--{name.replace('_', '-')}: {problems[0]}") from exc
+            column, problems = next(iter(exc.message_dict.items()))
+            option = OPTIONS.get(column, f"--{column.replace('_', '-')}")
+            raise CommandError(f"{option}: {problems[0]}") from exc
         client.save()
         self.stdout.write(token)
         self.stderr.write("This is the only time the token is shown: llmapi keeps its digest alone.")

@@ -35,7 +35,8 @@ class Command(BaseCommand):
         model = MODELS[options["table"]]
         model_admin = admin.site.get_model_admin(model)
         assert isinstance(model_admin, KeysetAdmin)
-        asked = {"client_token_id": client_of(options["client"])[0]} if options["client"] else {}
+        client = options["client"]
+        asked = {} if client is None else {"client_token_id": client_of(client)[0]}
         walk = Walk.along(
             model._default_manager.all(),
             model_admin.list_keys,

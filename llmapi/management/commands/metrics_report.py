@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         form, path = options["format"], options["output"]
-        client = client_of(options["client"]) if options["client"] else None
+        client = None if options["client"] is None else client_of(options["client"])
         window, filters = asked(options | {"client": client and client[0]})
         with working("Reading the metrics"):
             is_terminal = path is None and self.stdout.isatty()
