@@ -42,15 +42,12 @@ def of_rollups(window: Window, filters: Filters) -> tuple[Counter[date], Counter
     reached_by_then = Q(fifth_day__lte=window.closed_to)
     if not filters:
         fifth = Count("fifth_day", filter=reached_by_then)
-        counted = list(cohorts.values_list("first_day").annotate(new=Count("pk"), fifth=fifth))
+        counted = list(cohorts.values_list("first_day").annotate(new=Count("*"), fifth=fifth))
         return Counter({day: new for day, new, _ in counted}), Counter({day: fifth for day, _, fifth in counted})
     first = UserDay.objects.filter(window.closed, turns__gt=0, age_days=0, **filters.values).order_by()
     reached = first.filter(user_id__in=cohorts.filter(reached_by_then).values("user_id"))
-    new, activated = (
-        Counter(dict(rows.values_list("day").annotate(users=Count("user_id", distinct=True))))
-        for rows in (first, reached)
-    )
-    return new, activated
+    activated = reached.values_list("day").annotate(users=Count("user_id", distinct=True))
+    return Counter(dict(window.activity(filters).values_list("day", "new_users"))), Counter(dict(activated))
 
 
 def add_unrolled(window: Window, since: Window, filters: Filters, new: Counter[date], activated: Counter[date]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
+from functools import cached_property
 from typing import ClassVar, Literal
 
 Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
@@ -78,6 +79,7 @@ class Column:
 class Plot:
     title: str
     note: str = ""
+    days: int = 0
     left: float = 0
     y_ticks: list[Tick] = field(default_factory=list)
     x_ticks: list[Tick] = field(default_factory=list)
@@ -95,7 +97,7 @@ class Plot:
 
     @property
     def stroke(self) -> float:
-        return 2 if len(self.columns) <= 100 else 1.25
+        return 2 if self.days <= 100 else 1.25
 
     @property
     def label(self) -> str:
@@ -119,7 +121,7 @@ class Frame:
         values = ticks(top, unit)
         return cls(days, values, tick_labels(values, unit))
 
-    @property
+    @cached_property
     def left(self) -> float:
         return round(max(36, 10 + CHARACTER * max(map(len, self.labels))), 2)
 
@@ -141,6 +143,7 @@ class Frame:
         return Plot(
             title=title,
             note=note,
+            days=len(self.days),
             left=self.left,
             y_ticks=[Tick(self.y(value), label) for value, label in zip(self.ticks, self.labels, strict=True)],
             x_ticks=[Tick(self.x(index), label) for index, label in day_labels(self.days)],
@@ -171,7 +174,9 @@ def lines(
         for number, (name, values) in enumerate(known.items())
     ]
     note = "of the period" if overall else f"on {spoken(days[-1])}"
-    return frame.plot(title, note, drawn, columns(frame, spans(len(days)), list(known.items()), unit))
+    pointed = spans(len(days), bar_size(len(days)))
+    last = [(name, [values[span.stop - 1] for span in pointed]) for name, values in known.items()]
+    return frame.plot(title, note, drawn, columns(frame, pointed, last, unit, of_last=True))
 
 
 def line(frame: Frame, series: Series, values: Values) -> Series:
@@ -340,11 +345,15 @@ def spoken_days(first: date, last: date) -> str:
     return spoken(first) if first == last else f"{spoken(first)} to {spoken(last)}"
 
 
-def columns(frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], unit: Unit) -> list[Column]:
+def columns(
+    frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], unit: Unit, *, of_last: bool = False
+) -> list[Column]:
+    """Where many days share a column, its figures are of all of them, or of the last."""
     found = []
     for i, span in enumerate(of):
         figures = [f"{name}: {shown(values[i], unit)}" for name, values in named]
-        days = spoken_days(frame.days[span.start], frame.days[span.stop - 1])
+        last = frame.days[span.stop - 1]
+        days = spoken(last) if of_last else spoken_days(frame.days[span.start], last)
         found.append(frame.column(span, "\n".join([days, *figures])))
     return found
 

@@ -1,7 +1,8 @@
 """Usage figures over any days: closed ones from rollups, the others from the ledger."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -13,6 +14,7 @@ from analytics.models import UsageRollup
 from analytics.windows import Filters, Window
 
 NANOS_PER_DOLLAR = 1_000_000_000
+SUMS = {"latency_ms": "latency_sum_ms", "first_token_ms": "first_token_sum_ms"}
 Grain = UsageRollup.Grain
 Key = tuple[Any, ...]
 
@@ -74,16 +76,32 @@ def failures(window: Window, filters: Filters) -> dict[date, Counter[str]]:
     return found
 
 
-def durations(window: Window, filters: Filters, column: str) -> dict[date, Histogram]:
-    """Of completed turns, by day; days without any are absent."""
-    found: dict[date, Histogram] = {}
+@dataclass
+class Durations:
+    """How long completed turns took."""
+
+    histogram: Histogram = field(default_factory=Histogram)
+    sum_ms: int = 0
+
+    def merge(self, other: "Durations") -> None:
+        self.histogram.merge(other.histogram)
+        self.sum_ms += other.sum_ms
+
+
+def durations(window: Window, filters: Filters, column: str) -> dict[date, Durations]:
+    """By day; days without any are absent. `column` is one of SUMS."""
+    found: defaultdict[date, Durations] = defaultdict(Durations)
     if window.first <= window.closed_to:
-        for day, stored in rollups(window, filters, ()).exclude(**{column: {}}).values_list("day", column):
-            found.setdefault(day, Histogram()).merge_stored(stored)
+        rows = rollups(window, filters, ()).exclude(**{column: {}})
+        for day, stored, sum_ms in rows.values_list("day", column, SUMS[column]):
+            found[day].histogram.merge_stored(stored)
+            found[day].sum_ms += sum_ms
     if window.tail:
         for key, milliseconds, count in aggregates.durations(window.tail, filters, column, "day"):
-            found.setdefault(key["day"], Histogram()).add(milliseconds, count)
-    return found
+            found[key["day"]].histogram.add(milliseconds, count)
+        for row in aggregates.usage(window.tail, filters, "day", figures=[SUMS[column]]):
+            found[row["day"]].sum_ms += row[SUMS[column]]
+    return {day: those for day, those in found.items() if those.histogram.total}
 
 
 def dollars(figures: Counter[str]) -> float | None:

@@ -173,8 +173,12 @@ class UserDay(models.Model):
                 fields=["client_token_id", "day", "user_id"], condition=Q(turns__gt=0), name="user_day_client_active"
             ),
             models.Index(fields=["day", "user_id"], condition=Q(turns__gt=0), name="user_day_active"),
-            # Activation of the users who are new to one client, model or version.
-            models.Index(fields=["day", "user_id"], condition=Q(age_days=0), name="user_day_new"),
+            # Activation and return of users who were new to a client, model or version, without a look at the table.
+            models.Index(
+                fields=["day", "client_token_id", "model", "app_version", "user_id"],
+                condition=Q(turns__gt=0, age_days=0),
+                name="user_day_new",
+            ),
             # Who has bought most in some days. Of the day alone, because its rows lie together: of an index that goes
             # on by other columns PostgreSQL expects otherwise, and reads the whole table.
             models.Index(fields=["day"], condition=Q(sold__gt=0), name="user_day_bought"),

@@ -48,10 +48,13 @@ def run_due(now: datetime) -> int:
 
 
 def large(now: datetime) -> list[date]:
-    """Days that go on and have many rows, with those before them, unless they were built a moment ago."""
+    """Days that go on and have many rows, with those before them, unless they were built a moment ago.
+
+    Where the day before has many, a day has so from its beginning: its users are compared with those of a month.
+    """
     first, last = last_closed(now) + DAY, now.astimezone(UTC).date()
     days = list(days_between(first, last))
-    while days and not has_many_rows(days[-1]):
+    while days and not has_many_rows(days[-1]) and not has_many_rows(days[-1] - DAY):
         days.pop()
     built = RollupDay.objects.built().filter(day__gte=first, built_at__gt=now - REFRESH)
     recent = set(built.values_list("day", flat=True))

@@ -87,7 +87,7 @@ def summary(window: Window, found: Histograms) -> dict[str, Any]:
 
 def figures(histogram: Histogram) -> dict[str, int | None]:
     median, p90 = histogram.percentiles(50, 90)
-    return {"count": histogram.total(), "median_seconds": median, "p90_seconds": p90}
+    return {"count": histogram.total, "median_seconds": median, "p90_seconds": p90}
 
 
 def time_spent_samples(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:

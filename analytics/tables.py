@@ -7,6 +7,8 @@ from analytics import plots
 from analytics.plots import Unit
 
 Value = str | int | float | None
+# A month, and more than fits a screen; the CSV has them all.
+MOST_ROWS = 31
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """The first `most` rows; the CSV has them all."""
+    """The first `most` rows of all."""
 
     columns: list[Column]
     rows: list[Sequence[Value]] = field(default_factory=list)
     total: int = 0
 
     @classmethod
-    def of(cls, columns: list[Column], rows: Sequence[Sequence[Value]], most: int = 100) -> "Table":
+    def of(cls, columns: list[Column], rows: Sequence[Sequence[Value]], most: int = MOST_ROWS) -> "Table":
         return cls(columns, [*rows[:most]], len(rows))
 
     @property

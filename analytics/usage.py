@@ -6,7 +6,6 @@ from typing import Any
 from django.db.models import Sum
 
 from analytics import aggregates, reading
-from analytics.histograms import Histogram
 from analytics.models import Refusals, UsageEvent, UserDay
 from analytics.windows import ALL, Filters, Window
 
@@ -96,7 +95,7 @@ def failures(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:
 
 def latency_ms(window: Window, filters: Filters = ALL) -> dict[str, Any]:
     """Milliseconds that completed turns took: mean, and percentiles by nearest rank (above 1,000 within 0.5 %)."""
-    return durations(window, filters, "latency_ms", "timed", "latency_sum_ms")
+    return durations(window, filters, "latency_ms")
 
 
 def avg_latency_ms(window: Window, filters: Filters = ALL) -> float | None:
@@ -107,28 +106,21 @@ def avg_latency_ms(window: Window, filters: Filters = ALL) -> float | None:
 
 def first_token_ms(window: Window, filters: Filters = ALL) -> dict[str, Any]:
     """Milliseconds to the first token of completed streams: mean, and percentiles by nearest rank, as of latency."""
-    return durations(window, filters, "first_token_ms", "streamed", "first_token_sum_ms")
+    return durations(window, filters, "first_token_ms")
 
 
-def durations(window: Window, filters: Filters, column: str, count: str, total: str) -> dict[str, Any]:
-    sums = reading.usage(window, filters, "day", names=[count, total])
+def durations(window: Window, filters: Filters, column: str) -> dict[str, Any]:
     by_day = reading.durations(window, filters, column)
-    overall = Histogram()
-    for histogram in by_day.values():
-        overall.merge(histogram)
-    rows = [
-        {"day": day.isoformat(), **summary(histogram, figures[count], figures[total])}
-        for day, histogram in sorted(by_day.items())
-        # A day that was built between the two reads may be in one alone.
-        if (figures := sums.get((day,)))
-    ]
-    everything = sum((figures for figures in sums.values()), Counter())
-    return {**summary(overall, everything[count], everything[total]), "by_day": rows}
+    overall = reading.Durations()
+    for those in by_day.values():
+        overall.merge(those)
+    rows = [{"day": day.isoformat(), **summary(those)} for day, those in sorted(by_day.items())]
+    return {**summary(overall), "by_day": rows}
 
 
-def summary(histogram: Histogram, count: int, total: int) -> dict[str, float | None]:
-    p50, p95, p99 = histogram.percentiles(50, 95, 99)
-    return {"mean": share(total, count, 1), "p50": p50, "p95": p95, "p99": p99}
+def summary(those: reading.Durations) -> dict[str, float | None]:
+    p50, p95, p99 = those.histogram.percentiles(50, 95, 99)
+    return {"mean": share(those.sum_ms, those.histogram.total, 1), "p50": p50, "p95": p95, "p99": p99}
 
 
 def token_burn(window: Window, filters: Filters = ALL) -> list[dict[str, Any]]:

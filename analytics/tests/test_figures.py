@@ -369,7 +369,7 @@ def test_histograms_round_as_the_database_does(db: None) -> None:
 
     found = usage.latency_ms(week())
 
-    counts = reading.durations(week(), ALL, "latency_ms")[MON.date()].counts
+    counts = reading.durations(week(), ALL, "latency_ms")[MON.date()].histogram.counts()
     kept = {histograms.value_at(place) for place, count in enumerate(counts) if count}
     assert kept == set(map(histograms.rounded, values))
     assert found["p99"] == 2_150_000_000

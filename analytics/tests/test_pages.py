@@ -244,7 +244,7 @@ def test_few_queries_whatever_the_window(browser: Client, django_assert_num_quer
     roll()
     # Rollups beside today's rows.
     for days in (7, 365):
-        with django_assert_num_queries(14):
+        with django_assert_num_queries(13):
             browser.get(f"/metrics?from={TODAY.date() - timedelta(days=days)}")
     with django_assert_num_queries(9):
         browser.get("/metrics?format=prometheus")

@@ -92,6 +92,16 @@ def test_only_many_rows_are_built_and_only_now_and_then(db: None, monkeypatch: p
     assert rollups.run_due(now + rollups.REFRESH) == 1
 
 
+def test_a_day_after_one_with_many_rows_is_built_from_its_beginning(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its few users have to be compared with those of a month, which are many."""
+    monkeypatch.setattr(rollups, "MANY", 3)
+    for minute in range(3):
+        turn(ANN, at(SUN, 12, minute))
+
+    assert rollups.large(at(TODAY, 0, 1)) == [SUN.date(), TODAY.date()]
+    assert rollups.large(at(TODAY, 12)) == [TODAY.date()]
+
+
 def test_it_is_built_once_more_when_it_is_over(db: None) -> None:
     write_week()
     build_all()

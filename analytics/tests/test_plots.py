@@ -235,7 +235,7 @@ def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) ->
     gaps: Values = [None if i % 6 == 4 else value for i, value in enumerate(values)]
 
     for plot, columns in (
-        (plots.lines("Lines", days(count), {"a": values, "b": gaps}, unit), count),
+        (plots.lines("Lines", days(count), {"a": values, "b": gaps}, unit), bars_of(count)),
         (plots.stacked_bars("Bars", days(count), {"a": values, "b": values[::-1]}, unit), bars_of(count)),
     ):
         assert len(plot.columns) == columns
@@ -253,13 +253,21 @@ def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) ->
         assert all(after - before >= room for before, after in pairwise(middles))
 
 
+def test_of_many_days_each_week_tells_its_last() -> None:
+    """A day of a year is a pixel wide: nobody could point at it."""
+    plot = plots.lines("Lines", days(365), {"a": [float(i) for i in range(365)]}, "count")
+
+    assert [column.text for column in plot.columns[-2:]] == ["15 Nov 2026\na: 357", "22 Nov 2026\na: 364"]
+    assert plot.series[0].line.count("L") == 364
+
+
 @pytest.mark.parametrize("count", [1, 30, 366])
 def test_what_is_rendered_has_only_numbers_for_coordinates(count: int) -> None:
     values = [1e7 / 3] * count
 
     broken = [None, float("nan"), float("inf"), *values][:count]
     for plot, columns in (
-        (plots.lines("Lines", days(count), {"a": values, "b": broken}, "ms"), count),
+        (plots.lines("Lines", days(count), {"a": values, "b": broken}, "ms"), bars_of(count)),
         (plots.stacked_bars("Bars", days(count), {"a": values}, "tokens"), bars_of(count)),
     ):
         root = picture(plot)

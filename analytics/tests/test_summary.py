@@ -305,12 +305,12 @@ def test_each_metric_is_read_once(db: None, django_assert_num_queries: DjangoAss
     for number in range(40):
         turn({**BOB, "model": f"model-{number}", "user_id": f"u{number}"}, at(TODAY, 7))
     for days in (30, 365):
-        with django_assert_num_queries(43):
+        with django_assert_num_queries(39):
             summarize(Window.last_days(days))
-    with django_assert_num_queries(48):
+    with django_assert_num_queries(44):
         summarize(Window.last_days(30), Filters(model="gpt"))
     # All of it is closed.
-    with django_assert_num_queries(27):
+    with django_assert_num_queries(23):
         summarize(Window(MON.date(), SUN.date()))
 
 

@@ -205,16 +205,16 @@ def test_a_fixed_number_of_queries(staff: Client, django_assert_num_queries: Dja
     for day in Window(MON.date() - timedelta(days=10), SUN.date()).days:
         rollups.build_day(day)
     # Session, user, permissions of the user and of groups, names of clients, recent actions; and the figures.
-    with django_assert_num_queries(6 + 43):
+    with django_assert_num_queries(6 + 39):
         staff.get("/admin/")
     for number in range(40):
         turn({**BOB, "model": f"model-{number}", "user_id": f"u{number}"}, at(TODAY, 7))
         turn({**CID, "client_token_id": number}, at(TODAY, 7), "failed", error_code=f"code_{number}")
     assert UserDay.objects.exists()
     for days in (30, 365):
-        with django_assert_num_queries(6 + 43):
+        with django_assert_num_queries(6 + 39):
             staff.get(f"/admin/?days={days}")
-    with django_assert_num_queries(6 + 48):
+    with django_assert_num_queries(6 + 44):
         staff.get("/admin/?days=90&client=1&model=gpt")
 
 
