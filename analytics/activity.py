@@ -10,6 +10,7 @@ from itertools import product
 
 from django.db.models import Max
 
+from analytics.breaks import taking_breaks
 from analytics.histograms import Histogram
 from analytics.models import ActivityRollup, UserDay
 
@@ -71,16 +72,16 @@ def of_day(day: date, rows: list[UserDay]) -> list[ActivityRollup]:
     # One kind of slice after the other, so that the users of only one are held at a time.
     for named in product((False, True), repeat=len(KEY)):
         found = {} if any(named) else {EVERYBODY: Activity()}
-        for row in rows:
+        for row in taking_breaks(rows):
             if key := slice_of((row.client_token_id, row.model, row.app_version), named):
                 found.setdefault(key, Activity()).add(row)
-        for whole_key, last_days in before.items():
+        for whole_key, last_days in taking_breaks(before.items()):
             if key := slice_of(whole_key, named):
                 found.setdefault(key, Activity()).add_earlier(last_days)
         for whole_key, age, user in back:
             if key := slice_of(whole_key, named):
                 found.setdefault(key, Activity()).returned[age].add(user)
-        rollups += [activity.rollup(day, key) for key, activity in found.items()]
+        rollups += [activity.rollup(day, key) for key, activity in taking_breaks(found.items())]
     return rollups
 
 

@@ -139,17 +139,16 @@ def feedback(window: Window, filters: Filters, *by: str) -> list[dict[str, Any]]
     return list(said.values(*by).annotate(**sums) if by else [said.aggregate(**sums)])
 
 
-def user_events(window: Window, filters: Filters, *by: str) -> list[dict[str, Any]]:
+def user_events(window: Window, filters: Filters, *by: str) -> Iterator[dict[str, Any]]:
     """Completed turns, events, and the first and the last of them, for each value of the columns `by`."""
     rows = event_rows(window, filters).annotate(day=DAY_OF).order_by().values(*by)
-    return list(
-        rows.annotate(
-            turns=Count("id", filter=Q(event_name=TURN)),
-            events=Count("id"),
-            first_at=Min("created_at"),
-            last_at=Max("created_at"),
-        )
+    figures = rows.annotate(
+        turns=Count("id", filter=Q(event_name=TURN)),
+        events=Count("id"),
+        first_at=Min("created_at"),
+        last_at=Max("created_at"),
     )
+    return iter(figures.iterator())
 
 
 def active_users(window: Window, filters: Filters) -> dict[date, set[str]]:

@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from django.db.models import Min
 
 from analytics import activity, aggregates, sessions
 from analytics.activity import EVERYBODY, KEY
+from analytics.breaks import taking_breaks
 from analytics.histograms import Histogram
 from analytics.models import (
     ActivityRollup,
@@ -97,9 +99,9 @@ def usage_rollups(day: date) -> list[UsageRollup]:
         cell(row).figures.update(row)
     for row, code, count in aggregates.failures(window, ALL, *KEY):
         cell(row).failures[code] += count
-    for row, milliseconds, count in aggregates.durations(window, ALL, "latency_ms", *KEY):
+    for row, milliseconds, count in taking_breaks(aggregates.durations(window, ALL, "latency_ms", *KEY)):
         cell(row).latency_ms.add(milliseconds, count)
-    for row, milliseconds, count in aggregates.durations(window, ALL, "first_token_ms", *KEY):
+    for row, milliseconds, count in taking_breaks(aggregates.durations(window, ALL, "first_token_ms", *KEY)):
         cell(row).first_token_ms.add(milliseconds, count)
     return list(at_every_grain(day, cells))
 
@@ -124,9 +126,9 @@ def user_days(day: date) -> list[UserDay]:
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     done = aggregates.user_events(window, ALL, *columns)
     bought = aggregates.usage(window, ALL, *columns, figures=aggregates.BOUGHT)
-    for row in [*done, *(row for row in bought if row["sold"])]:
+    for row in taking_breaks(chain(done, (row for row in bought if row["sold"]))):
         rows.setdefault(tuple(row[name] for name in columns), {}).update(row)
-    users = [UserDay(day=day, **row) for row in rows.values()]
+    users = [UserDay(day=day, **row) for row in taking_breaks(rows.values())]
     set_ages(day, users)
     return users
 
@@ -150,7 +152,7 @@ def session_rows(day: date) -> tuple[list[SessionRollup], list[OpenSession]]:
     """Sessions that ended on the day, by the day they began; and those still open at its end."""
     ended, still_open = sessions.in_window(Window(day, day), sessions.open_after(day - DAY))
     cells: dict[tuple[Any, ...], Histogram] = {}
-    for session in ended:
+    for session in taking_breaks(ended):
         key = (session.client_token_id, session.model, session.app_version)
         cells.setdefault((session.day, False, *key), Histogram()).add(session.seconds)
         cells.setdefault((session.day, True, *EVERYBODY), Histogram()).add(session.seconds)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from analytics.aggregates import event_rows
+from analytics.breaks import taking_breaks
 from analytics.models import OpenSession
 from analytics.windows import ALL, DAY, Filters, Window, midnight
 
@@ -45,7 +46,7 @@ def in_window(window: Window, carried: Mapping[str, Session]) -> tuple[list[Sess
     end = midnight(window.last) + DAY
     ended: list[Session] = []
     still_open: list[Session] = []
-    for session in walk(events, carried):
+    for session in walk(taking_breaks(events), carried):
         (still_open if end - session.last_at <= GAP else ended).append(session)
     return ended, still_open
 

@@ -255,7 +255,7 @@ READS: dict[str, Callable[[Window], object]] = {
     "failures": lambda window: list(aggregates.failures(window, ALL, "day")),
     "durations": lambda window: list(aggregates.durations(window, ALL, "latency_ms", "day")),
     "replays": lambda window: list(aggregates.replays(window, ALL)),
-    "users": lambda window: aggregates.user_events(window, ALL, "day", "user_id"),
+    "users": lambda window: list(aggregates.user_events(window, ALL, "day", "user_id")),
     "active": lambda window: aggregates.active_users(window, ALL),
     "sessions": lambda window: sessions.in_window(window, {}),
     "build": lambda window: build.Day.read(window.last),

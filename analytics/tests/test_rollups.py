@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from analytics import build, recording, rollups
+from analytics import breaks, build, recording, rollups
 from analytics.models import (
     ActivityRollup,
     AnalyticsEvent,
@@ -208,6 +208,20 @@ def test_builds_at_the_same_time_count_nothing_twice() -> None:
 
     assert any(built)
     assert kept() == once
+
+
+def test_a_build_lets_others_be_served(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It computes for seconds where a day has many users, beside those who stream replies."""
+    write_week()
+    pauses: list[float] = []
+    monkeypatch.setattr(breaks, "WORK_SECONDS", 0)
+    monkeypatch.setattr("analytics.breaks.time.sleep", pauses.append)
+
+    rollups.build_day(MON.date())
+
+    # Events of four turns, their two users, and what these are in each kind of slice.
+    assert len(pauses) > 30
+    assert min(pauses) > 0
 
 
 def test_what_a_purge_leaves_is_not_lost(db: None) -> None:
