@@ -56,6 +56,8 @@ class Card:
         """Empty where there is nothing to compare."""
         if self.change is None:
             return ""
+        if self.unit != "share" and self.change >= 10:
+            return f"×{self.change + 1:,.0f}"  # of next to nothing before, percent are many digits
         percent = round(self.change * 100, 1)
         sign = "+" if percent > 0 else "−" if percent < 0 else "±"
         size = f"{abs(percent):,.0f}" if abs(percent) >= 10 else f"{abs(percent):.1f}".removesuffix(".0")
@@ -64,9 +66,9 @@ class Card:
     @property
     def verdict(self) -> Direction:
         """Of the change, as it is shown."""
-        if self.rise == "neutral" or not self.is_final or self.change_text[:1] not in ("+", "−"):
+        if self.rise == "neutral" or not self.is_final or self.change_text[:1] in ("", "±"):
             return "neutral"
-        return "good" if (self.change_text[0] == "+") == (self.rise == "good") else "bad"
+        return "good" if (self.change_text[0] != "−") == (self.rise == "good") else "bad"
 
     @property
     def sparkline(self) -> sparklines.Sparkline:
@@ -91,8 +93,8 @@ class Headline:
 
     @property
     def adds_up(self) -> bool:
-        """Over a day, so that a day which goes on has less of it; a share or a median has not."""
-        return self.unit in ("count", "tokens", "usd")
+        """Over a day, so that a day which goes on has less of it; the share or the time of turns has not."""
+        return self.unit in ("count", "tokens", "usd", "seconds") or self.metric == "stickiness"
 
     def card(self, now: Figures, before: Figures, *, is_over: bool) -> Card:
         return Card(
@@ -277,9 +279,8 @@ HEADLINES = [
     users_of("Monthly active users", "mau"),
     Headline("Stickiness", "stickiness", "share", stickiness, stickiness_by_day, "good", MEAN_OF_DAYS),
     Headline("New users", "new_and_returning", "count", new_users, column("retention", "new"), "good"),
-    Headline(
-        "Activation", "activation", "share", activated, column("activation", "share"), "good", said("of new users")
-    ),
+    # Not judged: who came last has had the least time.
+    Headline("Activation", "activation", "share", activated, ACTIVATED, note=said("of new users, so far")),
     Headline("Turns", "turns", "count", ended, ended_by_day, "good", failed),
     Headline("Success rate", "success_rate", "share", success, column("turns_by_day", "success_rate"), "good"),
     Headline("Messages", "messages_per_active_user", "count", messages, messages_by_day, "good", PER_USER_DAY),
