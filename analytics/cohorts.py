@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analytics.plots import Values, finite, shown
+from analytics.units import Values, finite, shown
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from analytics import activation, quality, spent, usage, users
+from analytics.units import Unit
 from analytics.windows import ALL, Filters, Window
-
-Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
 
 
 @dataclass(frozen=True)

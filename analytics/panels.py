@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
-from analytics import cohorts, plots, usage
-from analytics.cards import Figures, added, column, replayed_by_day, unpriced_models
+from analytics import cohorts, plots, units, usage
 from analytics.cohorts import Cohort, Cohorts
+from analytics.headlines import Figures, added, column, replayed_by_day, unpriced_models
 from analytics.metrics import METRICS
-from analytics.plots import Plot, Unit
+from analytics.plots import Plot
 from analytics.tables import Column, Table
+from analytics.units import Unit
 from analytics.windows import Window
 
 
@@ -180,9 +181,9 @@ def retention(days: Days, figures: Figures) -> Panel:
 def cohort_of(day: date, days: Days) -> str:
     """The day, week, month or year: so that there are few, whatever the window."""
     if len(days) <= 14:
-        return plots.spoken(day)
+        return units.spoken(day)
     if len(days) <= 100:
-        return plots.spoken(max(day - timedelta(days=day.weekday()), days[0]))
+        return units.spoken(max(day - timedelta(days=day.weekday()), days[0]))
     return f"{day:%b %Y}" if len(days) <= 731 else f"{day:%Y}"
 
 

@@ -4,11 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from decimal import Decimal
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
+from analytics.units import Unit, Values, finite, shown, spoken, spoken_days, tick_labels, ticks
 
 # Small, because text scales with the picture: at 12 units it is still read on a phone.
 WIDTH, HEIGHT = 400, 200
@@ -27,18 +26,6 @@ COLOURS = {
     "6": "#b98a1e",
     "other": "#6f6f6f",
 }
-
-# From which figure on, what it is divided by, and how it is written.
-SCALES: dict[Unit, list[tuple[float, float, str]]] = {
-    "count": [(1e12, 1e12, "{} T"), (1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
-    "tokens": [(1e12, 1e12, "{} T"), (1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
-    "usd": [(1e9, 1e9, "${} B"), (1e6, 1e6, "${} M"), (1e4, 1e3, "${} k"), (0, 1, "${}")],
-    "ms": [(1e3, 1e3, "{} s"), (0, 1, "{} ms")],
-    "seconds": [(3600, 3600, "{} h"), (60, 60, "{} min"), (0, 1, "{} s")],
-    "share": [(0, 0.01, "{} %")],
-}
-
-Values = Sequence[float | None]
 
 
 @dataclass(frozen=True)
@@ -278,71 +265,6 @@ def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tupl
             dots.append(point)
     newest = next((point for point in reversed(points) if point), None)
     return "".join(path), dots if newest is None or newest in dots else [*dots, newest]
-
-
-def ticks(top: float, unit: Unit) -> list[float]:
-    """From 0 to `top` or the next round figure, by 1, 2 or 5 times a power of ten."""
-    # In the scale that they are written in: hours are not round in seconds. Decimal, because 3 * 0.1 is not 0.3.
-    divisor = Decimal(repr(scale(top or 1, unit)[0]))
-    highest = Decimal(repr(float(top or 1))) / divisor
-    least = highest / 5
-    if unit in ("count", "tokens"):
-        least = max(least, 1 / divisor)
-    power = Decimal(1).scaleb(least.adjusted())
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
-    return [float(step * divisor * number) for number in range(math.ceil(highest / step) + 1)]
-
-
-def tick_labels(values: Sequence[float], unit: Unit) -> list[str]:
-    """All in one scale, with as many decimals as their step needs."""
-    # 20, 40 and 60 seconds are no round parts of a minute.
-    divisor, text = scale(values[-2] if unit == "seconds" else values[-1], unit)
-    decimals = max(0, -Decimal(repr(values[1] / divisor)).adjusted())
-    if unit == "usd" and decimals == 1:
-        decimals = 2
-    return ["0"] + [text.format(f"{value / divisor:,.{decimals}f}") for value in values[1:]]
-
-
-def scale(value: float, unit: Unit) -> tuple[float, str]:
-    # Three digits are what is shown: 999 999 is 1 M, not 1,000 k.
-    rounded = float(f"{value:.3g}")
-    return next((divisor, text) for least, divisor, text in SCALES[unit] if rounded >= least)
-
-
-def shown(value: float | None, unit: Unit) -> str:
-    """A figure as a person reads it; what is not known is a dash, never a 0."""
-    value = finite(value)
-    if value is None:
-        return "–"
-    if unit == "share" and 0 < value < 1:
-        # "100 %" and "0 %" are for all and none.
-        value = min(max(value, 0.001), 0.999)
-    divisor, text = scale(value, unit)
-    figure = value / divisor
-    if unit == "usd" and divisor == 1:
-        return text.format(cents(figure))
-    if 0 < figure < 0.05:
-        return text.format("< 0.1")  # 0 is for none
-    return text.format(f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}".removesuffix(".0"))
-
-
-def cents(dollars: float) -> str:
-    """Two digits of the smallest price: a turn may cost far less than a cent."""
-    if dollars >= 1000 or dollars == round(dollars):
-        return f"{dollars:,.0f}"
-    return f"{dollars:.{max(2, 1 - math.floor(math.log10(dollars)))}f}"
-
-
-def finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
-
-
-def spoken(day: date) -> str:
-    return f"{day.day} {day:%b %Y}"
-
-
-def spoken_days(first: date, last: date) -> str:
-    return spoken(first) if first == last else f"{spoken(first)} to {spoken(last)}"
 
 
 def columns(

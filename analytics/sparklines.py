@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analytics.plots import Values, finite, spans, traced
+from analytics.plots import spans, traced
+from analytics.units import Values, finite
 
 MOST_POINTS = 60
 

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from analytics import activation, quality, spent, usage, users
-from analytics.cards import Card, Figures, cards
+from analytics.cards import Card
+from analytics.headlines import Figures, cards
 from analytics.panels import Panel, panels
-from analytics.plots import spoken_days
+from analytics.units import spoken_days
 from analytics.windows import ALL, DAY, Filters, Window, today
 
 Metric = Callable[[Window, Filters], Any]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-from analytics import plots
+from analytics import units
 from analytics.cards import Card
 from analytics.panels import Panel
 from analytics.report import plain, table_of
@@ -72,7 +72,7 @@ def definitions(cards: Iterable[Card], panels: Iterable[Panel]) -> dict[str, str
 
 
 def spoken(window: Window) -> str:
-    return f"{plots.spoken(window.first)} to {plots.spoken(window.last)}"
+    return f"{units.spoken(window.first)} to {units.spoken(window.last)}"
 
 
 def shortened(table: Table) -> Table:

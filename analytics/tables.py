@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from analytics import plots
-from analytics.plots import Unit
+from analytics import units
+from analytics.units import Unit
 
 Value = str | int | float | None
 # A month, and more than fits a screen; the CSV has them all.
@@ -24,7 +24,7 @@ class Column:
         """Counts are whole, because a table is where one looks for the exact figure."""
         if self.unit in ("count", "tokens") and isinstance(value, int):
             return f"{value:,}"
-        return value if isinstance(value, str) else plots.shown(value, self.unit or "count")
+        return value if isinstance(value, str) else units.shown(value, self.unit or "count")
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 import pytest
 from django.template.loader import render_to_string
 
-from analytics import plots
+from analytics import plots, units
 from analytics.cohorts import Cohort, Cohorts, cohorts
-from analytics.plots import Plot, Unit, Values
+from analytics.plots import Plot
 from analytics.sparklines import sparkline, text_sparkline
+from analytics.units import Unit, Values
 
 SVG = "{http://www.w3.org/2000/svg}"
 STYLES = Path(plots.__file__).parent / "static/analytics/dashboard.css"
@@ -87,9 +88,9 @@ def corners(root: ElementTree.Element) -> list[tuple[float, float]]:
     ],
 )
 def test_ticks_are_round_and_reach_the_highest_figure(top: float, unit: Unit, labels: list[str]) -> None:
-    values = plots.ticks(top, unit)
+    values = units.ticks(top, unit)
 
-    assert plots.tick_labels(values, unit) == labels
+    assert units.tick_labels(values, unit) == labels
     assert values[-1] >= top
 
 
@@ -123,7 +124,7 @@ def test_ticks_are_round_and_reach_the_highest_figure(top: float, unit: Unit, la
     ],
 )
 def test_figures_read_as_people_say_them(value: float | None, unit: Unit, text: str) -> None:
-    assert plots.shown(value, unit) == text
+    assert units.shown(value, unit) == text
 
 
 def test_a_gap_breaks_the_line_and_is_no_zero() -> None:

@@ -12,7 +12,7 @@ from analytics.cards import Card, Direction
 from analytics.cohorts import Cohorts
 from analytics.models import Refusals
 from analytics.panels import Panel
-from analytics.plots import Plot, Unit
+from analytics.plots import Plot
 from analytics.summary import Summary, summarize
 from analytics.tables import Column, Table
 from analytics.tests.ledger import (
@@ -33,6 +33,7 @@ from analytics.tests.ledger import (
     week,
     write_week,
 )
+from analytics.units import Unit
 from analytics.windows import ALL, Filters, Window
 
 

@@ -14,8 +14,8 @@ from django.core.management import CommandError, call_command
 from django.utils.html import escape
 
 from analytics import metrics
-from analytics.plots import spoken
 from analytics.tests.ledger import ANN, BOB, MON, SUN, TODAY, TUE, at, turn, write_week
+from analytics.units import spoken
 from analytics.windows import Window
 from chat.models import ClientToken
 
@@ -168,7 +168,7 @@ def test_a_page_to_be_mailed() -> None:
     # A week of whole days: 12 turns ended, one of them before.
     cells = list(page.cells)
     turns = cells.index("Turns")
-    assert cells[turns : turns + 5] == ["Turns", "2 failed or abandoned", "12", "+1,100 %", "from 1"]
+    assert cells[turns : turns + 5] == ["Turns", "2 failed or abandoned", "12", "×12", "from 1"]
     assert text.count("<svg") > 12 + 8
     assert 'role="img" aria-label="Turns, 12 in total' in text
     assert "Completed turns as a share of those that ended" in text
