@@ -71,6 +71,14 @@ def bob(db: None) -> ApiClient:
     return ApiClient("bob")
 
 
+@pytest.fixture
+def by_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around midnight a turn asks the database whether a clock is wrong."""
+    from analytics import recording
+
+    monkeypatch.setattr(recording, "is_near_midnight", lambda: False)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

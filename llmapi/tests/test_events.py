@@ -232,6 +232,7 @@ def test_a_late_event_is_counted_in_a_closed_day(alice: ApiClient, monkeypatch: 
     assert time_spent(Window(yesterday, yesterday))["count"] == 1
 
 
+@pytest.mark.usefixtures("by_day")
 def test_queries(alice: ApiClient, upstream: OpenAIDouble, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     cid, rid = reply(alice)
     events = [
