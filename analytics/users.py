@@ -123,8 +123,10 @@ def unrolled_turns(window: Window) -> QuerySet[AnalyticsEvent]:
 
 
 def matching(window: Window, since: Window, filters: Filters, users: QuerySet[Any, Any]) -> set[tuple[date, str]]:
-    """Of these users, whom the filters match on which day: on the first of each in the window's closed days, and on
-    any of the days `since` then."""
+    """Of these users, whom the filters match on which day.
+
+    In the window's closed days on the first of each user, and on any of the days `since` then.
+    """
     of_closed = Q(turns__gt=0, age_days=0, user_id__in=users)
     closed = UserDay.objects.filter(window.closed, of_closed, **filters.values).values_list("day", "user_id")
     active = aggregates.active_users(since, filters)

@@ -78,7 +78,7 @@ class EventsIn(KnownFieldsSerializer):
         for index, event in enumerate(attrs["events"]):
             event["path"] = f"events[{index}]"
             event["age"] = max(timedelta(0), sent_at - event.get("occurred_at", sent_at))
-            # Before the first day that anybody could have is as old as any.
+            # One that is too old is refused once it is known to be new; until then it has a time like any other.
             event["created_at"] = now - min(event["age"], OLDEST)
         return attrs
 
