@@ -4,7 +4,7 @@ from typing import Any
 
 from chat import schema
 
-STATUSES = (400, 401, 403, 404, 406, *schema.COMMON)
+STATUSES = sorted({400, 403, 404, *schema.COMMON})
 
 
 def add_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -13,7 +13,7 @@ def add_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     for path, operations in result["paths"].items():
         if path.startswith("/metrics"):
             for operation in operations.values():
-                for status in sorted({*STATUSES}):
+                for status in STATUSES:
                     operation["responses"][str(status)] = {
                         "description": schema.DESCRIPTIONS[status],
                         "content": content,
