@@ -22,7 +22,7 @@ from llmapi.launch import ROOT, free_port, wait_for
 
 @pytest.fixture
 def upstream(settings: Settings) -> Iterator[OpenAIDouble]:
-    from chat.upstream import client
+    from chat.upstream.client import client
 
     with OpenAIDouble() as double:
         settings.OPENAI_BASE_URL = double.url
@@ -74,7 +74,7 @@ def bob(db: None) -> ApiClient:
 @pytest.fixture
 def by_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """Around midnight a turn asks the database whether a clock is wrong."""
-    from analytics import recording
+    from analytics.ledger import turns as recording
 
     monkeypatch.setattr(recording, "is_near_midnight", lambda: False)
 

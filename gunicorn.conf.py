@@ -33,7 +33,8 @@ _held: list[sqlite3.Connection] = []
 
 
 def post_worker_init(worker: Any) -> None:
-    from chat import chores, running
+    from chat import background as chores
+    from chat.turns import registry as running
 
     chores.start()
     threading.Thread(target=running.watch, args=(lambda: worker.alive, patience(worker)), daemon=True).start()
@@ -45,7 +46,7 @@ def post_worker_init(worker: Any) -> None:
 
 def patience(worker: Any) -> float:
     """How long a stop waits for turns, in seconds."""
-    from chat import running
+    from chat.turns import registry as running
 
     graceful: float = worker.cfg.graceful_timeout
     return max(graceful - running.SETTLE_SECONDS, graceful / 2)
@@ -53,8 +54,8 @@ def patience(worker: Any) -> float:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Replies whose clients have gone are settled too, and what was counted is written, before the process ends."""
-    from analytics import refusals
-    from chat import running
+    from analytics.ledger import refusals
+    from chat.turns import registry as running
 
     running.wind_down(patience(worker))
     refusals.flush_at_exit()

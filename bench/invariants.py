@@ -4,7 +4,8 @@ from collections import Counter
 
 from django.db.models import F
 
-from analytics.models import UsageEvent, UsageEventQuerySet
+from analytics.models import UsageEvent
+from analytics.models.ledger import UsageEventQuerySet
 from bench.openai_double import OpenAIDouble
 from bench.talkers import Admitted, Received, Talk
 from chat.models import Budget, ClientToken, IdempotencyKey, Message

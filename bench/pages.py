@@ -59,7 +59,7 @@ def read() -> dict[str, str]:
     from django.test import Client
     from django.utils import timezone
 
-    from analytics import rollups
+    from analytics.rollups import schedule as rollups
 
     # As a running server does every few minutes.
     rollups.run_due(timezone.now())
@@ -93,9 +93,9 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def of_metrics() -> Iterator[tuple[str, str]]:
-    from analytics.metrics import METRICS
+    from analytics.metrics.registry import METRICS
     from analytics.models import UsageEvent
-    from analytics.windows import Window
+    from analytics.query import Window
 
     newest = UsageEvent.objects.latest("created_at")
     since = {days: Window.last_days(days).first.isoformat() for days in DAYS}

@@ -16,7 +16,7 @@ from operator import itemgetter
 from statistics import NormalDist
 from typing import Any, TypeVar
 
-from analytics.prices import cost_nanos
+from analytics.ledger.prices import cost_nanos
 
 T = TypeVar("T")
 Row = tuple[Any, ...]

@@ -32,11 +32,13 @@ def wrong_now(tz: tzinfo | None = None) -> datetime:
 timezone.now = wrong_now
 time.time = lambda: real_time() + wrong_by()
 
-from llmapi.wsgi import application  # isort: skip  (it sets Django up)  # noqa: E402
-
-from analytics import recording  # noqa: E402
-from chat import budgets, idempotency, running, throttling  # noqa: E402
+from analytics.ledger import turns as recording  # noqa: E402
+from chat.limits import budgets  # noqa: E402
+from chat.limits import rates as throttling  # noqa: E402
 from chat.models import Budget, IdempotencyKey, Message, RateLimit  # noqa: E402
+from chat.turns import idempotency  # noqa: E402
+from chat.turns import registry as running  # noqa: E402
+from llmapi.wsgi import application  # noqa: E402
 
 __all__ = ["application"]
 

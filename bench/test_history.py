@@ -8,8 +8,8 @@ import pytest
 from django.db import connection
 from django.db.models import F
 
+from analytics.ledger.prices import cost_nanos
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.prices import cost_nanos
 from bench import loading, past
 from chat.models import ClientToken, Conversation, Message
 

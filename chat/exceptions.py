@@ -14,7 +14,7 @@ from rest_framework import exceptions, status
 from rest_framework.response import Response
 
 if TYPE_CHECKING:
-    from chat.throttling import Quota
+    from chat.limits.rates import Quota
 
 logger = logging.getLogger(__name__)
 

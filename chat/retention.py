@@ -6,8 +6,8 @@ from typing import Any
 from django.contrib.sessions.models import Session
 from django.db.models import QuerySet
 
-from chat.idempotency import KEPT
 from chat.models import Budget, IdempotencyKey, RateLimit
+from chat.turns.idempotency import KEPT
 
 BATCH = 1000
 

@@ -8,8 +8,10 @@ class ProjectConfig(AppConfig):
     name = "llmapi"
 
     def ready(self) -> None:
-        from analytics import purge, recording, rollups
-        from chat import chores
+        from analytics.ledger import retention as purge
+        from analytics.ledger import turns as recording
+        from analytics.rollups import schedule as rollups
+        from chat import background as chores
         from llmapi import checks, logging
 
         checks.register_all()
@@ -23,4 +25,4 @@ class ProjectConfig(AppConfig):
 class DashboardConfig(AdminConfig):
     """Django's admin, with the dashboard at its top."""
 
-    default_site = "llmapi.dashboard.DashboardSite"
+    default_site = "llmapi.staff.dashboard.DashboardSite"

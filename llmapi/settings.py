@@ -146,7 +146,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "chat.throttling.LimitsMiddleware",
+    "chat.limits.rates.LimitsMiddleware",
 ]
 
 TEMPLATES = [
@@ -245,13 +245,13 @@ CORS_EXPOSE_HEADERS = [
 # --- DRF ---
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["chat.authentication.ClientTokenAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["chat.authentication.IsClient"],
-    "DEFAULT_THROTTLE_CLASSES": ["chat.throttling.ClientThrottle"],
-    "DEFAULT_PARSER_CLASSES": ["chat.parsers.JSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["chat.api.authentication.ClientTokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["chat.api.authentication.IsClient"],
+    "DEFAULT_THROTTLE_CLASSES": ["chat.limits.rates.ClientThrottle"],
+    "DEFAULT_PARSER_CLASSES": ["chat.api.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_METADATA_CLASS": "chat.metadata.NoMetadata",
+    "DEFAULT_METADATA_CLASS": "chat.api.options.NoMetadata",
     "EXCEPTION_HANDLER": "chat.exceptions.answer_error",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
@@ -267,7 +267,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PUBLIC": True,
     "COMPONENT_SPLIT_REQUEST": True,
     # Closed sets stay where they are used, instead of becoming components with invented names.
-    "POSTPROCESSING_HOOKS": ["llmapi.schema.add_errors"],
+    "POSTPROCESSING_HOOKS": ["llmapi.openapi.add_errors"],
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": False, "displayRequestDuration": True},
 }
 

@@ -5,9 +5,9 @@ from django.urls import include, path
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from llmapi.events import EventViewSet
+from chat.api.events import EventViewSet
+from chat.api.usage import UsageViewSet
 from llmapi.health import HealthView, ReadyView
-from llmapi.usage import UsageViewSet
 
 # What describes the API is for everybody to read, and counts against nobody's limit.
 OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
@@ -18,8 +18,8 @@ urlpatterns = [
     path("ready", ReadyView.as_view()),
     path("v1/events", EventViewSet.as_view({"post": "create"})),
     path("v1/usage", UsageViewSet.as_view({"get": "list"})),
-    path("v1/", include("chat.urls")),
-    path("", include("analytics.urls")),
+    path("v1/", include("chat.api.urls")),
+    path("", include("analytics.api.urls")),
     path("schema", SpectacularAPIView.as_view(**OPEN), name="schema"),
     path(
         "docs",

@@ -4,8 +4,8 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from analytics.plots import Plot
-from analytics.tables import Column, Table
+from analytics.reports.charts.plots import Plot
+from analytics.reports.charts.tables import Column, Table
 
 register = template.Library()
 

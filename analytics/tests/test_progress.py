@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from analytics.progress import advancing, track
+from analytics.management.progress import advancing, track
 
 
 class Terminal(io.StringIO):

@@ -13,10 +13,11 @@ from pytest_django import Settings
 
 from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat import budgets, turns
+from chat.limits import budgets
 from chat.models import Budget, ClientToken, IdempotencyKey, RateLimit
 from chat.retention import purge_expired
-from chat.upstream import client
+from chat.turns import lifecycle as turns
+from chat.upstream.client import client
 from conftest import ApiClient, Server, wait_until
 
 URL = "/v1/chat/completions"

@@ -8,8 +8,9 @@ from django.utils import timezone
 
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import OpenAIDouble
-from chat import retention, turns
+from chat import retention
 from chat.models import ClientToken, IdempotencyKey, Message, RateLimit
+from chat.turns import lifecycle as turns
 from conftest import ApiClient
 
 

@@ -7,8 +7,8 @@ from pytest_django import Settings
 
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat import turns
 from chat.models import Conversation, Message
+from chat.turns import lifecycle as turns
 from conftest import ApiClient
 from llmapi.logging import LogfmtFormatter
 
@@ -133,7 +133,7 @@ def test_no_secret_prompt_or_reply_is_told_or_logged(
 def test_our_own_bug_is_a_500_without_a_traceback_and_frees_the_turn(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chat.upstream.parse", lambda raw, body: 1 / 0)
+        patch.setattr("chat.upstream.client.parse", lambda raw, body: 1 / 0)
         answer = alice.say(cid, "Hi", key="k")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
@@ -162,7 +162,7 @@ def test_a_database_that_is_away_is_a_503(alice: ApiClient) -> None:
         def fail(*args: object) -> None:
             raise OperationalError("could not connect")
 
-        patch.setattr("chat.authentication.ClientTokenAuthentication.find", fail)
+        patch.setattr("chat.api.authentication.ClientTokenAuthentication.find", fail)
         answer = alice.send("/v1/conversations", {})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")

@@ -9,8 +9,8 @@ from pytest_django import Settings
 
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat import turns
 from chat.models import IdempotencyKey, Message
+from chat.turns import lifecycle as turns
 from conftest import ApiClient
 
 URL = "/v1/chat/completions"

@@ -115,7 +115,7 @@ def test_an_unknown_route_is_protobuf_too(alice: ApiClient) -> None:
 
 
 def test_our_own_bug_is_protobuf_too(alice: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat.turns.take_turn", lambda ask: 1 / 0)
+    monkeypatch.setattr("chat.turns.lifecycle.take_turn", lambda ask: 1 / 0)
 
     answer = send(alice, ChatRequest(messages=[ChatMessage(role="user", content="Hi")]))
 

@@ -14,8 +14,9 @@ from pytest_django import Settings
 
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat import running, streams
 from chat.models import ClientToken, IdempotencyKey, Message
+from chat.turns import registry as running
+from chat.turns import stream as streams
 from conftest import ApiClient
 from protos.chat_pb2 import ChatChunk, ChatRequest, Error
 

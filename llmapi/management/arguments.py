@@ -8,7 +8,7 @@ from typing import IO
 from django.core.management.base import CommandError
 
 from analytics.files import whole
-from analytics.report import printable
+from analytics.reports.terminal import printable
 from chat.models import ClientToken
 
 MOST_NAMES = 20

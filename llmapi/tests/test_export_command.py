@@ -11,9 +11,9 @@ from django.test import Client
 from django.urls import reverse
 
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.tests.ledger import MON, TODAY, TUE, WED, write_week
+from analytics.tests.sample_week import MON, TODAY, TUE, WED, write_week
 from chat.models import AuditRecord, ClientToken, Conversation
-from llmapi import exports
+from llmapi.staff.lists import export as exports
 
 
 @pytest.fixture(autouse=True)

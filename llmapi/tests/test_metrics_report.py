@@ -14,10 +14,10 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from django.utils.html import escape
 
-from analytics import metrics
-from analytics.tests.ledger import ANN, BOB, MON, SUN, TODAY, TUE, at, turn, write_week
-from analytics.units import spoken
-from analytics.windows import Window
+from analytics.formatting import spoken
+from analytics.metrics import registry as metrics
+from analytics.query import Window
+from analytics.tests.sample_week import ANN, BOB, MON, SUN, TODAY, TUE, at, turn, write_week
 from chat.models import ClientToken
 
 

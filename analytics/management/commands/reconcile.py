@@ -6,8 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from analytics import reconcile, report
 from analytics.management.arguments import iso_day
+from analytics.reconcile import comparison as reconcile
+from analytics.reports import terminal as report
 
 
 class Command(BaseCommand):

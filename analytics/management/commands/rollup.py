@@ -4,9 +4,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from analytics import rollups
 from analytics.management.arguments import iso_day
-from analytics.progress import track
+from analytics.management.progress import track
+from analytics.rollups import schedule as rollups
 
 
 class Command(BaseCommand):

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from chat import turns
+from chat.turns import lifecycle as turns
 
 
 class Command(BaseCommand):

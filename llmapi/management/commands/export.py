@@ -6,14 +6,14 @@ from django.contrib import admin
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
 from analytics.management.arguments import iso_day
+from analytics.management.progress import advancing
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.progress import advancing
-from analytics.windows import DAY, midnight
+from analytics.query import DAY, midnight
 from chat.models import Conversation
-from llmapi.admin import KeysetAdmin
-from llmapi.exports import chunks
-from llmapi.keyset import Walk
 from llmapi.management.arguments import client_of, output
+from llmapi.staff.base import KeysetAdmin
+from llmapi.staff.lists.export import chunks
+from llmapi.staff.lists.keyset import Walk
 
 MODELS = {model._meta.db_table: model for model in (UsageEvent, AnalyticsEvent, Conversation)}
 

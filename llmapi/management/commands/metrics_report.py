@@ -8,12 +8,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rest_framework.exceptions import ValidationError
 
-from analytics import metrics, queries, report, summary_report
-from analytics.progress import working
-from analytics.summary import summarize
-from analytics.windows import DAY, Filters, Window, today
-from llmapi.dashboard import message
+from analytics.api import parameters as queries
+from analytics.management.progress import working
+from analytics.metrics import registry as metrics
+from analytics.query import DAY, Filters, Window, today
+from analytics.reports import mail as summary_report
+from analytics.reports import terminal as report
+from analytics.reports.summary import summarize
 from llmapi.management.arguments import client_of, output
+from llmapi.staff.dashboard import message
 
 WEEK = 7
 

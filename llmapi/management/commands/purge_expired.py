@@ -4,8 +4,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from analytics import purge
-from analytics.progress import track
+from analytics.ledger import retention as purge
+from analytics.management.progress import track
 from chat import retention
 
 

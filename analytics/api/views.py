@@ -1,0 +1,108 @@
+from typing import Any
+
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+from rest_framework.views import APIView
+
+from analytics.api import parameters as queries
+from analytics.api.permissions import MayReadMetrics
+from analytics.api.renderers import CSVRenderer, FormatNegotiation, OpenMetricsRenderer, PrometheusRenderer
+from analytics.metrics import prometheus as exposition
+from analytics.metrics import registry as metrics
+
+METRICS = inline_serializer(
+    "Metrics",
+    {
+        "dau_last_30_days": serializers.ListField(child=serializers.DictField(), required=False),
+        "token_burn_last_30_days": serializers.IntegerField(required=False),
+        "dau": serializers.ListField(child=serializers.DictField()),
+        "success_rate": serializers.FloatField(allow_null=True),
+        "avg_latency_ms": serializers.FloatField(allow_null=True),
+        "total_tokens": serializers.IntegerField(),
+        "time_spent_samples": serializers.ListField(child=serializers.DictField()),
+        "latency_ms": serializers.DictField(child=serializers.FloatField(allow_null=True)),
+        "turns": serializers.DictField(child=serializers.IntegerField()),
+        "token_burn": serializers.ListField(child=serializers.DictField()),
+        "cost_usd": serializers.FloatField(allow_null=True),
+        "window": serializers.DictField(),
+        "filters": serializers.DictField(),
+        "definitions": serializers.DictField(child=serializers.DictField()),
+        "computed_at": serializers.DateTimeField(),
+    },
+)
+METRIC = inline_serializer(
+    "Metric",
+    {
+        "name": serializers.CharField(),
+        "value": serializers.JSONField(),
+        "unit": serializers.CharField(),
+        "definition": serializers.CharField(),
+        "window": serializers.DictField(),
+        "filters": serializers.DictField(),
+        "computed_at": serializers.DateTimeField(),
+    },
+)
+WINDOW = queries.PARAMETERS
+FORMAT = OpenApiParameter("format", str, enum=["json", "openmetrics", "prometheus"])
+NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, enum=list(metrics.METRICS))
+
+
+class MetricsAPIView(APIView):
+    authentication_classes = [*api_settings.DEFAULT_AUTHENTICATION_CLASSES, SessionAuthentication]  # type: ignore[list-item]
+    permission_classes = [MayReadMetrics]
+    content_negotiation_class = FormatNegotiation
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """An error is JSON, whatever else was asked for."""
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return super().handle_exception(exc)
+
+
+class MetricsView(MetricsAPIView):
+    renderer_classes = [JSONRenderer, OpenMetricsRenderer, PrometheusRenderer]
+
+    @extend_schema(operation_id="metrics", tags=["Metrics"], parameters=[*WINDOW, FORMAT], responses=METRICS)
+    def get(self, request: Request) -> Response:
+        """Who uses the service, how well it works, and what it costs; over the last 30 days where nothing is asked.
+
+        For everybody while METRICS_PUBLIC is set; otherwise for staff, and for tokens that may read metrics.
+        Prometheus is given totals since the beginning, of everything. The first five figures are `dau`, `success_rate`,
+        `avg_latency_ms`, `total_tokens` and `time_spent_samples`, of the window; of the last 30 days, the first and the
+        fourth have the names `dau_last_30_days` and `token_burn_last_30_days` as well.
+        """
+        if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
+            queries.check_names(request.query_params, known=())
+            return Response(exposition.Totals.read(), content_type=renderer.content_type)
+        return Response(metrics.report(*queries.asked_alone(request.query_params)))
+
+
+class MetricView(MetricsAPIView):
+    renderer_classes = [JSONRenderer, CSVRenderer]
+
+    @extend_schema(operation_id="metric", tags=["Metrics"], parameters=[NAME, *WINDOW], responses=METRIC)
+    def get(self, request: Request, name: str, **kwargs: Any) -> Response:
+        """One metric, and what it means."""
+        if name not in metrics.METRICS:
+            raise Http404
+        return Response(metrics.one(name, *queries.asked_alone(request.query_params)))
+
+
+class MetricTableView(MetricView):
+    renderer_classes = [CSVRenderer]
+
+    @extend_schema(
+        operation_id="metric_table",
+        tags=["Metrics"],
+        parameters=[NAME, *WINDOW],
+        responses={(200, "text/csv"): str},
+    )
+    def get(self, request: Request, name: str, **kwargs: Any) -> Response:
+        """The same as a table for a spreadsheet: its rows, or where it has an overall figure, those by day."""
+        return super().get(request, name, **kwargs)

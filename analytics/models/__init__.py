@@ -1,0 +1,25 @@
+from analytics.models.ledger import BROKEN, AnalyticsEvent, UsageEvent
+from analytics.models.rollups import (
+    ActivityRollup,
+    Milestone,
+    OpenSession,
+    Refusals,
+    RollupDay,
+    SessionRollup,
+    UsageRollup,
+    UserDay,
+)
+
+__all__ = [
+    "BROKEN",
+    "ActivityRollup",
+    "AnalyticsEvent",
+    "Milestone",
+    "OpenSession",
+    "Refusals",
+    "RollupDay",
+    "SessionRollup",
+    "UsageEvent",
+    "UsageRollup",
+    "UserDay",
+]

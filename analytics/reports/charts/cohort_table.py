@@ -1,0 +1,56 @@
+"""A retention triangle as plain data, for `analytics/plots/cohorts.html`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from analytics.formatting import Values, finite, shown
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """People who came first in the same day or week, and the share of them that was back each one after it."""
+
+    label: str
+    size: int
+    shares: Values
+
+    @property
+    def users(self) -> str:
+        return f"{self.size:,}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    level: int | None
+    share: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    title: str
+    columns: list[str]
+    rows: list[tuple[Cohort, list[Cell]]]
+
+    template: ClassVar = "analytics/plots/cohorts.html"
+
+
+def cohorts(title: str, columns: Sequence[str], rows: Sequence[Cohort]) -> Cohorts:
+    """A retention triangle: who was back after as long as each column says."""
+    return Cohorts(title, [*columns], [(row, cells(row, columns)) for row in rows])
+
+
+def cells(row: Cohort, columns: Sequence[str]) -> list[Cell]:
+    padded = [*row.shares, *[None] * (len(columns) - len(row.shares))]
+    return [cell(row, column, finite(share)) for column, share in zip(columns, padded, strict=True)]
+
+
+def cell(row: Cohort, column: str, share: float | None) -> Cell:
+    if share is None:
+        return Cell(None, "", "")
+    # Level 0 is nobody: a single person is seen. Rounded first, because 0.7 * 10 is more than 7.
+    level = math.ceil(round(share * 10, 6))
+    text = f"{row.label}, {column}: {shown(share, 'share')} of {row.users}"
+    return Cell(level, f"{share * 100:.0f} %", text)

@@ -1,0 +1,295 @@
+"""Plots as plain data, for the templates in `analytics/plots/` to draw: no script, no inline style."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cached_property
+from typing import ClassVar
+
+from analytics.formatting import Unit, Values, finite, shown, spoken, spoken_days, tick_labels, ticks
+
+# Small, because text scales with the picture: at 12 units it is still read on a phone.
+WIDTH, HEIGHT = 400, 200
+TOP, RIGHT, BASE = 10, 22, 176
+# A little more than a figure is wide in the widest of usual fonts.
+CHARACTER = 7.4
+MOST_SERIES = 6
+MOST_DAY_LABELS = 6
+# For where there is no style sheet. dashboard.css has the same for light pages, and others for dark ones.
+COLOURS = {
+    "1": "#264aad",
+    "2": "#cc4a0c",
+    "3": "#35a08f",
+    "4": "#7a2378",
+    "5": "#2f94f0",
+    "6": "#b98a1e",
+    "other": "#6f6f6f",
+}
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Series:
+    name: str
+    colour: str
+    figure: str
+    line: str = ""
+    bars: str = ""
+    dots: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def fallback(self) -> str:
+        return COLOURS[self.colour]
+
+    @property
+    def short_name(self) -> str:
+        """Cut in the middle: names of fine-tuned models differ at their ends."""
+        return self.name if len(self.name) <= 28 else f"{self.name[:17]}…{self.name[-10:]}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """The whole height of a day, or of a bar of several, which shows its figures when pointed at."""
+
+    x: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    title: str
+    note: str = ""
+    days: int = 0
+    left: float = 0
+    y_ticks: list[Tick] = field(default_factory=list)
+    x_ticks: list[Tick] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
+    columns: list[Column] = field(default_factory=list)
+
+    template: ClassVar = "analytics/plots/plot.html"
+    width: ClassVar = WIDTH
+    height: ClassVar = HEIGHT
+    top: ClassVar = TOP
+    right: ClassVar = WIDTH - RIGHT
+    base: ClassVar = BASE
+    drawn_height: ClassVar = BASE - TOP
+    middle: ClassVar = (WIDTH / 2, (TOP + BASE) / 2)
+
+    @property
+    def stroke(self) -> float:
+        return 2 if self.days <= 100 else 1.25
+
+    @property
+    def label(self) -> str:
+        """What a screen reader says in place of the picture."""
+        if not self.series:
+            return f"{self.title}: nothing in this period."
+        figures = ", ".join(f"{series.name} {series.figure}" for series in self.series)
+        return f"{self.title}, {self.note}: {figures}."
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where days and values are on a plot."""
+
+    days: Sequence[date]
+    ticks: list[float]
+    labels: list[str]
+
+    @classmethod
+    def up_to(cls, top: float, days: Sequence[date], unit: Unit) -> "Frame":
+        values = ticks(top, unit)
+        return cls(days, values, tick_labels(values, unit))
+
+    @cached_property
+    def left(self) -> float:
+        return round(max(36, 10 + CHARACTER * max(map(len, self.labels))), 2)
+
+    @property
+    def band(self) -> float:
+        return (WIDTH - RIGHT - self.left) / len(self.days)
+
+    def x(self, index: float) -> float:
+        """The middle of a day."""
+        return round(self.left + self.band * (index + 0.5), 2)
+
+    def y(self, value: float) -> float:
+        return round(BASE - (BASE - TOP) * value / self.ticks[-1], 2)
+
+    def column(self, span: range, text: str) -> Column:
+        return Column(self.x(span.start - 0.5), round(self.band * len(span), 2), text)
+
+    def plot(self, title: str, note: str, series: list[Series], columns: list[Column]) -> Plot:
+        return Plot(
+            title=title,
+            note=note,
+            days=len(self.days),
+            left=self.left,
+            y_ticks=[Tick(self.y(value), label) for value, label in zip(self.ticks, self.labels, strict=True)],
+            x_ticks=[Tick(self.x(index), label) for index, label in day_labels(self.days)],
+            series=series,
+            columns=columns,
+        )
+
+
+def lines(
+    title: str,
+    days: Sequence[date],
+    series: Mapping[str, Values],
+    unit: Unit,
+    overall: Mapping[str, float | None] | None = None,
+) -> Plot:
+    """A line for each series; what is not known leaves a gap.
+
+    The legend tells the figures of the whole period where they are given, and those of the last day otherwise.
+    """
+    known = {name: [finite(value) for value in values] for name, values in series.items()}
+    figures = [value for values in known.values() for value in values if value is not None]
+    if not figures:
+        return Plot(title)
+    frame = Frame.up_to(max(figures), days, unit)
+    told = overall or {name: values[-1] for name, values in known.items()}
+    drawn = [
+        line(frame, Series(name, str(number % MOST_SERIES + 1), shown(told[name], unit)), values)
+        for number, (name, values) in enumerate(known.items())
+    ]
+    note = "of the period" if overall else f"on {spoken(days[-1])}"
+    pointed = spans(len(days), bar_size(len(days)))
+    last = [(name, [values[span.stop - 1] for span in pointed]) for name, values in known.items()]
+    return frame.plot(title, note, drawn, columns(frame, pointed, last, unit, of_last=True))
+
+
+def line(frame: Frame, series: Series, values: Values) -> Series:
+    numbered = zip(range(len(frame.days)), values, strict=True)
+    path, dots = traced([None if value is None else (frame.x(i), frame.y(value)) for i, value in numbered])
+    return replace(series, line=path, dots=dots)
+
+
+def stacked_bars(
+    title: str, days: Sequence[date], series: Mapping[str, Sequence[float]], unit: Unit, *, is_additive: bool = True
+) -> Plot:
+    """A bar for each day, or for each week of many days, made of all series. The legend tells the period's totals.
+
+    Where days do not add up, as people who came on several of them do not, a week's bar is a mean day of it; the
+    legend tells the last day's figures, or with such bars those of the period's mean day.
+    """
+    layers = with_few_series(series)
+    if not any(any(layer.values) for layer in layers):
+        return Plot(title)
+    size = bar_size(len(days))
+    of_bars = spans(len(days), size)
+    heights = [layer.heights(of_bars, is_additive=is_additive) for layer in layers]
+    tops = [sum(stack) for stack in zip(*heights, strict=True)]
+    frame = Frame.up_to(max(tops), days, unit)
+    told = [layer.told(len(days), is_additive=is_additive) for layer in layers]
+    floors = [0.0] * len(of_bars)
+    drawn = []
+    named: list[tuple[str, Values]] = []
+    for layer, figure, those in zip(layers, told, heights, strict=True):
+        drawn.append(Series(layer.name, layer.colour, shown(figure, unit), bars=bars(frame, of_bars, floors, those)))
+        floors = [floor + height for floor, height in zip(floors, those, strict=True)]
+        named.append((layer.name, those))
+    if len(layers) > 1:
+        named.append(("total", tops))
+    note = f"{shown(sum(told), unit)} in total" if is_additive else f"on {spoken(days[-1])}"
+    if size > 1:
+        note = f"{note if is_additive else 'mean day'}, by {'week' if size == 7 else '30 days'}"
+    return frame.plot(title, note, drawn, columns(frame, of_bars, named, unit))
+
+
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    colour: str
+    values: Sequence[float]
+
+    def heights(self, of_bars: Sequence[range], *, is_additive: bool) -> list[float]:
+        sums = [sum(self.values[i] for i in span) for span in of_bars]
+        return sums if is_additive else [total / len(span) for total, span in zip(sums, of_bars, strict=True)]
+
+    def told(self, days: int, *, is_additive: bool) -> float:
+        if is_additive:
+            return sum(self.values)
+        return self.values[-1] if bar_size(days) == 1 else sum(self.values) / days
+
+
+def with_few_series(series: Mapping[str, Sequence[float]]) -> list[Layer]:
+    """The largest series in their order, and the rest as one."""
+    largest = sorted(series, key=lambda name: sum(series[name]), reverse=True)[:MOST_SERIES]
+    kept = [name for name in series if name in largest]
+    layers = [Layer(name, str(number), series[name]) for number, name in enumerate(kept, start=1)]
+    rest = [series[name] for name in series if name not in largest]
+    if rest:
+        layers.append(Layer(f"other ({len(rest)})", "other", [sum(values) for values in zip(*rest, strict=True)]))
+    return layers
+
+
+def bar_size(days: int) -> int:
+    """How many days a bar is of: bars of a pixel or two are a haze."""
+    return 1 if days <= 100 else 7 if days <= 750 else 30
+
+
+def spans(days: int, size: int = 1) -> list[range]:
+    """The days that are shown together, by their index. The newest are whole, and what is left over comes first."""
+    return [range(max(stop - size, 0), stop) for stop in range(days, 0, -size)][::-1]
+
+
+def bars(frame: Frame, of_bars: Sequence[range], floors: Sequence[float], heights: Sequence[float]) -> str:
+    """One path for a whole series: side by side in one path, even bars thinner than a pixel leave no seams."""
+    share = 0.8 if len(of_bars) <= 62 else 1
+    path = []
+    for span, floor, height in zip(of_bars, floors, heights, strict=True):
+        width = round(min(frame.band * len(span) * share, 48), 2)
+        left = frame.x((span.start + span.stop - 1) / 2) - width / 2
+        if height:
+            path.append(f"M{left:.2f} {frame.y(floor):.2f}h{width}V{frame.y(floor + height):.2f}h-{width}z")
+    return "".join(path)
+
+
+def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tuple[float, float]]]:
+    """The path through points, broken at gaps; and dots for the newest point and for those without a neighbour."""
+    path, dots = [], []
+    for before, point, after in zip([None, *points], points, [*points[1:], None], strict=False):
+        if point is None:
+            continue
+        if before or after:
+            path.append(f"{'L' if before else 'M'}{point[0]} {point[1]}")
+        else:
+            dots.append(point)
+    newest = next((point for point in reversed(points) if point), None)
+    return "".join(path), dots if newest is None or newest in dots else [*dots, newest]
+
+
+def columns(
+    frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], unit: Unit, *, of_last: bool = False
+) -> list[Column]:
+    """Where many days share a column, its figures are of all of them, or of the last."""
+    found = []
+    for i, span in enumerate(of):
+        figures = [f"{name}: {shown(values[i], unit)}" for name, values in named]
+        last = frame.days[span.stop - 1]
+        days = spoken(last) if of_last else spoken_days(frame.days[span.start], last)
+        found.append(frame.column(span, "\n".join([days, *figures])))
+    return found
+
+
+def day_labels(days: Sequence[date]) -> list[tuple[int, str]]:
+    """So few days, weeks or months by their index that their names have room beside each other."""
+    for step in (1, 2, 3, 7, 14):
+        if len(days) <= step * MOST_DAY_LABELS:
+            # Counted from the newest, which is the one people look for.
+            shown_days = range((len(days) - 1) % step, len(days), step)
+            return [(index, f"{days[index].day} {days[index]:%b}") for index in shown_days]
+    for months in (1, 2, 3, 6, 12):
+        starts = [i for i, day in enumerate(days) if day.day == 1 and (day.month - 1) % months == 0]
+        if len(starts) <= MOST_DAY_LABELS:
+            break
+    kept = starts[:: math.ceil(len(starts) / MOST_DAY_LABELS)]
+    return [(index, f"{days[index]:%Y}" if days[index].month == 1 else f"{days[index]:%b}") for index in kept]

@@ -1,0 +1,58 @@
+"""The course of a figure beside it: as a small picture, and as a line of text."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from analytics.formatting import Values, finite
+from analytics.reports.charts.plots import spans, traced
+
+MOST_POINTS = 60
+
+
+@dataclass(frozen=True)
+class Sparkline:
+    line: str
+    area: str
+    dots: list[tuple[float, float]]
+
+    template: ClassVar = "analytics/plots/sparkline.svg"
+    width: ClassVar = 120
+    height: ClassVar = 28
+
+
+def sparkline(values: Values) -> Sparkline:
+    """The course of a figure beside it, from a floor of 0: a small change looks small."""
+    known = thinned(values)
+    top = max((value for value in known if value is not None), default=0) or 1
+    step = (Sparkline.width - 6) / max(len(known) - 1, 1)
+    start = 3 if len(known) > 1 else Sparkline.width / 2
+    floor = Sparkline.height - 3
+    points = [
+        None if value is None else (round(start + step * i, 2), round(floor - (floor - 3) * value / top, 2))
+        for i, value in enumerate(known)
+    ]
+    path, dots = traced(points)
+    drawn = [point for point in points if point]
+    # Over a gap an area would claim figures that are not there.
+    whole = len(drawn) == len(points) > 1
+    area = f"{path}L{drawn[-1][0]} {floor}L{drawn[0][0]} {floor}z" if whole else ""
+    return Sparkline(path, area, dots)
+
+
+def text_sparkline(values: Values, most: int = MOST_POINTS) -> str:
+    """The same in a line of text: ▁ is 0, and a space is not known."""
+    known = thinned(values, most)
+    top = max((value for value in known if value is not None), default=0) or 1
+    return "".join(" " if value is None else "▁▂▃▅▇"[math.ceil(value / top * 4)] for value in known)
+
+
+def thinned(values: Values, most: int = MOST_POINTS) -> list[float | None]:
+    """As many points as can be told apart: means of what is known of the days that share one."""
+    size = math.ceil(len(values) / most)
+    shared = [[values[i] for i in span] for span in spans(len(values), size or 1)]
+    return [mean([value for each in those if (value := finite(each)) is not None]) for those in shared]
+
+
+def mean(known: list[float]) -> float | None:
+    return sum(known) / len(known) if known else None

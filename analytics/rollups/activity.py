@@ -1,0 +1,112 @@
+"""Users of one day: of all, and of every client, model, version, and any of these together.
+
+Such figures do not add up over days, nor over slices. Who is back belongs to the slices of the user's first day.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from itertools import product
+
+from django.db.models import Max
+
+from analytics.cooperative import taking_breaks
+from analytics.histograms import Histogram
+from analytics.models import ActivityRollup, UserDay
+
+# A client, model and version; 0 and empty where a slice is of all of them.
+Slice = tuple[int, str, str]
+KEY = ("client_token_id", "model", "app_version")
+EVERYBODY: Slice = (0, "", "")
+RETURNS = (1, 7, 30)
+
+
+@dataclass
+class Activity:
+    """What the users of a slice did on a day, and when each was last active within 30 days."""
+
+    turns: int = 0
+    active: set[str] = field(default_factory=set)
+    new: set[str] = field(default_factory=set)
+    # By how many days before they were new in this slice, who is active again, in whichever.
+    returned: dict[int, set[str]] = field(default_factory=lambda: {age: set() for age in RETURNS})
+    spans: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    last_days: dict[str, date] = field(default_factory=dict)
+
+    def add(self, row: UserDay) -> None:
+        self.turns += row.turns
+        if row.turns:
+            self.active.add(row.user_id)
+            self.last_days[row.user_id] = row.day
+        if row.turns and row.age_days == 0:
+            self.new.add(row.user_id)
+        if row.first_at and row.last_at:
+            first, last = self.spans.get(row.user_id, (row.first_at, row.last_at))
+            self.spans[row.user_id] = (min(first, row.first_at), max(last, row.last_at))
+
+    def add_earlier(self, last_days: dict[str, date]) -> None:
+        for user, last in last_days.items():
+            if last > self.last_days.get(user, date.min):
+                self.last_days[user] = last
+
+    def rollup(self, day: date, key: Slice) -> ActivityRollup:
+        spent = Histogram(round((last - first).total_seconds()) for first, last in self.spans.values())
+        return ActivityRollup(
+            day=day,
+            **dict(zip(KEY, key, strict=True)),
+            seen_users=len(self.spans),
+            turns=self.turns,
+            dau=len(self.active),
+            wau=sum((day - last).days < 7 for last in self.last_days.values()),
+            mau=len(self.last_days),
+            new_users=len(self.new),
+            **{f"returned_{age}": len(users) for age, users in self.returned.items()},
+            time_spent=spent.stored(),
+        )
+
+
+def of_day(day: date, rows: list[UserDay]) -> list[ActivityRollup]:
+    """Of each slice in which anybody was active within 30 days; `rows` are all of the day, with ages."""
+    before, back = active_before(day), came_back(day, rows)
+    rollups: list[ActivityRollup] = []
+    # One kind of slice after the other, so that the users of only one are held at a time.
+    for named in product((False, True), repeat=len(KEY)):
+        found = {} if any(named) else {EVERYBODY: Activity()}
+        for row in taking_breaks(rows):
+            if key := slice_of((row.client_token_id, row.model, row.app_version), named):
+                found.setdefault(key, Activity()).add(row)
+        for whole_key, last_days in taking_breaks(before.items()):
+            if key := slice_of(whole_key, named):
+                found.setdefault(key, Activity()).add_earlier(last_days)
+        for whole_key, age, user in back:
+            if key := slice_of(whole_key, named):
+                found.setdefault(key, Activity()).returned[age].add(user)
+        rollups += [activity.rollup(day, key) for key, activity in taking_breaks(found.items())]
+    return rollups
+
+
+def slice_of(key: Slice, named: tuple[bool, ...]) -> Slice | None:
+    """Where a row counts in the slices that name these columns; None where it has nothing in one of them."""
+    client, model, version = key
+    of_client, of_model, of_version = named
+    found = (client if of_client else 0, model if of_model else "", version if of_version else "")
+    return found if tuple(map(bool, found)) == named else None
+
+
+def came_back(day: date, rows: list[UserDay]) -> list[tuple[Slice, int, str]]:
+    """Users who were new 1, 7 or 30 days before and are active: each client, model and version of their first day."""
+    ages = {row.user_id: row.age_days for row in rows if row.turns and row.age_days in RETURNS}
+    first_days = [day - timedelta(days=age) for age in RETURNS]
+    first = UserDay.objects.filter(day__in=first_days, turns__gt=0, age_days=0).order_by()
+    found = first.values_list(*KEY, "user_id").iterator()
+    return [((client, model, version), age, user) for client, model, version, user in found if (age := ages.get(user))]
+
+
+def active_before(day: date) -> dict[Slice, dict[str, date]]:
+    """By client, model and version, the last day on which each user was active, within the 29 days before."""
+    rows = UserDay.objects.filter(day__gt=day - timedelta(days=30), day__lt=day, turns__gt=0).order_by()
+    found: defaultdict[Slice, dict[str, date]] = defaultdict(dict)
+    columns = rows.values_list(*KEY, "user_id").annotate(last=Max("day"))
+    for client, model, version, user, last in columns.iterator():
+        found[client, model, version][user] = last
+    return found

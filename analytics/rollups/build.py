@@ -1,0 +1,172 @@
+"""One closed day, from its raw rows to the rows of the rollup tables; nothing is written here."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+from django.db.models import Min
+
+from analytics.cooperative import taking_breaks
+from analytics.histograms import Histogram
+from analytics.ledger import sums as aggregates
+from analytics.models import (
+    ActivityRollup,
+    AnalyticsEvent,
+    Milestone,
+    OpenSession,
+    SessionRollup,
+    UsageEvent,
+    UsageRollup,
+    UserDay,
+)
+from analytics.query import ALL, DAY, Window
+from analytics.rollups import activity, sessions
+from analytics.rollups.activity import EVERYBODY, KEY
+
+GRAINS = UsageRollup.Grain
+
+
+@dataclass
+class Cell:
+    """What usage rows of one key add up to."""
+
+    figures: Counter[str] = field(default_factory=Counter)
+    latency_ms: Histogram = field(default_factory=Histogram)
+    first_token_ms: Histogram = field(default_factory=Histogram)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Cell") -> None:
+        self.figures.update(other.figures)
+        self.failures.update(other.failures)
+        self.latency_ms.merge(other.latency_ms)
+        self.first_token_ms.merge(other.first_token_ms)
+
+    def row(self, day: date, grain: str, key: tuple[Any, ...]) -> UsageRollup:
+        return UsageRollup(
+            day=day,
+            grain=grain,
+            **dict(zip(KEY, key, strict=True)),
+            **self.figures,
+            latency_ms=self.latency_ms.stored(),
+            first_token_ms=self.first_token_ms.stored(),
+            failures=dict(self.failures),
+        )
+
+
+@dataclass(frozen=True)
+class Day:
+    day: date
+    usage: list[UsageRollup]
+    users: list[UserDay]
+    activity: list[ActivityRollup]
+    sessions: list[SessionRollup]
+    open_sessions: list[OpenSession]
+
+    @classmethod
+    def read(cls, day: date) -> "Day":
+        users = user_days(day)
+        return cls(day, usage_rollups(day), users, activity.of_day(day, users), *session_rows(day))
+
+    @cached_property
+    def active(self) -> set[str]:
+        return {row.user_id for row in self.users if row.turns}
+
+    @property
+    def turns(self) -> int:
+        return sum(row.turns for row in self.usage if row.grain == GRAINS.TOTAL)
+
+    @property
+    def events(self) -> int:
+        return sum(row.events for row in self.users)
+
+
+def usage_rollups(day: date) -> list[UsageRollup]:
+    """The day's usage at every grain."""
+    window = Window(day, day)
+    cells: dict[tuple[Any, ...], Cell] = {}
+
+    def cell(row: dict[str, Any]) -> Cell:
+        return cells.setdefault(tuple(row.pop(name) for name in KEY), Cell())
+
+    for row in aggregates.usage(window, ALL, *KEY):
+        cell(row).figures.update(row)
+    for row in aggregates.added_replays(window, ALL, *KEY):
+        cell(row).figures.update(row)
+    for row in aggregates.feedback(window, ALL, *KEY):
+        cell(row).figures.update(row)
+    for row, code, count in aggregates.failures(window, ALL, *KEY):
+        cell(row).failures[code] += count
+    for row, milliseconds, count in taking_breaks(aggregates.durations(window, ALL, "latency_ms", *KEY)):
+        cell(row).latency_ms.add(milliseconds, count)
+    for row, milliseconds, count in taking_breaks(aggregates.durations(window, ALL, "first_token_ms", *KEY)):
+        cell(row).first_token_ms.add(milliseconds, count)
+    return list(at_every_grain(day, cells))
+
+
+def at_every_grain(day: date, cells: dict[tuple[Any, ...], Cell]) -> Iterable[UsageRollup]:
+    by_model: dict[tuple[Any, ...], Cell] = {}
+    everything = Cell()
+    for key, cell in cells.items():
+        _, model, _ = key
+        by_model.setdefault((0, model, ""), Cell()).add(cell)
+        everything.add(cell)
+        yield cell.row(day, GRAINS.FULL, key)
+    for key, cell in by_model.items():
+        yield cell.row(day, GRAINS.MODEL, key)
+    yield everything.row(day, GRAINS.TOTAL, EVERYBODY)
+
+
+def user_days(day: date) -> list[UserDay]:
+    """What users did and bought."""
+    window = Window(day, day)
+    columns = ("client_token_id", "user_id", "model", "app_version")
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    done = aggregates.user_events(window, ALL, *columns)
+    bought = aggregates.usage(window, ALL, *columns, figures=aggregates.BOUGHT)
+    for row in taking_breaks(chain(done, (row for row in bought if row["sold"]))):
+        rows.setdefault(tuple(row[name] for name in columns), {}).update(row)
+    users = [UserDay(day=day, **row) for row in taking_breaks(rows.values())]
+    set_ages(day, users)
+    return users
+
+
+def set_ages(day: date, rows: list[UserDay]) -> None:
+    """Of the users who were active on the day."""
+    active = {row.user_id for row in rows if row.turns}
+    seen = Milestone.objects.filter(first_day__lt=day, user_id__in=active_on(day))
+    first_days = dict(seen.values_list("user_id", "first_day"))
+    for row in rows:
+        if row.user_id in active:
+            row.age_days = (day - first_days.get(row.user_id, day)).days
+
+
+def active_on(day: date) -> Any:
+    """Ids of the users with a completed turn, as a subquery."""
+    return aggregates.event_rows(Window(day, day), ALL).filter(event_name=aggregates.TURN).values("user_id")
+
+
+def session_rows(day: date) -> tuple[list[SessionRollup], list[OpenSession]]:
+    """Sessions that ended on the day, by the day they began; and those still open at its end."""
+    ended, still_open = sessions.in_window(Window(day, day), sessions.open_after(day - DAY))
+    cells: dict[tuple[Any, ...], Histogram] = {}
+    for session in taking_breaks(ended):
+        key = (session.client_token_id, session.model, session.app_version)
+        cells.setdefault((session.day, False, *key), Histogram()).add(session.seconds)
+        cells.setdefault((session.day, True, *EVERYBODY), Histogram()).add(session.seconds)
+    columns = ("day", "is_total", *KEY)
+    rollups = [
+        SessionRollup(built_on=day, seconds=seconds.stored(), **dict(zip(columns, key, strict=True)))
+        for key, seconds in cells.items()
+    ]
+    return rollups, [OpenSession(built_on=day, **vars(session)) for session in still_open]
+
+
+def oldest_day() -> date | None:
+    """The day of the oldest raw row."""
+    events, turns = AnalyticsEvent.objects.all(), UsageEvent.objects.all()
+    oldest = [rows.aggregate(at=Min("created_at"))["at"] for rows in (events, turns)]
+    return min((at.date() for at in oldest if at), default=None)

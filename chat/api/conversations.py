@@ -1,0 +1,115 @@
+"""OpenAI's Conversations API, as its SDKs call it."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from chat import conversations
+from chat.api import openapi as schema
+from chat.api.base import ClientViewSet, client_of
+from chat.api.serializers import ConversationIn, ConversationUpdateIn, ItemListQuery, ItemsIn
+from chat.conversations import conversation_object
+from chat.exceptions import ApiError, ConversationNotFound, ItemNotFound
+from chat.items import item_id, item_of, message_pk
+from chat.models import Conversation, Message
+
+
+def owned(request: Request, conversation_id: str) -> Conversation:
+    found = Conversation.objects.owned_by(client_of(request)).filter(pk=conversation_id).first()
+    if found is None:
+        raise ConversationNotFound
+    return found
+
+
+class ConversationViewSet(ClientViewSet):
+    @extend_schema(**schema.CREATE_CONVERSATION)
+    def create(self, request: Request) -> Response:
+        """Begin a conversation: the server remembers its messages."""
+        asked = ConversationIn(data=request.data or {})
+        asked.is_valid(raise_exception=True)
+        data = asked.validated_data
+        conversation = conversations.create(
+            client_of(request), metadata=data.get("metadata") or {}, items=data.get("items") or []
+        )
+        return Response(conversation_object(conversation), status=status.HTTP_201_CREATED)
+
+    @extend_schema(**schema.RETRIEVE_CONVERSATION)
+    def retrieve(self, request: Request, conversation_id: str) -> Response:
+        """A conversation, without its messages."""
+        return Response(conversation_object(owned(request, conversation_id)))
+
+    @extend_schema(**schema.UPDATE_CONVERSATION)
+    def update(self, request: Request, conversation_id: str) -> Response:
+        """Replace the metadata."""
+        conversation = owned(request, conversation_id)
+        asked = ConversationUpdateIn(data=request.data)
+        asked.is_valid(raise_exception=True)
+        conversation.metadata = asked.validated_data["metadata"] or {}
+        conversation.save(update_fields=["metadata"])
+        return Response(conversation_object(conversation))
+
+    @extend_schema(**schema.DELETE_CONVERSATION)
+    def destroy(self, request: Request, conversation_id: str) -> Response:
+        """Delete a conversation and its messages; what they cost stays in the ledger."""
+        owned(request, conversation_id).delete()
+        return Response({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
+
+
+class ItemViewSet(ClientViewSet):
+    @extend_schema(**schema.LIST_ITEMS)
+    def list(self, request: Request, conversation_id: str) -> Response:
+        """The messages of a conversation, page by page."""
+        rows = owned(request, conversation_id).messages.all()
+        asked = ItemListQuery(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        query = asked.validated_data
+        page = rows.order_by("id" if query["order"] == "asc" else "-id")
+        if "after" in query:
+            after = message_pk(query["after"])
+            if after is None:
+                raise ApiError("after must be the id of an item, as last_id gives it.", param="after")
+            page = page.filter(pk__gt=after) if query["order"] == "asc" else page.filter(pk__lt=after)
+        found = [*page[: query["limit"] + 1]]
+        return Response(item_list(found[: query["limit"]], has_more=len(found) > query["limit"]))
+
+    @extend_schema(**schema.CREATE_ITEMS)
+    def create(self, request: Request, conversation_id: str) -> Response:
+        """Append up to 20 messages, without asking the model."""
+        conversation = owned(request, conversation_id)
+        asked = ItemsIn(data=request.data)
+        asked.is_valid(raise_exception=True)
+        return Response(item_list(conversations.add_items(conversation, asked.validated_data["items"]), has_more=False))
+
+    @extend_schema(**schema.RETRIEVE_ITEM)
+    def retrieve(self, request: Request, conversation_id: str, item_id: str) -> Response:
+        """One message."""
+        message = self.one(owned(request, conversation_id), item_id).first()
+        if message is None:
+            raise ItemNotFound
+        return Response(item_of(message))
+
+    @extend_schema(**schema.DELETE_ITEM)
+    def destroy(self, request: Request, conversation_id: str, item_id: str) -> Response:
+        """Delete one message; the answer is its conversation."""
+        conversation = owned(request, conversation_id)
+        deleted, _ = self.one(conversation, item_id).delete()
+        if not deleted:
+            raise ItemNotFound
+        return Response(conversation_object(conversation))
+
+    def one(self, conversation: Conversation, item_id: str) -> QuerySet[Message]:
+        return conversation.messages.filter(pk=message_pk(item_id) or 0)
+
+
+def item_list(messages: list[Message], *, has_more: bool) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": [item_of(message) for message in messages],
+        "first_id": item_id(messages[0]) if messages else None,
+        "last_id": item_id(messages[-1]) if messages else None,
+        "has_more": has_more,
+    }

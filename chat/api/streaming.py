@@ -1,0 +1,89 @@
+"""How a streamed reply goes over the wire."""
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from google.protobuf import proto
+
+from chat.api.renderers import error_message, usage_message
+from chat.exceptions import ApiError, error_body
+from protos.chat_pb2 import ChatChunk
+
+
+class StreamRenderer(Protocol):
+    """How a streamed reply is framed: each chunk, a sign of life, an error, the end."""
+
+    content_type: str
+    heartbeat: bytes
+    end: bytes
+
+    def chunk(self, chunk: bytes) -> bytes: ...
+
+    def error(self, error: Mapping[str, Any]) -> bytes: ...
+
+
+class EventStream:
+    """OpenAI's server-sent events."""
+
+    content_type = "text/event-stream; charset=utf-8"
+    # A comment without the blank line that would dispatch it: after that, some SDKs parse an empty event.
+    heartbeat = b": ping\n"
+    end = b"data: [DONE]\n\n"
+
+    def chunk(self, chunk: bytes) -> bytes:
+        return b"data: " + chunk + b"\n\n"
+
+    def error(self, error: Mapping[str, Any]) -> bytes:
+        return self.chunk(json.dumps({"error": error}, ensure_ascii=False).encode())
+
+
+class ProtobufStream:
+    """`ChatChunk` messages, each after its length as a varint."""
+
+    heartbeat = b"\0"
+    end = b""
+
+    def __init__(self, content_type: str) -> None:
+        self.content_type = content_type
+
+    def chunk(self, chunk: bytes) -> bytes:
+        return self.frame(chunk_message(json.loads(chunk)))
+
+    def error(self, error: Mapping[str, Any]) -> bytes:
+        return self.frame(ChatChunk(error=error_message(error)))
+
+    def frame(self, message: ChatChunk) -> bytes:
+        framed = io.BytesIO()
+        proto.serialize_length_prefixed(message, framed)
+        return framed.getvalue()
+
+
+def chunk_message(chunk: Mapping[str, Any]) -> ChatChunk:
+    choice = chunk["choices"][0] if chunk["choices"] else {}
+    message = ChatChunk(
+        delta=(choice.get("delta") or {}).get("content") or "", finish_reason=choice.get("finish_reason")
+    )
+    if "request_id" in chunk:
+        message.request_id = chunk["request_id"]
+        message.conversation_id = chunk["conversation_id"] or ""
+        message.model = chunk["model"]
+        message.history_truncated = chunk["history_truncated"]
+    if "usage" in chunk:
+        message.usage.CopyFrom(usage_message(chunk["usage"]))
+    return message
+
+
+def render_stream(
+    log: Iterable[list[bytes]], usage: Callable[[], bytes | None], form: StreamRenderer
+) -> Iterator[bytes]:
+    """What a client is sent of a reply's log. `usage` is asked for at the end, where the client wants it."""
+    try:
+        for fresh in log:
+            yield b"".join(map(form.chunk, fresh)) or form.heartbeat
+        if last := usage():
+            yield form.chunk(last)
+    except ApiError as exc:
+        yield form.error(error_body(exc.status_code, str(exc.detail), exc.default_code, exc.param)["error"])
+    yield form.end

@@ -1,0 +1,24 @@
+from django.urls import path
+
+from chat.api.completions import CompletionViewSet, ModelViewSet, UnknownRouteView
+from chat.api.conversations import ConversationViewSet, ItemViewSet
+
+conversations = ConversationViewSet.as_view({"post": "create"})
+# OpenAI updates by POST.
+conversation = ConversationViewSet.as_view({"get": "retrieve", "post": "update", "delete": "destroy"})
+items = ItemViewSet.as_view({"get": "list", "post": "create"})
+item = ItemViewSet.as_view({"get": "retrieve", "delete": "destroy"})
+completions = CompletionViewSet.as_view({"post": "create"})
+
+urlpatterns = [
+    path("conversations", conversations),
+    path("conversations/<slug:conversation_id>", conversation),
+    path("conversations/<slug:conversation_id>/items", items),
+    path("conversations/<slug:conversation_id>/items/<slug:item_id>", item),
+    path("chat/completions", completions),
+    path("chat/completions.pb", completions, {"format": "pb"}),
+    path("chat/completions/<slug:request_id>/cancel", CompletionViewSet.as_view({"post": "cancel"})),
+    path("models", ModelViewSet.as_view({"get": "list"})),
+    path("models/<path:model>", ModelViewSet.as_view({"get": "retrieve"})),
+    path("<path:unknown>", UnknownRouteView.as_view()),
+]

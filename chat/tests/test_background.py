@@ -1,0 +1,69 @@
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.db.models import F
+from django.utils import timezone
+
+from analytics.models import UsageEvent
+from bench.openai_double import OpenAIDouble
+from chat import background as chores
+from chat.models import Chore
+from conftest import Server
+
+
+def test_each_is_done_when_it_is_due(db: None) -> None:
+    def after(**time: int) -> list[str]:
+        Chore.objects.update(due_at=F("due_at") - timedelta(**time))
+        return chores.run_due()
+
+    assert chores.run_due() == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
+    assert after(seconds=1) == []
+    assert after(seconds=20) == ["settle_abandoned"]
+    assert after(hours=2) == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_process_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(chores, "TASKS", {"count": chores.Task(timedelta(minutes=1), done.append)})
+
+    def run(_: int) -> list[str]:
+        try:
+            return chores.run_due()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(8)))
+
+    assert len(done) == 1
+
+
+def test_a_server_closes_what_a_dead_one_left(serve: Callable[..., Server], upstream: OpenAIDouble) -> None:
+    long_ago = timezone.now() - timedelta(minutes=1)
+    UsageEvent.objects.create(request_id="r_dead", client_token_id=1, user_id="u", model="m", locked_until=long_ago)
+    Chore.objects.all().delete()
+
+    serve()
+
+    for _ in range(100):
+        if UsageEvent.objects.get().status == "abandoned":
+            break
+        time.sleep(0.1)
+    assert UsageEvent.objects.get().status == "abandoned"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_task_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    wrong = chores.Task(timedelta(minutes=1), lambda _: 1 / 0)
+    monkeypatch.setattr(chores, "TASKS", {"wrong": wrong, "right": chores.Task(timedelta(minutes=1), done.append)})
+
+    chores.look()
+    chores.look()
+
+    assert len(done) == 1

@@ -1,0 +1,71 @@
+from typing import Any
+
+from pytest_django import Settings
+
+from bench.openai_double import OpenAIDouble
+from chat.models import Conversation, Message
+from chat.turns import prompt as context
+from conftest import ApiClient
+
+MODEL = "smollm2-135m"
+
+
+def sent(upstream: OpenAIDouble) -> list[str]:
+    return [message["content"] for message in upstream.requests[-1]["body"]["messages"]]
+
+
+def test_the_oldest_turns_are_left_out_whole(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    settings.OPENAI_CONTEXT_TOKENS = 512
+    cid = alice.conversation()
+    answers: list[dict[str, Any]] = [alice.say(cid, f"{n} " + "x" * 150, model=MODEL).json() for n in range(5)]
+
+    texts = sent(upstream)
+    assert answers[0]["history_truncated"] is False
+    assert answers[-1]["history_truncated"] is True
+    assert texts[0].startswith("2 x")
+    assert texts[1].startswith("echo: 2 x")
+    assert texts[-1].startswith("4 x")
+    assert sum(context.estimate_tokens({"content": text}) for text in texts) <= 512 * 3 / 4
+    assert Message.objects.count() == 10
+
+
+def test_a_message_that_cannot_fit_is_refused(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    settings.OPENAI_CONTEXT_TOKENS = 512
+
+    answer = alice.say(alice.conversation(), "x" * 3000, model=MODEL)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert upstream.requests == []
+
+
+def test_a_tool_result_never_goes_without_its_call(alice: ApiClient) -> None:
+    cid = alice.conversation()
+    rows = [
+        ("user", "a"),
+        ("assistant", "call"),
+        ("tool", "result"),
+        ("assistant", "b" * 300),
+        ("user", "c"),
+        ("assistant", "d"),
+    ]
+    for index, (role, text) in enumerate(rows):
+        Message.objects.create(conversation_id=cid, role=role, content=text, request_id=f"r_{index // 2}")
+
+    history, is_truncated = context.recent_turns(Conversation.objects.get(), 40)
+
+    assert [message["content"] for message in history] == ["c", "d"]
+    assert is_truncated
+
+
+def test_a_greeting_by_the_assistant_is_part_of_the_history(alice: ApiClient) -> None:
+    cid = alice.conversation()
+    Message.objects.create(conversation_id=cid, role="assistant", content="Welcome!")
+
+    assert context.recent_turns(Conversation.objects.get(), 40) == (
+        [{"role": "assistant", "content": "Welcome!"}],
+        False,
+    )
+
+
+def test_windows_come_from_the_price_list(settings: Settings) -> None:
+    assert context.window_of("gpt-4o-mini") == 128_000

@@ -1,0 +1,173 @@
+"""What a model answered: read, checked, counted, and put together from the chunks of a stream."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from analytics.ledger.turns import Tokens
+from chat.exceptions import UpstreamError
+from chat.turns.prompt import estimate_tokens
+
+
+@dataclass(frozen=True)
+class Completion:
+    """OpenAI's `chat.completion` object, checked, and what it cost."""
+
+    body: dict[str, Any]
+    tokens: Tokens
+
+    @property
+    def message(self) -> dict[str, Any]:
+        message: dict[str, Any] = self.body["choices"][0]["message"]
+        return message
+
+    @property
+    def model(self) -> str:
+        model: str = self.body["model"]
+        return model
+
+
+def parse(raw: bytes, asked: dict[str, Any]) -> Completion:
+    return checked(loads(raw), asked)
+
+
+def loads(raw: bytes) -> Any:
+    try:
+        return storable(json.loads(raw, parse_constant=lambda _: None))
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamError("The model's answer is not JSON.", billed=True) from exc
+
+
+def checked(body: Any, asked: dict[str, Any]) -> Completion:
+    """The completion in `body`, which answers the request `asked`; UpstreamError where it is none."""
+    try:
+        choice = body["choices"][0]
+        message = choice["message"]
+        content = message.setdefault("content", None)
+        if not isinstance(content, str | None):
+            raise TypeError
+    except (LookupError, TypeError, AttributeError) as exc:
+        raise UpstreamError("The model's answer is not a completion.", billed=True) from exc
+    choice.setdefault("finish_reason", "stop")
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        body["model"] = asked["model"]
+    if not isinstance(body.get("created"), int):
+        body["created"] = int(time.time())
+    return Completion(body, tokens_of(body.get("usage"), asked["messages"], message))
+
+
+def tokens_of(usage: Any, prompt: list[dict[str, Any]], reply: dict[str, Any]) -> Tokens:
+    """The upstream's own figures; an estimate, marked as one, where it names none."""
+    figures = usage if isinstance(usage, dict) else {}
+    prompt_tokens = count(figures, "prompt_tokens")
+    completion_tokens = count(figures, "completion_tokens")
+    if prompt_tokens is None or completion_tokens is None:
+        estimates = sum(estimate_tokens(message) for message in prompt), estimate_tokens(reply)
+        return Tokens(*estimates, total=sum(estimates), is_estimated=True)
+    total = count(figures, "total_tokens")
+    return Tokens(
+        prompt=prompt_tokens,
+        completion=completion_tokens,
+        total=total if total is not None else prompt_tokens + completion_tokens,
+        cached=count(figures.get("prompt_tokens_details"), "cached_tokens") or 0,
+        reasoning=count(figures.get("completion_tokens_details"), "reasoning_tokens") or 0,
+    )
+
+
+def count(figures: Any, name: str) -> int | None:
+    """A figure that is one: a whole number that the database can hold."""
+    value = figures.get(name) if isinstance(figures, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+
+
+def storable(value: Any) -> Any:
+    """A copy without what no database takes: NUL and halves of surrogate pairs become U+FFFD."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    return value
+
+
+def is_chunk(chunk: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it has the shape of a `chat.completion.chunk`, as far as it is read here."""
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    return isinstance(choices, list) and all(isinstance(choice, dict) and is_delta(choice) for choice in choices)
+
+
+def is_delta(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    logprobs = choice.get("logprobs") or {}
+    if not isinstance(delta, dict) or not isinstance(logprobs, dict):
+        return False
+    calls = delta.get("tool_calls") or []
+    return (
+        isinstance(delta.get("content"), str | None)
+        and isinstance(choice.get("finish_reason"), str | None)
+        and all(isinstance(entries, list | None) for entries in logprobs.values())
+        and isinstance(calls, list)
+        and all(isinstance(call, dict) and isinstance(call.get("index"), int) for call in calls)
+    )
+
+
+class Assembler:
+    """Puts the chunks of a stream together into the `chat.completion` that they spell."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] = {}
+        self.message: dict[str, Any] = {"role": "assistant", "content": None}
+        self.logprobs: dict[str, list[Any]] = {}
+        self.tool_calls: dict[int, dict[str, Any]] = {}
+        self.finish_reason: str | None = None
+        self._text: list[str] = []
+
+    def add(self, chunk: dict[str, Any]) -> None:
+        self.body.update((name, value) for name, value in chunk.items() if name != "choices" and value is not None)
+        for choice in chunk["choices"][:1]:
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            for name, entries in (choice.get("logprobs") or {}).items():
+                self.logprobs.setdefault(name, []).extend(entries or [])
+            self._add_delta(choice.get("delta") or {})
+
+    def _add_delta(self, delta: dict[str, Any]) -> None:
+        for name, value in delta.items():
+            if name == "content":
+                self._text.append(value or "")
+            elif name == "tool_calls":
+                for call in value or []:
+                    merge(self.tool_calls.setdefault(call["index"], {}), call)
+            elif name != "role" and value is not None:
+                merge(self.message, {name: value})
+
+    @property
+    def has_reply(self) -> bool:
+        return any(self._text) or bool(self.tool_calls) or "refusal" in self.message
+
+    def completion(self, asked: dict[str, Any], *, finish_reason: str | None = None) -> Completion:
+        """What has come so far; its tokens are an estimate unless the upstream has named them."""
+        message = {**self.message, "content": "".join(self._text) if any(self._text) or not self.tool_calls else None}
+        if self.tool_calls:
+            calls = (self.tool_calls[index] for index in sorted(self.tool_calls))
+            message["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in calls]
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": self.logprobs or None,
+            "finish_reason": finish_reason or self.finish_reason or "stop",
+        }
+        return checked({**self.body, "choices": [choice]}, asked)
+
+
+def merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
+    """OpenAI's rule for deltas: strings grow, objects merge, all else is replaced."""
+    for name, value in delta.items():
+        old = into.get(name)
+        if isinstance(old, str) and isinstance(value, str) and name not in {"id", "type", "role"}:
+            into[name] = old + value
+        elif isinstance(old, dict) and isinstance(value, dict):
+            merge(old, value)
+        elif value is not None:
+            into[name] = dict(value) if isinstance(value, dict) else value

@@ -1,0 +1,21 @@
+"""What OpenAPI says of the routes of analytics beyond what that app knows: how they fail."""
+
+from typing import Any
+
+from chat.api import openapi as schema
+
+STATUSES = sorted({400, 403, 404, *schema.COMMON})
+
+
+def add_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """A postprocessing hook of drf-spectacular."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorOut"}}}
+    for path, operations in result["paths"].items():
+        if path.startswith("/metrics"):
+            for operation in operations.values():
+                for status in STATUSES:
+                    operation["responses"][str(status)] = {
+                        "description": schema.DESCRIPTIONS[status],
+                        "content": content,
+                    }
+    return result

@@ -1,0 +1,341 @@
+"""What lists add up to, by rollups and without them; what a user and a client token have used."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from analytics.models import RollupDay, UsageEvent
+from analytics.query import Window
+from analytics.rollups import schedule as rollups
+from analytics.tests.sample_week import ANN, MON, SUN, TODAY, TUE, WED, at, event, row, turn, write_week
+from bench.openai_double import OpenAIDouble
+from chat.models import Budget, ClientToken, Conversation
+from conftest import ApiClient
+from llmapi.staff import breakdown, totals
+from llmapi.templatetags.thousands import figure
+
+USAGE = "/admin/analytics/usageevent/"
+USER = f"{USAGE}user/"
+BREAKDOWN = f"{USAGE}breakdown/"
+
+
+def roll() -> None:
+    for day in Window(MON.date(), SUN.date()).days:
+        rollups.build_day(day)
+
+
+def sums(admin: Client, **query: Any) -> tuple[dict[str, str], str]:
+    answer = admin.get(USAGE, query)
+    assert answer.status_code == 200
+    found: totals.Totals = answer.context["totals"]
+    return dict(found.lines), found.note
+
+
+ALL = {
+    "pending turns": "1",
+    "completed turns": "12",
+    "failed turns": "1",
+    "abandoned turns": "1",
+    "prompt tokens": "1,080",
+    "cached tokens": "480",
+    "completion tokens": "120",
+    "reasoning tokens": "60",
+    "total tokens": "1,200",
+    # Of cid's turns no price is known.
+    "cost": "–",
+}
+
+
+def test_totals_say_what_the_list_cannot_show(staff: Client) -> None:
+    """Single turns are deleted; what they add up to is not."""
+    write_week()
+    roll()
+    RollupDay.objects.filter(day__lte=TUE.date()).update(purged_at=timezone.now())
+    UsageEvent.objects.filter(created_at__lt=WED).delete()
+    deleted = f"Of days up to {TUE.date()}, single turns are deleted, and counted here."
+
+    assert sums(staff) == (ALL, deleted)
+    of_ann, note = sums(staff, user="ann")
+    assert (of_ann["completed turns"], of_ann["total tokens"]) == ("6", "600")
+    assert note.endswith(deleted)
+    assert sums(staff, **{"from": WED.date()})[1] == ""
+
+
+def test_figures_that_are_not_of_now_say_so(staff: Client) -> None:
+    """A day that goes on is added up every few minutes, and the list shows newer turns."""
+    write_week()
+    roll()
+    rollups.build_day(TODAY.date())
+    built_at = timezone.now() - timedelta(minutes=4)
+    RollupDay.objects.filter(is_partial=True).update(built_at=built_at)
+    turn(ANN, timezone.now())
+    as_of = f"As of {built_at:%Y-%m-%d %H:%M} UTC."
+
+    found, note = sums(staff)
+    assert (found["completed turns"], note) == ("12", as_of)
+    for page in (BREAKDOWN, f"{USER}?user=ann", "/admin/"):
+        assert as_of in staff.get(page).content.decode()
+
+
+@pytest.mark.parametrize("is_rolled", [False, True])
+def test_a_turn_past_midnight_is_completed_once(staff: Client, is_rolled: bool) -> None:
+    """Opened on one day, and completed on the next."""
+    row(ANN, at(SUN, 23, 59))
+    event(ANN, at(TODAY, 0, 1))
+    if is_rolled:
+        roll()
+
+    page = staff.get(f"{USER}?user=ann&days=1")
+
+    assert (page.context["total"].turns, page.context["total"].tokens) == (1, 0)
+
+
+@pytest.mark.parametrize("is_rolled", [False, True])
+def test_totals_of_the_filtered_turns(staff: Client, is_rolled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(totals, "NEWEST", 4)
+    monkeypatch.setattr(totals, "RAW_DAYS", 30)
+    write_week()
+    if is_rolled:
+        roll()
+        UsageEvent.objects.filter(created_at__lt=TODAY).update(total_tokens=0)  # not read any more
+
+    assert sums(staff) == (ALL, "")
+    figures, note = sums(staff, client=1, model="gpt", to=SUN.date())
+    assert (figures["completed turns"], figures["total tokens"], figures["cost"], note) == ("8", "800", "$0.000008", "")
+    assert sums(staff, app_version="2.0")[0]["failed turns"] == "1"
+    assert sums(staff, status="failed") == ({"failed turns": "1"}, "")
+    assert sums(staff, **{"from": TODAY.date()})[0]["completed turns"] == "2"
+    # A user has more turns than are read one by one.
+    assert sums(staff, user="ann") == (
+        {"completed turns": "6", "total tokens": "600", "cost": "$0.000006"},
+        "Turns without a reply are in tokens and cost alone.",
+    )
+    assert sums(staff, user="ann", client=1, to=MON.date())[0]["completed turns"] == "3"
+    assert sums(staff, user="ann", model="local")[0]["completed turns"] == "0"
+
+
+def test_totals_of_few_turns_are_read_from_them(staff: Client) -> None:
+    write_week()
+
+    figures, note = sums(staff, user="bob", status="failed")
+    assert (figures["failed turns"], figures["completed turns"], note) == ("1", "0", "")
+    assert sums(staff, q="r_0")[0]["completed turns"] == "1"
+    assert sums(staff, conversation="c_none")[0]["completed turns"] == "0"
+
+
+def test_days_that_are_not_added_up_are_not_read(
+    staff: Client, alice: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(totals, "NEWEST", 4)
+    write_week()
+
+    figures, note = sums(staff)
+    assert sum(int(figures[f"{status} turns"]) for status in ("pending", "completed", "failed", "abandoned")) == 4
+    assert note == "Of the newest turns alone, 4 at most."
+    assert sums(staff, user="ann")[1] == "Of the newest turns alone, 4 at most."
+    # Today alone is read.
+    assert sums(staff, **{"from": TODAY.date()})[1] == ""
+    assert b"not added up yet" in staff.get(BREAKDOWN, {"from": f"{MON.date()}"}).content
+    assert b"not added up yet" in staff.get(USER, {"user": "ann"}).content
+    assert "–" in staff.get("/admin/chat/clienttoken/").content.decode()
+
+
+def test_other_filters_bound_what_is_added_up(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmapi.staff.lists.keyset.LOOKED_AT", 2)
+    write_week()
+
+    figures, note = sums(staff, user="ann", status="completed", model="gpt")
+    assert (figures["completed turns"], note) == ("3", "Of the newest turns alone, 1,000 at most.")
+
+
+@pytest.mark.parametrize("is_rolled", [False, True])
+def test_breakdown(staff: Client, is_rolled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(totals, "RAW_DAYS", 30)
+    write_week()
+    turn({**ANN, "model": "asked"}, at(TODAY, 1), "failed")
+    ClientToken.objects.create(pk=1, name="<b>web</b>", digest="x")
+    if is_rolled:
+        roll()
+
+    monkeypatch.setattr(breakdown, "MOST_USER_DAYS", 8)
+    answer = staff.get(BREAKDOWN, {"from": f"{MON.date()}"})
+    tables = {
+        title: [(line.name, line.turns, line.tokens, line.cost) for line in lines]
+        for title, lines in answer.context["tables"]
+    }
+
+    assert tables == {
+        "Client": [("<b>web</b>", 9, 900, "$0.000009"), ("2", 3, 300, "–")],
+        "Model": [("gpt", 9, 900, "$0.000009"), ("local", 3, 300, "–")],
+        "User": [("ann", 6, 600, "$0.000006"), ("bob", 3, 300, "$0.000003"), ("cid", 3, 300, "–")],
+    }
+    text = answer.content.decode()
+    assert "&lt;b&gt;web&lt;/b&gt;" in text
+    assert f"{USAGE}?from={MON.date()}&amp;to={TODAY.date()}&amp;user=ann" in text
+    of_one = staff.get(BREAKDOWN, {"from": f"{MON.date()}", "client": "2"}).context["tables"]
+    assert [line.name for line in of_one[2][1]] == ["cid"]
+
+
+def test_a_breakdown_of_many_days_names_no_users(staff: Client) -> None:
+    year = staff.get(BREAKDOWN, {"from": f"{TODAY.date() - timedelta(days=365)}"})
+
+    assert [title for title, _ in year.context["tables"]] == ["Client", "Model"]
+    for query in (
+        {"from": "x"},
+        {"from": "2020-01-01"},
+        {"client": "x"},
+        {"model": "\0"},
+        {"from": "2026-02-02", "to": "2026-02-01"},
+    ):
+        assert staff.get(BREAKDOWN, query).status_code == 302
+
+
+@pytest.mark.parametrize("is_rolled", [False, True])
+def test_a_user_and_all_that_is_theirs(
+    staff: Client, alice: ApiClient, is_rolled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(totals, "RAW_DAYS", 30)
+    write_week()
+    Conversation.objects.create(pk="c_22", client_token=alice.token_row, user_id="ann", metadata={"x": "a secret"})
+    if is_rolled:
+        roll()
+
+    answer = staff.get(USER, {"user": "ann", "days": "30"})
+    text = answer.content.decode()
+
+    assert [(line.model, line.turns, line.tokens, line.cost) for line in answer.context["lines"]] == [
+        ("gpt", 6, 600, "$0.000006")
+    ]
+    assert answer.context["total"].tokens == 600
+    assert "/admin/chat/conversation/c_5F22/change/" in text
+    assert "secret" not in text
+    assert text.count("/admin/analytics/usageevent/") > 6
+    for name in ("analytics/usageevent", "analytics/analyticsevent", "chat/conversation"):
+        assert f'/admin/{name}/?user=ann"' in text
+    assert ("First active on" in text) == is_rolled
+
+
+def test_figures_are_written_to_be_read(staff: Client) -> None:
+    turn(ANN, TODAY, latency_ms=12345, total_tokens=6789)
+
+    answer = staff.get(USER, {"user": "ann"}).content.decode()
+
+    assert "12,345" in answer
+    assert "6,789" in answer
+    assert figure(None) == "–"
+
+
+def test_a_user_of_any_name(staff: Client) -> None:
+    name = "a/b?c&d=<script>é\"' "
+    turn({**ANN, "user_id": name}, TODAY)
+
+    row = staff.get(USAGE).content.decode()
+    answer = staff.get(USER, {"user": name})
+
+    assert "<script>é" not in row
+    assert "user/?user=a%2Fb%3Fc%26d%3D%3Cscript%3E%C3%A9" in row
+    assert "<script>é" not in answer.content.decode()
+    assert len(answer.context["turns"]) == 1
+    assert len(answer.context["events"]) == 1
+    for query in ({}, {"user": ""}, {"user": "\0"}, {"user": "x" * 256}):
+        assert staff.get(USER, query).status_code == 404
+    assert b"Nothing is known" in staff.get(USER, {"user": "nobody"}).content
+
+
+def test_a_users_page_shows_what_somebody_may_see(clerk: Callable[..., Client]) -> None:
+    event(ANN, TODAY)
+    client = clerk("view_usageevent")
+
+    text = client.get(USER, {"user": "ann"}).content.decode()
+
+    assert "All turns of this user" in text
+    assert "All conversations" not in text
+    assert "All events" not in text
+
+
+def test_pages_of_figures_need_the_right(clerk: Callable[..., Client]) -> None:
+    client = clerk("view_conversation")
+
+    assert client.get(USER, {"user": "ann"}).status_code == 403
+    assert client.get(BREAKDOWN).status_code == 403
+
+
+def test_pages_take_a_constant_number_of_queries(
+    staff: Client, alice: ApiClient, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    def write(client_id: int) -> None:
+        for _ in range(3):
+            turn({**ANN, "client_token_id": client_id}, timezone.now())
+
+    def read() -> None:
+        # Session, user; five of rollups and the days since; turns, clients, first day, conversations, events.
+        with django_assert_num_queries(12):
+            staff.get(USER, {"user": "ann"})
+        # Session, user; eight of rollups and the days since, for three tables, and names of clients.
+        with django_assert_num_queries(10):
+            staff.get(BREAKDOWN)
+        # Session, user, row, name of the client.
+        with django_assert_num_queries(4):
+            staff.get(change)
+
+    write(alice.token_row.pk)
+    change = reverse("admin:analytics_usageevent_change", args=[UsageEvent.objects.all()[0].pk])
+    staff.get(change)  # Django looks up the content type once a process
+    read()
+    write(alice.token_row.pk + 1)
+    read()
+
+
+def test_client_tokens_show_what_they_spent_of_their_budgets(
+    staff: Client, alice: ApiClient, bob: ApiClient, upstream: OpenAIDouble
+) -> None:
+    limits = {"day_tokens": 1000, "month_usd": Decimal("0.01"), "user_day_tokens": 200, "concurrent_turns": 3}
+    ClientToken.objects.filter(pk=alice.token_row.pk).update(**limits)
+    alice.send(
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 9, "user": "u1"},
+    )
+
+    text = staff.get("/admin/chat/clienttoken/").content.decode()
+
+    assert "8 tokens, $0.000003" in text
+    assert "0 tokens, $0.00" in text
+    assert "concurrent turns: 0 of 3 turns (0%)" in text
+    assert "day tokens: 8 of 1,000 tokens (1%)" in text
+    assert "month usd: $0.0000 of $0.0100 (0%)" in text
+    assert "200 tokens" not in text
+
+    page = staff.get(reverse("admin:chat_clienttoken_change", args=[alice.token_row.pk])).content.decode()
+    assert "8 of 1,000 tokens" in page
+    assert "992 tokens" in page
+    assert f"breakdown/?client={alice.token_row.pk}" in page
+
+    user = staff.get(USER, {"user": "u1"}).content.decode()
+    assert "8 of 200 tokens (4%)" in user
+    assert "1,000 tokens" not in user
+
+
+def test_a_budget_that_is_used_up_is_marked(staff: Client, alice: ApiClient) -> None:
+    ClientToken.objects.filter(pk=alice.token_row.pk).update(day_tokens=10)
+    Budget.objects.create(
+        key=f"{alice.token_row.pk}:tokens:{TODAY.date()}:",
+        client_token=alice.token_row,
+        unit="tokens",
+        period=f"{TODAY.date()}",
+        used=12,
+        most=10,
+        resets_at=at(TODAY, 24),
+    )
+
+    page = staff.get(reverse("admin:chat_clienttoken_change", args=[alice.token_row.pk])).content.decode()
+
+    assert 'class="full"' in page
+    assert "12 of 10 tokens (120%)" in page
+    assert "12 of 10 tokens" in staff.get("/admin/chat/budget/").content.decode()
