@@ -1,5 +1,5 @@
-"""The pages of the staff, imported where Django's admin looks for them."""
+"""Import the pages of the staff. Django's autodiscover looks for them here."""
 
-from llmapi.staff import client_tokens, usage
+from llmapi.staff import audit, client_tokens, conversations, events, idempotency, usage
 
-__all__ = ["client_tokens", "usage"]
+__all__ = ["audit", "client_tokens", "conversations", "events", "idempotency", "usage"]

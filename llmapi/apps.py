@@ -25,4 +25,4 @@ class ProjectConfig(AppConfig):
 class DashboardConfig(AdminConfig):
     """Django's admin, with the dashboard at its top."""
 
-    default_site = "llmapi.staff.dashboard.DashboardSite"
+    default_site = "llmapi.staff.site.DashboardSite"

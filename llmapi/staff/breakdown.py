@@ -1,8 +1,8 @@
-"""Usage by client, model and user, for any days and filters."""
+"""The page of usage by client, model and user, for any days and filters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -18,23 +18,21 @@ from analytics.metrics.usage import COST, TOKENS
 from analytics.models import UsageEvent
 from analytics.query import DAY, Filters, Window, today
 from chat.models import ClientToken
-from llmapi.staff.lists.filters import read_day
-from llmapi.staff.lists.keyset import own_value
-from llmapi.staff.lists.links import listed
+from llmapi.staff.base import KeysetAdmin
+from llmapi.staff.lists.filters import parse_day
+from llmapi.staff.lists.keyset import parse_value
+from llmapi.staff.lists.links import list_url
 from llmapi.staff.totals import is_summed, money
 
-if TYPE_CHECKING:
-    from llmapi.staff.base import KeysetAdmin
-
 DEFAULT_DAYS = 7
-MOST_DAYS = 366
-# Users are many: so many days of theirs can be added up while somebody waits.
-MOST_USER_DAYS = 7
+MAX_DAYS = 366
+# There are many users. Figures of more days would take too long to add up for a page.
+MAX_USER_DAYS = 7
 PARAMETERS = {"client": "client_token_id", "model": "model", "app_version": "app_version"}
 
 
 @dataclass(frozen=True)
-class Line:
+class Row:
     name: str
     url: str
     turns: int
@@ -42,70 +40,74 @@ class Line:
     cost: str
 
 
-def page(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponse:
+def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
     if not model_admin.has_view_or_change_permission(request):
         raise PermissionDenied
     try:
-        window, filters = asked(request.GET)
+        window, filters = parse_query(request.GET)
     except (IncorrectLookupParameters, ValidationError):
-        messages.warning(request, "These days or filters cannot be read; this is everything of the last days.")
+        messages.warning(
+            request, f"The days or filters cannot be read; showing all usage of the last {DEFAULT_DAYS} days."
+        )
         return redirect(request.path)
     known = is_summed(window)
-    kept = {name: value for name, column in PARAMETERS.items() if (value := getattr(filters, column))}
+    filter_values = {name: value for name, column in PARAMETERS.items() if (value := getattr(filters, column))}
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,
         "title": "Usage by client, model and user",
         "window": window,
         "as_of": window.as_of,
-        "filters": kept,
-        "periods": [(days, urlencode({**kept, "from": today() - (days - 1) * DAY})) for days in (1, 7, 30, 365)],
-        "tables": [(title, list(lines)) for title, lines in tables(window, filters)] if known else None,
-        "most_user_days": MOST_USER_DAYS,
+        "filters": filter_values,
+        "periods": [
+            (days, urlencode({**filter_values, "from": today() - (days - 1) * DAY})) for days in (1, 7, 30, 365)
+        ],
+        "tables": [(title, list(rows)) for title, rows in tables(window, filters)] if known else None,
+        "max_user_days": MAX_USER_DAYS,
     }
     return TemplateResponse(request, "admin/analytics/usageevent/breakdown.html", context)
 
 
-def asked(query: QueryDict) -> tuple[Window, Filters]:
-    first, last = (read_day(query.get(name, "")) for name in ("from", "to"))
+def parse_query(query: QueryDict) -> tuple[Window, Filters]:
+    first, last = (parse_day(query.get(name, "")) for name in ("from", "to"))
     last = last or max(today(), first or today())
     first = first or last - (DEFAULT_DAYS - 1) * DAY
-    if not 0 <= (last - first).days < MOST_DAYS:
+    if not 0 <= (last - first).days < MAX_DAYS:
         raise IncorrectLookupParameters
-    given = {column: query.get(name, "") for name, column in PARAMETERS.items()}
-    values = {column: own_value(UsageEvent, column, text) for column, text in given.items() if text}
+    texts = {column: query.get(name, "") for name, column in PARAMETERS.items()}
+    values = {column: parse_value(UsageEvent, column, text) for column, text in texts.items() if text}
     return Window(first, last), Filters(**values)
 
 
-def tables(window: Window, filters: Filters) -> Iterator[tuple[str, Iterator[Line]]]:
+def tables(window: Window, filters: Filters) -> Iterator[tuple[str, Iterator[Row]]]:
     yield "Client", by_client(window, filters)
     yield "Model", by_model(window, filters)
-    if (window.last - window.first).days < MOST_USER_DAYS:
+    if (window.last - window.first).days < MAX_USER_DAYS:
         yield "User", by_user(window, filters)
 
 
-def by_client(window: Window, filters: Filters) -> Iterator[Line]:
-    burnt = usage.token_burn_by_client(window, filters)
-    names = dict(ClientToken.objects.filter(pk__in=[row["client_token_id"] for row in burnt]).values_list("pk", "name"))
-    for row in burnt:
+def by_client(window: Window, filters: Filters) -> Iterator[Row]:
+    rows = usage.token_burn_by_client(window, filters)
+    names = dict(ClientToken.objects.filter(pk__in=[row["client_token_id"] for row in rows]).values_list("pk", "name"))
+    for row in rows:
         pk = row["client_token_id"]
-        yield line(names.get(pk, str(pk)), row, window, filters, client=pk)
+        yield usage_row(names.get(pk, str(pk)), row, window, filters, client=pk)
 
 
-def by_model(window: Window, filters: Filters) -> Iterator[Line]:
+def by_model(window: Window, filters: Filters) -> Iterator[Row]:
     found = reading.usage(window, filters, "model", names=[*TOKENS, *COST])
     for (model,), figures in usage.most(found):
         if figures["sold"]:
-            yield line(model, usage.burnt(figures), window, filters, model=model)
+            yield usage_row(model, usage.burnt(figures), window, filters, model=model)
 
 
-def by_user(window: Window, filters: Filters) -> Iterator[Line]:
+def by_user(window: Window, filters: Filters) -> Iterator[Row]:
     for row in usage.token_burn_by_user(window, filters):
-        yield line(row["user_id"], row, window, filters, user=row["user_id"])
+        yield usage_row(row["user_id"], row, window, filters, user=row["user_id"])
 
 
-def line(name: str, row: dict[str, Any], window: Window, filters: Filters, **own: Any) -> Line:
-    named = {parameter: getattr(filters, column) for parameter, column in PARAMETERS.items()}
+def usage_row(name: str, row: dict[str, Any], window: Window, filters: Filters, **subject: Any) -> Row:
+    filter_values = {parameter: getattr(filters, column) for parameter, column in PARAMETERS.items()}
     days = {"from": window.first, "to": window.last}
-    url = listed("analytics_usageevent", **{**named, **days, **own})
-    return Line(name, url, row["turns"], row["total_tokens"], money(row["cost_usd"]))
+    url = list_url("analytics_usageevent", **{**filter_values, **days, **subject})
+    return Row(name, url, row["turns"], row["total_tokens"], money(row["cost_usd"]))

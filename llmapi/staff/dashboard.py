@@ -1,114 +1,81 @@
-"""The dashboard at the top of the admin, for staff who may read metrics: which days it is asked for, and of what."""
+"""The dashboard at the top of the admin, for staff who may read metrics."""
 
 from collections.abc import Mapping
-from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib.admin import AdminSite
-from django.core.exceptions import BadRequest, PermissionDenied
-from django.db import DataError
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from rest_framework.exceptions import ValidationError
 
 from analytics.api import parameters as queries
-from analytics.api.permissions import VIEW_USAGE
 from analytics.query import Filters, Window
 from analytics.reports.summary import Summary, summarize
 from chat.models import ClientToken
 
 PERIODS = {7: "7 days", 30: "30 days", 90: "90 days", 365: "A year"}
-# Of each day a plot has some 200 bytes.
-MOST_DAYS = 731
-MOST_CLIENTS = 200
+# A plot takes some 200 bytes of HTML for each day.
+MAX_DAYS = 731
+MAX_CLIENTS = 200
 
 
-class DashboardSite(AdminSite):
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        # Not only where /metrics is for everybody: it names the clients.
-        shown = dashboard(request.GET) if request.user.has_perm(VIEW_USAGE) else {}
-        return super().index(request, {**shown, **(extra_context or {})})
-
-    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
-        """Django's own pages ask PostgreSQL for whatever they are given."""
-
-        @wraps(view)
-        def asked(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return view(request, *args, **kwargs)
-            except DataError as exc:
-                raise BadRequest("No row can hold what this asks for.") from exc
-
-        return super().admin_view(asked, cacheable)
-
-    def autocomplete_view(self, request: HttpRequest) -> HttpResponse:
-        """No form of this admin asks for it, and it counts and scans what lists read by key."""
-        raise PermissionDenied
-
-
-def dashboard(query: Mapping[str, str]) -> dict[str, Any]:
-    """What the template shows; of what cannot be read, the message beside the default period."""
-    # A form sends its empty fields too.
+def dashboard_context(query: Mapping[str, str]) -> dict[str, Any]:
+    """Build what the template shows. If the query cannot be read, show the default period and say what is wrong."""
+    # The form sends its empty fields too.
     query = {name: value for name, value in query.items() if value}
     try:
-        window, filters = asked(query)
+        window, filters = parse_query(query)
     except ValidationError as exc:
-        error, query = message(exc), {}
-        window, filters = asked(query)
+        error, query = describe_error(exc), {}
+        window, filters = parse_query(query)
     else:
         error = ""
     summary = summarize(window, filters)
-    kept = filter_query(filters)
+    filter_parameters = {
+        "client" if name == "client_token_id" else name: value for name, value in filters.values.items()
+    }
     return {
         "summary": summary,
         "error": error,
         "query": query,
-        "days": None if is_custom(query) else int(query.get("days", queries.DEFAULT_DAYS)),
-        "periods": [(days, label, urlencode({"days": days, **kept})) for days, label in PERIODS.items()],
-        "csv_query": urlencode({"from": window.first, "to": window.last, **kept}),
-        "clients": clients(filters),
-        "models": models(summary),
+        "days": None if has_dates(query) else int(query.get("days", queries.DEFAULT_DAYS)),
+        "periods": [(days, label, urlencode({"days": days, **filter_parameters})) for days, label in PERIODS.items()],
+        "csv_query": urlencode({"from": window.first, "to": window.last, **filter_parameters}),
+        "clients": client_choices(filters),
+        "models": model_choices(summary),
     }
 
 
-def asked(query: Mapping[str, str]) -> tuple[Window, Filters]:
+def parse_query(query: Mapping[str, str]) -> tuple[Window, Filters]:
     window, filters = queries.asked(query)
-    if (window.last - window.first).days >= MOST_DAYS:
-        raise ValidationError({"from": "takes a day of the two years before `to`; /metrics tells of ten."})
-    if is_custom(query) or "days" not in query:
+    if (window.last - window.first).days >= MAX_DAYS:
+        raise ValidationError({"from": "takes a day of the two years before `to`. For up to ten years, use /metrics."})
+    if has_dates(query) or "days" not in query:
         return window, filters
     if query["days"] not in map(str, PERIODS):
         raise ValidationError({"days": f"takes {', '.join(map(str, PERIODS))}."})
     return Window.last_days(int(query["days"])), filters
 
 
-def is_custom(query: Mapping[str, str]) -> bool:
-    """Days that are named count for more than a period."""
+def has_dates(query: Mapping[str, str]) -> bool:
+    """Return whether the query names dates. Then `days` is ignored."""
     return "from" in query or "to" in query
 
 
-def message(exc: ValidationError) -> str:
-    """`from: Date has wrong format…`, of the first field."""
+def describe_error(exc: ValidationError) -> str:
+    """Return the error of the first field, such as `from: Date has wrong format…`."""
     assert isinstance(exc.detail, dict)
-    name, said = next(iter(exc.detail.items()))
-    return f"{name}: {' '.join(map(str, said)) if isinstance(said, list) else said}"
+    name, errors = next(iter(exc.detail.items()))
+    return f"{name}: {' '.join(map(str, errors)) if isinstance(errors, list) else errors}"
 
 
-def filter_query(filters: Filters) -> dict[str, Any]:
-    """As the query string names them."""
-    return {{"client_token_id": "client"}.get(name, name): value for name, value in filters.values.items()}
-
-
-def clients(filters: Filters) -> list[tuple[int, str]]:
-    """To choose from; also the one that is chosen, where its token has been deleted."""
-    names = dict(ClientToken.objects.order_by("name", "pk").values_list("pk", "name")[:MOST_CLIENTS])
+def client_choices(filters: Filters) -> list[tuple[int, str]]:
+    """Return the client tokens to choose from, and the chosen one even if it was deleted."""
+    names = dict(ClientToken.objects.order_by("name", "pk").values_list("pk", "name")[:MAX_CLIENTS])
     if filters.client_token_id is not None:
         names.setdefault(filters.client_token_id, f"client {filters.client_token_id}")
     return list(names.items())
 
 
-def models(summary: Summary) -> list[str]:
-    """Those of the period, those that may be used now, and the one that is chosen."""
+def model_choices(summary: Summary) -> list[str]:
+    """Return the models of the period, those that clients may use now, and the chosen one."""
     return sorted({*summary.models, *settings.OPENAI_MODELS, summary.filters.model} - {""})

@@ -1,3 +1,5 @@
+"""Usage events, one for each turn: the list, its totals, and the pages of figures that belong to it."""
+
 from decimal import Decimal
 from typing import Any
 
@@ -6,11 +8,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 
 from analytics.metrics.sources import NANOS_PER_DOLLAR
-from analytics.models import BROKEN, AnalyticsEvent, UsageEvent
-from llmapi.staff import breakdown, totals
-from llmapi.staff import users as people
+from analytics.models import BROKEN, UsageEvent
+from llmapi.staff import breakdown, totals, users
 from llmapi.staff.base import ReadOnlyAdmin
-from llmapi.staff.lists.filters import ClientFilter, ColumnFilter, DayFilter, StatusFilter, by, distinct
+from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, DayFilter, ModelFilter, link_filter
 from llmapi.staff.lists.keyset import Key
 from llmapi.staff.lists.links import RowLinks
 from llmapi.templatetags.thousands import figure
@@ -18,34 +19,22 @@ from llmapi.templatetags.thousands import figure
 Status = UsageEvent.Status
 
 
-class ModelFilter(ColumnFilter):
-    title = parameter_name = column = "model"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in distinct(UsageEvent, "model")]
-
-
-class EventFilter(ColumnFilter):
-    title = parameter_name = "event"
-    column = "event_name"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in distinct(AnalyticsEvent, "event_name")]
+class StatusFilter(ChoicesFilter):
+    title = parameter_name = column = "status"
 
 
 @admin.register(UsageEvent)
 class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     change_list_template = "admin/analytics/usageevent/list.html"
     list_display = [
-        *("request_id", "created_at", "outcome", "whose", "model", "tokens", "cost", "took", "conversation"),
+        *("request_id", "created_at", "outcome", "user_and_client", "model", "tokens", "cost", "latency"),
+        "conversation",
     ]
     list_filter = [
         *(DayFilter, StatusFilter, ClientFilter, ModelFilter),
-        *(
-            by("user_id", "user"),
-            by("conversation_id", "conversation"),
-            by("app_version", "app_version", "app version"),
-        ),
+        link_filter("user_id", "user"),
+        link_filter("conversation_id", "conversation"),
+        link_filter("app_version", "app_version", "app version"),
     ]
     list_keys = [
         Key("request_id", by_time=False),
@@ -57,7 +46,7 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         Key(),
     ]
     search_fields = ["request_id"]
-    search_help_text = "A request (r_…), a conversation (c_…) or a user, exactly."
+    search_help_text = "Search for a request (r_…), a conversation (c_…) or a user, by the exact id."
     fields = [
         *("request_id", "created_at", "finished_at", "status", "error_code"),
         *("client", "user", "conversation", "events", "model", "app_version"),
@@ -70,9 +59,9 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         *("reasoning_tokens", "total_tokens", "is_estimated", "cost_usd", "latency_ms", "first_token_ms", "is_stream"),
     ]
 
-    def search(self, term: str) -> dict[str, Any]:
-        column = {"r_": "request_id", "c_": "conversation_id"}.get(term[:2], "user_id")
-        return {column: term}
+    def search_terms(self, text: str) -> dict[str, Any]:
+        column = {"r_": "request_id", "c_": "conversation_id"}.get(text[:2], "user_id")
+        return {column: text}
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -83,16 +72,18 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        page = super().changelist_view(request, extra_context)
+        page: Any = super().changelist_view(request, extra_context)
         if changelist := getattr(page, "context_data", {}).get("cl"):
-            page.context_data["totals"] = totals.of_list(changelist)  # type: ignore[attr-defined]
-        return page
+            page.context_data["totals"] = totals.list_totals(changelist)
+            known = set(breakdown.PARAMETERS.values())
+            page.context_data["has_breakdown"] = set(changelist.filter_values) <= known
+        return page  # type: ignore[no-any-return]
 
     def breakdown(self, request: HttpRequest) -> HttpResponse:
         return breakdown.page(self, request)
 
     def user_page(self, request: HttpRequest) -> HttpResponse:
-        return people.page(self, request)
+        return users.page(self, request)
 
     @admin.display(description="status")
     def outcome(self, row: UsageEvent) -> str:
@@ -103,7 +94,7 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         return figure(row.total_tokens)
 
     @admin.display(description="ms")
-    def took(self, row: UsageEvent) -> str:
+    def latency(self, row: UsageEvent) -> str:
         return figure(row.latency_ms)
 
     @admin.display(description="cost (USD)")
@@ -111,39 +102,5 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         return "–" if row.cost_nanos is None else f"{row.cost_nanos / NANOS_PER_DOLLAR:.6f}"
 
     def cost_usd(self, row: UsageEvent) -> Decimal | None:
-        """The same, exactly; null where the price is unknown."""
+        """Return the exact cost for the export. It is None if the price is unknown."""
         return None if row.cost_nanos is None else Decimal(row.cost_nanos) / NANOS_PER_DOLLAR
-
-
-@admin.register(AnalyticsEvent)
-class AnalyticsEventAdmin(RowLinks, ReadOnlyAdmin):
-    list_display = ["event_name", "created_at", "whose", "conversation", "turn", "model", "app_version"]
-    list_filter = [
-        *(DayFilter, EventFilter, ClientFilter, ModelFilter),
-        *(by("user_id", "user"), by("request_id", "request"), by("conversation_id", "conversation")),
-        by("app_version", "app_version", "app version"),
-    ]
-    list_keys = [Key("user_id"), Key("event_name"), Key()]
-    search_fields = ["user_id"]
-    search_help_text = "A user, exactly."
-    fields = [
-        *(
-            "event_name",
-            "created_at",
-            "client",
-            "user",
-            "conversation",
-            "turn",
-            "model",
-            "app_version",
-            "metadata_json",
-        ),
-    ]
-    private = ["metadata_json"]
-    export_columns = [
-        *("event_name", "created_at", "client_token_id", "user_id", "conversation_id", "request_id", "model"),
-        *("app_version", "metadata_json"),
-    ]
-
-    def search(self, term: str) -> dict[str, Any]:
-        return {"user_id": term}

@@ -1,8 +1,8 @@
-"""One user, and all that is theirs: what it adds up to, the newest of each kind, and the way to the rest."""
+"""The page of one user: usage, budgets, the newest turns, conversations and events, and links to the lists of all."""
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -13,21 +13,19 @@ from analytics.metrics import sources as reading
 from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.query import Window
 from chat.models import ClientToken, Conversation
-from llmapi.staff import spending
-from llmapi.staff.lists.keyset import own_value
-from llmapi.staff.lists.links import listed
+from llmapi.staff.base import KeysetAdmin
+from llmapi.staff.client_tokens import budgets_of
+from llmapi.staff.lists.keyset import parse_value
+from llmapi.staff.lists.links import list_url
 from llmapi.staff.totals import is_summed, money
 
-if TYPE_CHECKING:
-    from llmapi.staff.base import KeysetAdmin
-
 NEWEST = 10
-MOST_LINES = 100
+MAX_ROWS = 100
 PERIODS = (1, 7, 30, 90, 365)
 
 
 @dataclass(frozen=True)
-class Line:
+class Row:
     client: Any
     model: str
     turns: int
@@ -36,12 +34,12 @@ class Line:
     url: str = ""
 
 
-def page(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponse:
+def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
     if not model_admin.has_view_or_change_permission(request):
         raise PermissionDenied
-    user_id = user_of(request)
-    asked = request.GET.get("days", "")
-    days = int(asked) if asked in map(str, PERIODS) else 30
+    user_id = user_id_of(request)
+    days_text = request.GET.get("days", "")
+    days = int(days_text) if days_text in map(str, PERIODS) else 30
     window = Window.last_days(days)
     found = person.bought(user_id, window) if is_summed(window) else None
     turns = list(UsageEvent.objects.filter(user_id=user_id).order_by("-created_at", "-pk")[:NEWEST])
@@ -55,17 +53,17 @@ def page(model_admin: "KeysetAdmin", request: HttpRequest) -> HttpResponse:
         "as_of": window.as_of,
         "periods": PERIODS,
         "first_day": person.first_day(user_id),
-        "lines": None if found is None else lines(user_id, window, found, clients),
-        "total": None if found is None else line("", "", sum(found.values(), Counter())),
+        "rows": None if found is None else usage_rows(user_id, window, found, clients),
+        "total": None if found is None else usage_row("", "", sum(found.values(), Counter())),
         "turns": turns,
-        **others(user_id, request, clients),
+        **other_tables(user_id, request, clients),
     }
     return TemplateResponse(request, "admin/analytics/usageevent/user.html", context)
 
 
-def user_of(request: HttpRequest) -> str:
+def user_id_of(request: HttpRequest) -> str:
     try:
-        user_id: str = own_value(UsageEvent, "user_id", request.GET.get("user", ""))
+        user_id: str = parse_value(UsageEvent, "user_id", request.GET.get("user", ""))
     except ValidationError as exc:
         raise Http404 from exc
     if not user_id:
@@ -73,36 +71,36 @@ def user_of(request: HttpRequest) -> str:
     return user_id
 
 
-def others(user_id: str, request: HttpRequest, clients: dict[int, ClientToken]) -> dict[str, Any]:
-    """What is in lists of their own, for those who may see them."""
-    may = request.user.has_perm
+def other_tables(user_id: str, request: HttpRequest, clients: dict[int, ClientToken]) -> dict[str, Any]:
+    """Return the newest conversations and events, and the budgets: each only for staff who may see it."""
+    has_perm = request.user.has_perm
     found: dict[str, Any] = {}
-    if may("chat.view_conversation"):
-        theirs = Conversation.objects.filter(user_id=user_id).select_related("client_token").defer("metadata")
-        found["conversations"] = list(theirs.order_by("-created_at", "-pk")[:NEWEST])
-    if may("analytics.view_analyticsevent"):
+    if has_perm("chat.view_conversation"):
+        rows = Conversation.objects.filter(user_id=user_id).select_related("client_token").defer("metadata")
+        found["conversations"] = list(rows.order_by("-created_at", "-pk")[:NEWEST])
+    if has_perm("analytics.view_analyticsevent"):
         events = AnalyticsEvent.objects.filter(user_id=user_id).defer("metadata_json")
         found["events"] = list(events.order_by("-created_at", "-pk")[:NEWEST])
-    if may("chat.view_clienttoken"):
-        spent = spending.of_clients(list(clients.values()), user_id)
+    if has_perm("chat.view_clienttoken"):
+        spent = budgets_of(list(clients.values()), user_id)
         found["budgets"] = [(clients[pk], budget) for pk, budgets in spent.items() for budget in budgets]
     return found
 
 
-def lines(
+def usage_rows(
     user_id: str, window: Window, found: dict[reading.Key, Counter[str]], clients: dict[int, ClientToken]
-) -> list[Line]:
-    most = sorted(found.items(), key=lambda row: -row[1]["total_tokens"])[:MOST_LINES]
+) -> list[Row]:
+    largest = sorted(found.items(), key=lambda row: -row[1]["total_tokens"])[:MAX_ROWS]
     return [
-        line(
+        usage_row(
             clients.get(pk, pk),
             model,
             figures,
-            listed("analytics_usageevent", user=user_id, client=pk, model=model, **{"from": window.first}),
+            list_url("analytics_usageevent", user=user_id, client=pk, model=model, **{"from": window.first}),
         )
-        for (pk, model), figures in most
+        for (pk, model), figures in largest
     ]
 
 
-def line(client: Any, model: str, figures: Counter[str], url: str = "") -> Line:
-    return Line(client, model, figures["completed"], figures["total_tokens"], money(reading.dollars(figures)), url)
+def usage_row(client: Any, model: str, figures: Counter[str], url: str = "") -> Row:
+    return Row(client, model, figures["completed"], figures["total_tokens"], money(reading.dollars(figures)), url)

@@ -19,7 +19,7 @@ from llmapi.staff.lists import export as exports
 @pytest.fixture(autouse=True)
 def written(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """More rows than are read at once."""
-    monkeypatch.setattr(exports, "CHUNK", 3)
+    monkeypatch.setattr(exports, "CHUNK_ROWS", 3)
     write_week()
     for name in ("web", "phone"):
         client = ClientToken.objects.create(name=name, digest=name)
@@ -107,7 +107,7 @@ def test_bad_options(tmp_path: Path) -> None:
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("before")
-    monkeypatch.setattr(exports, "written", lambda _: 1 / 0)
+    monkeypatch.setattr(exports, "format_cell", lambda _: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         exported("usage_events", f"--output={path}")

@@ -36,7 +36,7 @@ def test_why_a_page_of_the_admin_failed_is_logged(
 ) -> None:
     """And of an answer that is an error by intent there is no more than our own line."""
     client.raise_request_exception = False
-    monkeypatch.setattr("llmapi.staff.dashboard.DashboardSite.each_context", lambda *args: 1 / 0)
+    monkeypatch.setattr("llmapi.staff.site.DashboardSite.each_context", lambda *args: 1 / 0)
 
     assert client.get("/admin/login/?\x1b").status_code == 500
 

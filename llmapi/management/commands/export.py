@@ -12,8 +12,8 @@ from analytics.query import DAY, midnight
 from chat.models import Conversation
 from llmapi.management.arguments import client_of, output
 from llmapi.staff.base import KeysetAdmin
-from llmapi.staff.lists.export import chunks
-from llmapi.staff.lists.keyset import Walk
+from llmapi.staff.lists.export import csv_chunks
+from llmapi.staff.lists.keyset import KeysetQuery
 
 MODELS = {model._meta.db_table: model for model in (UsageEvent, AnalyticsEvent, Conversation)}
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         assert isinstance(model_admin, KeysetAdmin)
         client = options["client"]
         asked = {} if client is None else {"client_token_id": client_of(client)[0]}
-        walk = Walk.along(
+        query = KeysetQuery.for_filters(
             model._default_manager.all(),
             model_admin.list_keys,
             asked,
@@ -45,21 +45,21 @@ class Command(BaseCommand):
             before=midnight(last) + DAY if last else None,
         )
         if path is None:
-            write(walk, model_admin, self.stdout)
+            write(query, model_admin, self.stdout)
             return
         with output(path) as file:
-            written = write(walk, model_admin, file)
+            written = write(query, model_admin, file)
         self.stdout.write(f"{written:,} rows written to {path}.")
 
 
-def write(walk: Walk, model_admin: KeysetAdmin, out: IO[str] | OutputWrapper) -> int:
+def write(query: KeysetQuery, model_admin: KeysetAdmin, out: IO[str] | OutputWrapper) -> int:
     """How many rows were written."""
-    times = walk.rows.order_by("created_at").values_list("created_at", flat=True)
+    times = query.rows.order_by("created_at").values_list("created_at", flat=True)
     oldest, newest = times.first(), times.last()
     length = newest - oldest if newest and oldest else timedelta(0)
     rows = 0
     with advancing(model_admin.opts.db_table, length.total_seconds()) as advance:
-        for text, page in chunks(walk, model_admin.export_columns, model_admin):
+        for text, page in csv_chunks(query, model_admin.export_columns, model_admin):
             if text:
                 out.write(text)
             rows += len(page.rows)

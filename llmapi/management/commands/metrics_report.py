@@ -16,7 +16,7 @@ from analytics.reports import mail as summary_report
 from analytics.reports import terminal as report
 from analytics.reports.summary import summarize
 from llmapi.management.arguments import client_of, output
-from llmapi.staff.dashboard import message
+from llmapi.staff.dashboard import describe_error
 
 WEEK = 7
 
@@ -63,7 +63,7 @@ def asked(options: dict[str, Any]) -> tuple[Window, Filters]:
     try:
         window, filters = queries.asked(query)
     except ValidationError as exc:
-        raise CommandError(f"--{message(exc).replace('app_version', 'app-version', 1)}") from exc
+        raise CommandError(f"--{describe_error(exc).replace('app_version', 'app-version', 1)}") from exc
     return (Window(window.last - timedelta(days=days - 1), window.last) if days else window), filters
 
 

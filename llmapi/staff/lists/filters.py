@@ -12,15 +12,17 @@ from django.db import connection
 from django.db.models import Model
 from django.http import HttpRequest
 
+from analytics.models import UsageEvent
 from analytics.query import DAY, today
 from chat.models import ClientToken
-from llmapi.staff.lists.keyset import own_value
+from llmapi.staff.lists.keyset import parse_value
 
-MOST_CHOICES = 50
+MAX_CHOICES = 50
 EARLIEST = date(2000, 1, 1)
 Params = dict[str, list[str]]
+Choices = list[tuple[str, str]]
 
-# PostgreSQL would read the whole index for a DISTINCT; this looks once for each value.
+# Reads one row for each value. For a DISTINCT, PostgreSQL would read the whole index.
 DISTINCT = """
     WITH RECURSIVE found(value) AS (
         SELECT min({column}) FROM {table}
@@ -31,31 +33,34 @@ DISTINCT = """
 """
 
 
-def distinct(model: type[Model], column: str) -> list[str]:
-    """The first values of an indexed column."""
+def distinct_choices(model: type[Model], column: str) -> Choices:
+    """Return the first values of an indexed column, as choices of a filter."""
     sql = DISTINCT.format(table=model._meta.db_table, column=column)
     with connection.cursor() as cursor:
-        cursor.execute(sql, [MOST_CHOICES])
-        return [value for (value,) in cursor.fetchall()]
+        cursor.execute(sql, [MAX_CHOICES])
+        return [(value, value) for (value,) in cursor.fetchall()]
 
 
 class ColumnFilter(SimpleListFilter):
-    """The rows of one value; what a link has asked for is shown and can be taken back, though no choice names it."""
+    """Rows with one value of a column.
+
+    A link may ask for a value that is not among the choices. The filter then shows that value, and staff can clear it.
+    """
 
     template = "llmapi/filter.html"
     column: str
 
     def __init__(self, request: HttpRequest, params: Params, model: type[Model], model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
-        # The list has its own way to apply it.
-        self.asked: dict[str, Any] = {}
+        # KeysetChangeList applies it; queryset() below does nothing.
+        self.filter_values: dict[str, Any] = {}
         if (text := self.value()) is not None:
             try:
-                self.asked = {self.column: own_value(model, self.column, text)}
+                self.filter_values = {self.column: parse_value(model, self.column, text)}
             except ValidationError as exc:
                 raise IncorrectLookupParameters from exc
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return []
 
     def has_output(self) -> bool:
@@ -71,54 +76,59 @@ class ColumnFilter(SimpleListFilter):
         return None
 
 
-def by(column: str, parameter: str, title: str = "") -> type[ColumnFilter]:
-    """A filter that only links ask for."""
+def link_filter(column: str, parameter: str, title: str = "") -> type[ColumnFilter]:
+    """Make a filter without choices: only links set it."""
     title = title or parameter
-    return type("Filter", (ColumnFilter,), {"column": column, "parameter_name": parameter, "title": title})
+    return type("LinkFilter", (ColumnFilter,), {"column": column, "parameter_name": parameter, "title": title})
 
 
 class ClientFilter(ColumnFilter):
     title = parameter_name = "client"
     column = "client_token_id"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         newest = ClientToken.objects.order_by("-pk").values_list("pk", "name")
-        return [(str(pk), name) for pk, name in newest[:MOST_CHOICES]]
+        return [(str(pk), name) for pk, name in newest[:MAX_CHOICES]]
 
 
-class StatusFilter(ColumnFilter):
-    """Of a column with choices."""
+class ModelFilter(ColumnFilter):
+    title = parameter_name = column = "model"
 
-    title = parameter_name = column = "status"
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return distinct_choices(UsageEvent, "model")
+
+
+class ChoicesFilter(ColumnFilter):
+    """Rows with one value of a column whose field has choices; the filter offers those."""
 
     def __init__(self, request: HttpRequest, params: Params, model: type[Model], model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
-        if self.asked and self.value() not in dict(self.lookup_choices):
+        if self.filter_values and self.value() not in dict(self.lookup_choices):
             raise IncorrectLookupParameters
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return [(str(value), str(label)) for value, label in model_admin.model._meta.get_field(self.column).flatchoices]
 
 
 class YesNoFilter(ColumnFilter):
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return [("True", "Yes"), ("False", "No")]
 
 
 class DayFilter(ListFilter):
-    """Rows of whole UTC days, under the names that /metrics has for them."""
+    """Rows of whole UTC days. The parameters are called as at /metrics."""
 
     title = "day (UTC)"
     template = "llmapi/day_filter.html"
 
     def __init__(self, request: HttpRequest, params: Params, model: type[Model], model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
-        self.since, self.to = (read_day(params.pop(name, [""])[-1]) for name in ("from", "to"))
+        self.since, self.to = (parse_day(params.pop(name, [""])[-1]) for name in ("from", "to"))
         if self.since and self.to and self.since > self.to:
             raise IncorrectLookupParameters
 
     @property
-    def shown(self) -> str:
+    def description(self) -> str:
         if not (self.since or self.to):
             return "All"
         return f"{self.since or '…'} – {self.to or 'today'}"
@@ -141,13 +151,14 @@ class DayFilter(ListFilter):
                 "display": title,
             }
 
-    def kept(self) -> list[tuple[str, str]]:
-        """What the form sends along."""
-        ours = {"from", "to", "before", "after"}
-        return [(name, value) for name, values in self.request.GET.lists() if name not in ours for value in values]
+    def other_parameters(self) -> list[tuple[str, str]]:
+        """Parameters of the page that the form of this filter must keep."""
+        replaced = {"from", "to", "before", "after"}
+        return [(name, value) for name, values in self.request.GET.lists() if name not in replaced for value in values]
 
 
-def read_day(text: str) -> date | None:
+def parse_day(text: str) -> date | None:
+    """Read a day from a query string. Raises IncorrectLookupParameters if it is no day, or far from today."""
     if not text:
         return None
     try:

@@ -14,8 +14,8 @@ from analytics.tests.sample_week import ANN, TODAY, at, row
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import Conversation, Message
 from conftest import ApiClient
-from llmapi.staff import threads
-from llmapi.staff.threads import Place
+from llmapi.staff import conversations
+from llmapi.staff.conversations import Place, Thread
 
 
 def url(conversation_id: str) -> str:
@@ -57,7 +57,7 @@ def broken(when: datetime, status: str = "failed") -> None:
     row(ANN, when, status, conversation_id="c_1", error_code="upstream_error" if status == "failed" else "")
 
 
-def shape(thread: threads.Thread) -> list[str]:
+def shape(thread: Thread) -> list[str]:
     """`u` and `a` for messages, `a+` for a reply with its figures, and the status of turns without one."""
     return [
         f"{entry.message.role[0]}{'+' if entry.turn else ''}"
@@ -67,10 +67,10 @@ def shape(thread: threads.Thread) -> list[str]:
     ]
 
 
-def page(client: Client, query: str = "", conversation_id: str = "c_1") -> threads.Thread:
+def page(client: Client, query: str = "", conversation_id: str = "c_1") -> Thread:
     answer = client.get(url(conversation_id) + query)
     assert answer.status_code == 200
-    thread: threads.Thread = answer.context["thread"]
+    thread: Thread = answer.context["thread"]
     return thread
 
 
@@ -127,7 +127,7 @@ def test_a_failed_turn_of_the_api(staff: Client, alice: ApiClient, upstream: Ope
 def test_pages_have_every_entry_once(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "SIZE", 4)
+    monkeypatch.setattr(conversations, "PAGE_SIZE", 4)
     for hour in range(6):
         said(at(TODAY, hour), f"r_{hour}x")
         for minute in range(hour):
@@ -160,7 +160,7 @@ def test_pages_have_every_entry_once(
 def test_a_page_that_is_just_full_has_no_empty_one_behind(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "SIZE", 2)
+    monkeypatch.setattr(conversations, "PAGE_SIZE", 2)
     for hour in range(2):
         said(at(TODAY, hour), f"r_{hour}x")
 
@@ -174,7 +174,7 @@ def test_a_page_that_is_just_full_has_no_empty_one_behind(
 def test_clocks_that_differ_lose_nothing(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "SIZE", 2)
+    monkeypatch.setattr(conversations, "PAGE_SIZE", 2)
     for hour in (5, 1, 9, 3, 4):
         said(at(TODAY, hour), f"r_{hour}x")
         broken(at(TODAY, 10 - hour))
@@ -195,7 +195,7 @@ def test_clocks_that_differ_lose_nothing(
 def test_a_thread_of_failures_alone_is_paged(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "SIZE", 3)
+    monkeypatch.setattr(conversations, "PAGE_SIZE", 3)
     for minute in range(8):
         broken(at(TODAY, 1, minute))
 
@@ -211,7 +211,7 @@ def test_a_thread_of_failures_alone_is_paged(
 def test_deleted_messages_leave_no_empty_pages(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "SIZE", 2)
+    monkeypatch.setattr(conversations, "PAGE_SIZE", 2)
     for hour in range(12):
         said(at(TODAY, hour), f"r_{hour}x")
     Message.objects.exclude(request_id="r_0x").delete()
@@ -239,7 +239,7 @@ def test_a_place_that_is_none_is_the_newest(staff: Client, conversation: Convers
 def test_a_long_message_is_cut_and_can_be_read_whole(
     staff: Client, alice: ApiClient, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "SHOWN", 10)
+    monkeypatch.setattr(conversations, "MAX_CHARACTERS", 10)
     said(at(TODAY, 1), "r_a", reply="0123456789 and the end")
     reply = Message.objects.get(role="assistant")
 
@@ -270,16 +270,16 @@ def test_totals_of_the_newest_turns(staff: Client, conversation: Conversation, m
 
     totals = page(staff).totals
     assert totals is not None
-    assert ("total tokens", "21") in totals.lines
+    assert ("total tokens", "21") in totals.labelled
     assert totals.note == ""
     monkeypatch.setattr("llmapi.staff.totals.NEWEST", 2)
     totals = page(staff).totals
     assert totals is not None
-    assert ("total tokens", "14") in totals.lines
-    assert totals.note == "Of the newest turns alone, 2 at most."
+    assert ("total tokens", "14") in totals.labelled
+    assert totals.note == "Totals of the newest turns only, at most 2."
 
 
 def test_places_are_read_back() -> None:
-    assert Place.read(str(threads.NEWEST)) == threads.NEWEST
-    assert Place.read("3.4") == Place(3, 4)
-    assert Place.read("3.4 ") is None
+    assert Place.parse(str(conversations.NEWEST)) == conversations.NEWEST
+    assert Place.parse("3.4") == Place(3, 4)
+    assert Place.parse("3.4 ") is None

@@ -161,7 +161,7 @@ def test_a_deleted_client_can_still_be_asked_for(staff: Client) -> None:
 def test_what_cannot_be_read_is_said(staff: Client, query: str, said: str) -> None:
     page = page_of(staff, f"/admin/?{query}")
 
-    assert any(text.startswith(said) and text.endswith("These are the last 30 days.") for text in page.texts)
+    assert any(text.startswith(said) and text.endswith("Showing the last 30 days.") for text in page.texts)
     (link,) = page.links("/metrics/turns_by_day.csv")
     assert f"from={today() - timedelta(days=29)}&to={today()}" in link
 
@@ -261,7 +261,7 @@ def test_an_empty_database(staff: Client) -> None:
     assert page.after("Turns") == "0"
     assert page.after("Success rate") == "–"
     assert page.texts.count("Nothing in this period.") == 12
-    assert page.texts.count("nothing to compare") == 18
+    assert page.texts.count("no earlier figure") == 18
     assert "Table" not in page.texts
 
 

@@ -94,7 +94,7 @@ def test_the_filters_of_the_list_are_kept(staff: Client) -> None:
 def test_it_is_read_in_chunks(
     staff: Client, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    monkeypatch.setattr(exports, "CHUNK", 3)
+    monkeypatch.setattr(exports, "CHUNK_ROWS", 3)
     for minute in range(7):
         row(ANN, at(TODAY, 1, minute // 2))
     answer = staff.get(reverse(f"admin:{USAGE}_export"))
@@ -109,7 +109,7 @@ def test_it_is_read_in_chunks(
 
 def test_it_lets_others_be_served(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(exports, "CHUNK", 1)
+    monkeypatch.setattr(exports, "CHUNK_ROWS", 1)
     monkeypatch.setattr("llmapi.staff.lists.export.time.sleep", pauses.append)
     write_week()
 
@@ -120,7 +120,7 @@ def test_it_lets_others_be_served(staff: Client, monkeypatch: pytest.MonkeyPatch
 
 
 def test_where_few_match_it_goes_on_to_the_end(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyset, "LOOKED_AT", 2)
+    monkeypatch.setattr(keyset, "SCAN_LIMIT", 2)
     for minute in range(10):
         row({**ANN, "app_version": "2.0" if minute in (0, 8) else "1.0"}, at(TODAY, 1, minute))
 
@@ -211,7 +211,7 @@ def test_it_needs_the_right_to_see_the_list(clerk: Callable[..., Client]) -> Non
 def test_filters_that_cannot_be_read_are_an_error(staff: Client) -> None:
     for query in ("from=x", "user_id__contains=a", "client=x"):
         answer = staff.get(f"{reverse(f'admin:{USAGE}_export')}?{query}", follow=True)
-        assert "These filters cannot be read" in answer.content.decode()
+        assert "The filters cannot be read" in answer.content.decode()
     assert not AuditRecord.objects.exists()
 
 
@@ -219,7 +219,7 @@ def test_filters_that_cannot_be_read_are_an_error(staff: Client) -> None:
 def test_no_connection_is_held_while_the_client_reads(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     from django.db import connection
 
-    monkeypatch.setattr(exports, "CHUNK", 1)
+    monkeypatch.setattr(exports, "CHUNK_ROWS", 1)
     for _ in range(3):
         row(ANN, TODAY)
     chunks = iter(staff.get(reverse(f"admin:{USAGE}_export")).streaming_content)  # type: ignore[attr-defined]

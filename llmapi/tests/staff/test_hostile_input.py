@@ -45,7 +45,10 @@ def test_a_revoked_token_is_in_the_log(staff: Client) -> None:
 def test_a_choice_of_rows_that_are_none(staff: Client, chosen: str) -> None:
     answer = staff.post("/admin/chat/clienttoken/", {"action": "revoke", "_selected_action": [chosen]})
 
-    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "Rows are chosen by their keys.")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        400,
+        "The selected rows cannot be read; open the list again and select them.",
+    )
 
 
 @pytest.mark.parametrize(

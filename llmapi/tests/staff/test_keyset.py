@@ -11,7 +11,7 @@ from analytics.models import UsageEvent
 from analytics.tests.sample_week import ANN, TODAY, at, row
 from chat.models import Conversation
 from llmapi.staff.lists import keyset
-from llmapi.staff.lists.keyset import Cursor, Key, Walk, own_value
+from llmapi.staff.lists.keyset import Cursor, Key, KeysetQuery, parse_value
 from llmapi.tests.staff.test_lists import USAGE, url, write
 
 
@@ -74,7 +74,7 @@ def test_a_row_that_comes_meanwhile_moves_no_page(staff: Client, monkeypatch: py
 def test_where_few_match_a_page_ends_early_and_goes_on(
     staff: Client, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    monkeypatch.setattr(keyset, "LOOKED_AT", 3)
+    monkeypatch.setattr(keyset, "SCAN_LIMIT", 3)
     for minute in range(19):
         version = "2.0" if minute in (0, 9) else "1.0"
         row({**ANN, "app_version": version}, at(TODAY, 1, minute), "failed", conversation_id="c_1")
@@ -110,23 +110,23 @@ def test_a_place_that_is_none_is_the_first_page(staff: Client, query: str) -> No
     answer = staff.get(f"{url(USAGE)}?{query}")
 
     assert answer.status_code == 200
-    assert b"There is no such page" in answer.content
+    assert b"Page not found; showing the newest rows" in answer.content
     assert len(answer.context["cl"].result_list) == 1
 
 
 def test_cursors_are_read_back() -> None:
     by_time, by_pk = Key(), Key(by_time=False)
     for cursor in (Cursor(TODAY, 7), Cursor(TODAY + timedelta(microseconds=3), None)):
-        assert Cursor.read(str(cursor), by_time, UsageEvent) == cursor
-    assert Cursor.read(".7", by_pk, UsageEvent) == Cursor(None, 7)
-    assert Cursor.read(".c_1.2", by_pk, Conversation) == Cursor(None, "c_1.2")
+        assert Cursor.parse(str(cursor), by_time, UsageEvent) == cursor
+    assert Cursor.parse(".7", by_pk, UsageEvent) == Cursor(None, 7)
+    assert Cursor.parse(".c_1.2", by_pk, Conversation) == Cursor(None, "c_1.2")
     for text in (".7", "7", "", ".", "7.x"):
         with pytest.raises(ValueError):
-            Cursor.read(text, by_time, UsageEvent)
+            Cursor.parse(text, by_time, UsageEvent)
     with pytest.raises(ValueError):
-        Cursor.read("7.7", by_pk, UsageEvent)
+        Cursor.parse("7.7", by_pk, UsageEvent)
     with pytest.raises(ValidationError):
-        own_value(UsageEvent, "user_id", "x" * 256)
+        parse_value(UsageEvent, "user_id", "x" * 256)
 
 
 def test_beyond_all_rows_is_a_way_back(staff: Client) -> None:
@@ -142,7 +142,7 @@ def test_what_leads_is_the_most_selective() -> None:
     keys = [Key("user_id"), Key("status", only=frozenset({"failed"})), Key()]
 
     def led(**values: str) -> str:
-        return Walk.along(UsageEvent.objects.all(), keys, values).key.column
+        return KeysetQuery.for_filters(UsageEvent.objects.all(), keys, values).key.column
 
     assert led(status="failed", user_id="ann", model="gpt") == "user_id"
     assert led(status="failed", model="gpt") == "status"

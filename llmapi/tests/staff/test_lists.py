@@ -150,7 +150,7 @@ def test_filters_that_cannot_be_read_are_left_out(staff: Client, query: str) -> 
     answer = staff.get(f"{url(USAGE)}?{query}", follow=True)
 
     assert answer.redirect_chain == [(f"{url(USAGE)}?e=1", 302)]
-    assert b"These filters cannot be read" in answer.content
+    assert b"The filters cannot be read" in answer.content
     assert len(answer.context["cl"].result_list) == 1
 
 

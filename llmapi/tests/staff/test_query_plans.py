@@ -25,7 +25,7 @@ LARGE = (
     *("budgets", "user_days", "usage_rollups"),
 )
 # The rows, and where looking for them ends.
-PAGE = (" LIMIT 51", f" LIMIT 1 OFFSET {keyset.LOOKED_AT}")
+PAGE = (" LIMIT 51", f" LIMIT 1 OFFSET {keyset.SCAN_LIMIT}")
 TABLES = "|".join(LARGE)
 DAYS = f"from={TODAY.date() - timedelta(days=9)}&to={TODAY.date()}"
 USAGE, EVENTS = "analytics_usageevent", "analytics_analyticsevent"
@@ -147,12 +147,12 @@ def test_lists(
     url = f"{reverse(f'admin:{name}_changelist')}?{query}"
     changelist = staff.get(url).context["cl"]
     pks = list(changelist.model.objects.order_by("pk").values_list("pk", flat=True)) or [1]
-    some = Cursor(TODAY if changelist.walk.key.by_time else None, pks[len(pks) // 2])
+    some = Cursor(TODAY if changelist.keyset_query.key.by_time else None, pks[len(pks) // 2])
 
     with plans() as found:
         page = staff.get(f"{url}&{place}={some}" if place else url)
 
-    assert b"There is no such page" not in page.content
+    assert b"Page not found" not in page.content
     read = list_plans(found, changelist.opts.db_table, *PAGE)
     assert read
     for plan in read:

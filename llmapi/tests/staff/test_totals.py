@@ -35,7 +35,7 @@ def sums(admin: Client, **query: Any) -> tuple[dict[str, str], str]:
     answer = admin.get(USAGE, query)
     assert answer.status_code == 200
     found: totals.Totals = answer.context["totals"]
-    return dict(found.lines), found.note
+    return dict(found.labelled), found.note
 
 
 ALL = {
@@ -59,7 +59,7 @@ def test_totals_say_what_the_list_cannot_show(staff: Client) -> None:
     roll()
     RollupDay.objects.filter(day__lte=TUE.date()).update(purged_at=timezone.now())
     UsageEvent.objects.filter(created_at__lt=WED).delete()
-    deleted = f"Of days up to {TUE.date()}, single turns are deleted, and counted here."
+    deleted = f"Single turns of days up to {TUE.date()} are deleted, but counted here."
 
     assert sums(staff) == (ALL, deleted)
     of_ann, note = sums(staff, user="ann")
@@ -115,7 +115,7 @@ def test_totals_of_the_filtered_turns(staff: Client, is_rolled: bool, monkeypatc
     # A user has more turns than are read one by one.
     assert sums(staff, user="ann") == (
         {"completed turns": "6", "total tokens": "600", "cost": "$0.000006"},
-        "Turns without a reply are in tokens and cost alone.",
+        "Turns without a reply count only for tokens and cost.",
     )
     assert sums(staff, user="ann", client=1, to=MON.date())[0]["completed turns"] == "3"
     assert sums(staff, user="ann", model="local")[0]["completed turns"] == "0"
@@ -138,8 +138,8 @@ def test_days_that_are_not_added_up_are_not_read(
 
     figures, note = sums(staff)
     assert sum(int(figures[f"{status} turns"]) for status in ("pending", "completed", "failed", "abandoned")) == 4
-    assert note == "Of the newest turns alone, 4 at most."
-    assert sums(staff, user="ann")[1] == "Of the newest turns alone, 4 at most."
+    assert note == "Totals of the newest turns only, at most 4."
+    assert sums(staff, user="ann")[1] == "Totals of the newest turns only, at most 4."
     # Today alone is read.
     assert sums(staff, **{"from": TODAY.date()})[1] == ""
     assert b"not added up yet" in staff.get(BREAKDOWN, {"from": f"{MON.date()}"}).content
@@ -148,11 +148,11 @@ def test_days_that_are_not_added_up_are_not_read(
 
 
 def test_other_filters_bound_what_is_added_up(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmapi.staff.lists.keyset.LOOKED_AT", 2)
+    monkeypatch.setattr("llmapi.staff.lists.keyset.SCAN_LIMIT", 2)
     write_week()
 
     figures, note = sums(staff, user="ann", status="completed", model="gpt")
-    assert (figures["completed turns"], note) == ("3", "Of the newest turns alone, 1,000 at most.")
+    assert (figures["completed turns"], note) == ("3", "Totals of the newest turns only, at most 1,000.")
 
 
 @pytest.mark.parametrize("is_rolled", [False, True])
@@ -164,7 +164,7 @@ def test_breakdown(staff: Client, is_rolled: bool, monkeypatch: pytest.MonkeyPat
     if is_rolled:
         roll()
 
-    monkeypatch.setattr(breakdown, "MOST_USER_DAYS", 8)
+    monkeypatch.setattr(breakdown, "MAX_USER_DAYS", 8)
     answer = staff.get(BREAKDOWN, {"from": f"{MON.date()}"})
     tables = {
         title: [(line.name, line.turns, line.tokens, line.cost) for line in lines]
@@ -210,7 +210,7 @@ def test_a_user_and_all_that_is_theirs(
     answer = staff.get(USER, {"user": "ann", "days": "30"})
     text = answer.content.decode()
 
-    assert [(line.model, line.turns, line.tokens, line.cost) for line in answer.context["lines"]] == [
+    assert [(line.model, line.turns, line.tokens, line.cost) for line in answer.context["rows"]] == [
         ("gpt", 6, 600, "$0.000006")
     ]
     assert answer.context["total"].tokens == 600
