@@ -1,4 +1,4 @@
-"""What arguments of several commands are, and where they write."""
+"""Arguments that several commands share: --client and --output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,34 +7,36 @@ from typing import IO
 
 from django.core.management.base import CommandError
 
-from analytics.files import whole
 from analytics.reports.terminal import printable
 from chat.models import ClientToken
 
-MOST_NAMES = 20
+MAX_NAMES = 20
 
 
-def client_of(name: str) -> tuple[int, str]:
-    """Id and name of the client token; one whose row was deleted can still be named by its id."""
+def find_client(name: str) -> tuple[int, str]:
+    """Return the id and the name of a client token. A deleted one is found by its id, with an empty name."""
     if not name.strip():
-        raise CommandError("--client takes the name or the id of a client token; leave it out for all of them.")
+        raise CommandError("--client takes the name or the id of a client token; leave it out for all client tokens.")
     tokens = ClientToken.objects.order_by("pk")
     if name.isascii() and name.isdecimal() and len(name) < 19:
         return int(name), tokens.filter(pk=name).values_list("name", flat=True).first() or ""
-    found = list(tokens.filter(name=name).values_list("pk", flat=True)[:MOST_NAMES])
+    found = list(tokens.filter(name=name).values_list("pk", flat=True)[:MAX_NAMES])
     if len(found) == 1:
         return found[0], name
     if found:
-        raise CommandError(f"--client: several are called {name!r}; give one of the ids {', '.join(map(str, found))}.")
-    names = ", ".join(map(printable, tokens.values_list("name", flat=True)[:MOST_NAMES]))
-    raise CommandError(f"--client: none is called {name!r}; choose from: {names or 'none yet'}.")
+        raise CommandError(
+            f"--client: several tokens have the name {name!r}; give one of the ids {', '.join(map(str, found))}."
+        )
+    names = ", ".join(map(printable, tokens.values_list("name", flat=True)[:MAX_NAMES]))
+    raise CommandError(f"--client: no token has the name {name!r}; choose from: {names or 'none yet'}.")
 
 
 @contextmanager
-def output(path: Path) -> Iterator[IO[str]]:
-    """The file that --output names, written whole or not at all."""
+def open_output(path: Path) -> Iterator[IO[str]]:
+    """Open the file that --output names. A file that is there is overwritten."""
     try:
-        with whole(path) as file:
+        # newline="": the CSV has line ends of its own.
+        with path.open("w", encoding="utf-8", newline="") as file:
             yield file
     except OSError as exc:
-        raise CommandError(f"--output: {exc.strerror or exc}; name a file in a directory that is writable.") from exc
+        raise CommandError(f"--output: {exc.strerror or exc}; name another file, in a writable directory.") from exc

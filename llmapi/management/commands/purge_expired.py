@@ -4,25 +4,25 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from analytics.ledger import retention as purge
+from analytics.ledger import retention as event_retention
 from analytics.management.progress import track
-from chat import retention
+from chat import retention as chat_retention
 
 
 class Command(BaseCommand):
     help = (
-        "Delete what is past its use: idempotency keys after 24 hours, limits that are at rest, old sessions; "
-        "and usage and analytics events after RAW_RETENTION_DAYS. The server does so, too."
+        "Delete expired rows: idempotency keys after 24 hours, unused rate limits, old sessions, "
+        "and usage and analytics events after RAW_RETENTION_DAYS. The server does the same by itself."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
         now = timezone.now()
-        deleted = Counter({**retention.purge_expired(now), **dict.fromkeys(purge.TABLES, 0)})
+        deleted = Counter({**chat_retention.purge_expired(now), **dict.fromkeys(event_retention.TABLES, 0)})
         try:
-            for day in track(purge.expired(now), "Days"):
-                for what, count in purge.purge_day(day):
-                    deleted[what] += count
-        except purge.NotYet as exc:
+            for day in track(event_retention.expired(now), "Days"):
+                for name, count in event_retention.purge_day(day):
+                    deleted[name] += count
+        except event_retention.NotYet as exc:
             self.stderr.write(f"Raw rows are kept: {exc}")
-        for what, count in deleted.items():
-            self.stdout.write(f"{count} {what} deleted.")
+        for name, count in deleted.items():
+            self.stdout.write(f"{count} {name} deleted.")
