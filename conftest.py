@@ -1,7 +1,10 @@
 """What every test has: an upstream double, two clients, and real servers."""
 
+import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,21 +16,37 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.db import connection
+from django.dispatch import receiver
 from django.test import Client
-from pytest_django import Settings
+from pytest_django import DjangoDbBlocker
 
 from bench.openai_double import OpenAIDouble
-from llmapi.launch import ROOT, free_port, wait_for
+from llmapi.launch import ROOT, wait_for
+
+
+@pytest.fixture(scope="session")
+def double() -> Iterator[OpenAIDouble]:
+    """One address for the model's provider, which the process and the shared server talk to all the time."""
+    with OpenAIDouble() as double:
+        settings.OPENAI_BASE_URL = double.url
+        yield double
 
 
 @pytest.fixture
-def upstream(settings: Settings) -> Iterator[OpenAIDouble]:
+def upstream(double: OpenAIDouble) -> OpenAIDouble:
+    """The model's provider as the test finds it: nothing planned, and nothing asked."""
+    return OpenAIDouble(after=double)
+
+
+@receiver(setting_changed)
+def renew_client(setting: str, **kwargs: Any) -> None:
+    """Let the client of the provider follow the settings that it was made with."""
     from chat.upstream.client import client
 
-    with OpenAIDouble() as double:
-        settings.OPENAI_BASE_URL = double.url
-        client.cache_clear()
-        yield double
+    if setting in {"OPENAI_BASE_URL", "UPSTREAM_TIMEOUT_SECONDS"} and client.cache_info().currsize:
         client().close()
         client.cache_clear()
 
@@ -86,9 +105,28 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """Hold a free port, so that nobody else is given it before our server has it.
+
+    It is bound and not listened on: another socket with SO_REUSEADDR, as all servers set it, may listen there.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        yield port
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
 @dataclass
 class Server:
-    """A gunicorn of its own, on the database of the test."""
+    """A gunicorn on the database of the test."""
 
     url: str
     token: str
@@ -107,11 +145,15 @@ class Server:
             with exc:
                 return exc.code, dict(exc.headers.items()), exc.read()
 
+    def conversation(self) -> str:
+        status, _, body = self.post("/v1/conversations", {})
+        assert status == 201
+        conversation_id: str = json.loads(body)["id"]
+        return conversation_id
+
 
 def environment(upstream: OpenAIDouble, **settings: str) -> dict[str, str]:
     """What a server process is told: the test's database, and the double for OpenAI."""
-    from django.db import connection
-
     database = connection.settings_dict
     url = f"sqlite:///{database['NAME']}"
     if connection.vendor == "postgresql":
@@ -128,21 +170,55 @@ def environment(upstream: OpenAIDouble, **settings: str) -> dict[str, str]:
     }
 
 
+@contextlib.contextmanager
+def running_server(
+    upstream: OpenAIDouble, config: str = "gunicorn.conf.py", probe: str = "/ready", **settings: str
+) -> Iterator[Server]:
+    """Start a server, wait until it is ready, and kill it in the end: it has nothing to save once its test is over."""
+    with reserved_port() as port:
+        env = environment(upstream, PORT=str(port), **settings)
+        command = [sys.executable, "-m", "gunicorn", "-c", config]
+        ended, inherited = os.pipe()
+        process = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, pass_fds=[inherited])
+        os.close(inherited)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(url + probe, process, "The server did not start.")
+            yield Server(url, env["CLIENT_API_TOKEN"], process)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # the test has ended it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            os.read(ended, 1)  # returns when the last process of the group has closed its end
+            os.close(ended)
+
+
 @pytest.fixture
 def serve(transactional_db: None, upstream: OpenAIDouble) -> Iterator[Callable[..., Server]]:
-    """`serve(WEB_CONCURRENCY="2")` starts a server with these settings, and returns once it is ready."""
-    running: list[Server] = []
+    """`serve(WEB_CONCURRENCY="2")` starts a server of the test's own with these settings."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(running_server(upstream, **settings))
 
-    def start(probe: str = "/ready", **settings: str) -> Server:
-        port = free_port()
-        env = environment(upstream, PORT=str(port), **settings)
-        process = subprocess.Popen([sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"], cwd=ROOT, env=env)
-        server = Server(f"http://127.0.0.1:{port}", env["CLIENT_API_TOKEN"], process)
-        running.append(server)
-        wait_for(server.url + probe, process, "The server did not start.")
-        return server
 
-    yield start
-    for server in running:
-        server.process.terminate()
-        server.process.wait(30)
+@pytest.fixture(scope="session")
+def shared_server(django_db_setup: None, django_db_blocker: DjangoDbBlocker, double: OpenAIDouble) -> Iterator[Server]:
+    with running_server(double, "chat/tests/shared_server.py", WEB_CONCURRENCY="2") as server:
+        yield server
+    with django_db_blocker.unblock():
+        # The last connection that closes removes SQLite's log, which a killed server leaves.
+        connection.ensure_connection()
+
+
+@pytest.fixture
+def server(transactional_db: None, upstream: OpenAIDouble, shared_server: Server) -> Iterator[Server]:
+    """A server of two processes that tests share, for all that hold with the default settings.
+
+    Its client's row is there, so that a test may set the client's limits.
+    """
+    from analytics.models import UsageEvent
+    from chat.models import ClientToken
+
+    ClientToken.objects.create(name="CLIENT_API_TOKEN", is_setting=True)
+    yield shared_server
+    # A turn whose client has gone is settled all the same, and not in the next test.
+    wait_until(lambda: not UsageEvent.objects.pending().exists())

@@ -44,7 +44,9 @@ class Behaviour:
 
 
 class OpenAIDouble:
-    def __init__(self, port: int = 0) -> None:
+    """The double, and what it was asked. `after` has the same address and a past of its own, which it goes on with."""
+
+    def __init__(self, port: int = 0, *, after: "OpenAIDouble | None" = None) -> None:
         self.requests: list[dict[str, Any]] = []  # what came in: path, headers, body
         self.sold: list[dict[str, int]] = []  # usage of each completion that was made
         self.sold_to: dict[str, dict[str, int]] = {}  # the same, by the caller's request id
@@ -55,7 +57,7 @@ class OpenAIDouble:
         self._planned: deque[Behaviour] = deque()
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
-        self.server = _Server(("127.0.0.1", port), _Handler)
+        self.server: _Server = after.server if after else _Server(("127.0.0.1", port), _Handler)
         self.server.double = self
 
     def __enter__(self) -> Self:
@@ -144,13 +146,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
+    double: OpenAIDouble  # that answers this request
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: tests read `requests`."""
 
     def do_POST(self) -> None:
+        self.double = self.server.double
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-        behaviour = self.server.double.take(
+        behaviour = self.double.take(
             {"path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}, "body": body}
         )
         if behaviour.gate:
@@ -168,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(json.dumps(self.completion(body, behaviour)).encode(), behaviour)
 
     def completion(self, body: dict[str, Any], behaviour: Behaviour) -> dict[str, Any]:
-        return self.server.double.completion(body, behaviour, self.headers.get("X-Client-Request-Id", ""))
+        return self.double.completion(body, behaviour, self.headers.get("X-Client-Request-Id", ""))
 
     def stream(self, completion: dict[str, Any], behaviour: Behaviour, body: dict[str, Any]) -> None:
         self.send_response(200)
@@ -191,14 +195,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.event("[DONE]")
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
-            self.server.double.hung_up.append(completion["id"])
+            self.double.hung_up.append(completion["id"])
             self.close_connection = True
 
     def break_off(self, behaviour: Behaviour) -> None:
         if behaviour.ending == "hang":
             # Until the other side has enough of it.
             self.connection.recv(1)
-            self.server.double.hung_up.append("hang")
+            self.double.hung_up.append("hang")
         elif behaviour.ending == "error":
             self.event(json.dumps({"error": {"message": "overloaded", "type": "server_error"}}))
         if behaviour.ending in {"error", "quiet"}:

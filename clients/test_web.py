@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
@@ -43,9 +43,8 @@ def page() -> Iterator[Page]:
 
 
 @pytest.fixture
-def at_home(page: Page, serve: Callable[..., Server]) -> Server:
+def at_home(page: Page, server: Server) -> Server:
     """The page of a server, with its token entered."""
-    server = serve(RATE_LIMIT_PER_MIN="0")
     page.goto(server.url)
     page.get_by_label("Client token").fill(server.token)
     page.get_by_role("button", name="Start").click()
@@ -124,8 +123,7 @@ def test_a_reload_in_the_middle_gets_the_same_reply(page: Page, at_home: Server,
     assert UsageEvent.objects.count() == 1
 
 
-def test_a_wrong_token_is_said_and_the_message_kept(page: Page, serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_a_wrong_token_is_said_and_the_message_kept(page: Page, server: Server) -> None:
     page.goto(server.url)
     page.get_by_label("Client token").fill("wrong")
     page.get_by_role("button", name="Start").click()

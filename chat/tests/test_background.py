@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -12,7 +11,7 @@ from analytics.models import UsageEvent
 from bench.openai_double import OpenAIDouble
 from chat import background as chores
 from chat.models import Chore
-from conftest import Server
+from conftest import Server, wait_until
 
 
 def test_each_is_done_when_it_is_due(db: None) -> None:
@@ -50,11 +49,7 @@ def test_a_server_closes_what_a_dead_one_left(serve: Callable[..., Server], upst
 
     serve()
 
-    for _ in range(100):
-        if UsageEvent.objects.get().status == "abandoned":
-            break
-        time.sleep(0.1)
-    assert UsageEvent.objects.get().status == "abandoned"
+    wait_until(lambda: UsageEvent.objects.get().status == "abandoned")
 
 
 @pytest.mark.django_db(transaction=True)

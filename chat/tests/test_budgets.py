@@ -1,7 +1,6 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +16,6 @@ from chat.limits import budgets
 from chat.models import Budget, ClientToken, IdempotencyKey, RateLimit
 from chat.retention import purge_expired
 from chat.turns import lifecycle as turns
-from chat.upstream.client import client
 from conftest import ApiClient, Server, wait_until
 
 URL = "/v1/chat/completions"
@@ -101,11 +99,7 @@ def test_failures_give_back_what_they_did_not_use(
     assert used("nanos") == [row.cost_nanos]
 
 
-def test_an_abandoned_turn_stays_reserved_until_it_ends_after_all(
-    serve: Callable[..., Server], upstream: OpenAIDouble
-) -> None:
-    server = serve()
-    server.post("/v1/conversations", {})  # the first request makes the row of CLIENT_API_TOKEN
+def test_an_abandoned_turn_stays_reserved_until_it_ends_after_all(server: Server, upstream: OpenAIDouble) -> None:
     ClientToken.objects.update(day_tokens=1000, concurrent_turns=5)
     gate = threading.Event()
     upstream.plan(Behaviour(gate=gate))
@@ -180,9 +174,7 @@ def test_periods_that_are_over_are_purged(alice: ApiClient, upstream: OpenAIDoub
     assert used("turns") == [0]
 
 
-def test_turns_at_once(serve: Callable[..., Server], upstream: OpenAIDouble) -> None:
-    server = serve()
-    server.post("/v1/conversations", {})
+def test_turns_at_once(server: Server, upstream: OpenAIDouble) -> None:
     ClientToken.objects.update(concurrent_turns=2)
     gate = threading.Event()
     upstream.default = Behaviour(gate=gate)
@@ -229,13 +221,11 @@ def test_tokens_per_minute(alice: ApiClient, upstream: OpenAIDouble) -> None:
     [({"day_tokens": 1000}, [10]), ({"tokens_per_min": 1000}, range(10, 12)), ({"concurrent_turns": 7}, [7])],
 )
 def test_parallel_turns_cannot_overrun(
-    serve: Callable[..., Server], upstream: OpenAIDouble, limits: dict[str, int], admitted: Any
+    server: Server, upstream: OpenAIDouble, limits: dict[str, int], admitted: Any
 ) -> None:
     """Each of 40 turns at once, in two processes, reserves 100 tokens, and none ends before the last has asked."""
-    server = serve(WEB_CONCURRENCY="2", RATE_LIMIT_PER_MIN="0")
     gate = threading.Event()
     upstream.default = Behaviour(gate=gate)
-    server.post("/v1/conversations", {})
     ClientToken.objects.update(**limits)
 
     with ThreadPoolExecutor(40) as pool:
@@ -287,9 +277,8 @@ def test_a_timeout_that_may_have_been_billed_is_paid_for(
     alice: ApiClient, upstream: OpenAIDouble, settings: Settings
 ) -> None:
     limit(alice, day_tokens=100_000)
-    settings.UPSTREAM_TIMEOUT_SECONDS = 1
-    client.cache_clear()
-    upstream.plan(Behaviour(delay=2))
+    settings.UPSTREAM_TIMEOUT_SECONDS = 0.2
+    upstream.plan(Behaviour(delay=1))
 
     assert ask(alice).status_code == 504
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat.models import Message
+from chat.models import ClientToken, Message
 from conftest import Server
 from llmapi.launch import ROOT
 
@@ -239,8 +239,7 @@ def shown(result: str) -> str:
     return "works" if result == "works" else f"`{result}`"
 
 
-def test_what_works_is_what_the_page_says(serve: Callable[..., Server], upstream: OpenAIDouble) -> None:
-    server = serve()
+def test_what_works_is_what_the_page_says(server: Server, upstream: OpenAIDouble) -> None:
     played(upstream)
 
     python, javascript = with_python(server), with_javascript(server)
@@ -250,9 +249,8 @@ def test_what_works_is_what_the_page_says(serve: Callable[..., Server], upstream
     assert "\n".join(table) in (ROOT / "docs" / "sdks.md").read_text(), "\n".join(table)
 
 
-def test_a_retried_request_with_a_key_is_one_turn(serve: Callable[..., Server], upstream: OpenAIDouble) -> None:
+def test_a_retried_request_with_a_key_is_one_turn(server: Server, upstream: OpenAIDouble) -> None:
     """The answer gets lost after the turn is settled; the SDK sends the request again by itself."""
-    server = serve()
     with OpenAI(api_key=server.token, base_url=f"{server.url}/v1", max_retries=2, timeout=0.7) as client:
         conversation_id = client.conversations.create().id
         upstream.plan(Behaviour(delay=1))
@@ -267,10 +265,8 @@ def test_a_retried_request_with_a_key_is_one_turn(serve: Callable[..., Server], 
     assert UsageEvent.objects.count() == 1
 
 
-def test_a_conflict_is_not_retried_and_a_limit_waits_as_told(
-    serve: Callable[..., Server], upstream: OpenAIDouble
-) -> None:
-    server = serve(RATE_LIMIT_PER_MIN="60")
+def test_a_conflict_is_not_retried_and_a_limit_waits_as_told(server: Server, upstream: OpenAIDouble) -> None:
+    ClientToken.objects.update(rate_limit_per_min=60)
     with OpenAI(api_key=server.token, base_url=f"{server.url}/v1", max_retries=2) as client:
         client.chat.completions.create(**say("Hi"), extra_headers={"Idempotency-Key": "k"})
         left = server.post("/v1/conversations", {})[1]["x-ratelimit-remaining-requests"]

@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,24 +19,16 @@ from django.db import connection
 from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from bench.stack import children_of
-from chat.models import IdempotencyKey, Message
-from conftest import Server
+from chat.models import ClientToken, IdempotencyKey, Message
+from conftest import Server, wait_until
 from llmapi.launch import ROOT
 
 Serve = Callable[..., Server]
 COMPLETIONS = "/v1/chat/completions"
 
 
-def new_conversation(server: Server) -> str:
-    status, _, body = server.post("/v1/conversations", {})
-    assert status == 201
-    conversation_id: str = json.loads(body)["id"]
-    return conversation_id
-
-
-def test_fifty_equal_requests_at_once_are_one_turn(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve(WEB_CONCURRENCY="2")
-    ask = {"conversation_id": new_conversation(server), "message": "Hi"}
+def test_fifty_equal_requests_at_once_are_one_turn(server: Server, upstream: OpenAIDouble) -> None:
+    ask = {"conversation_id": server.conversation(), "message": "Hi"}
     upstream.default = Behaviour(delay=1)
 
     with ThreadPoolExecutor(50) as pool:
@@ -50,10 +42,9 @@ def test_fifty_equal_requests_at_once_are_one_turn(serve: Serve, upstream: OpenA
     assert UsageEvent.objects.count() == 1
 
 
-def test_equal_streams_at_once_are_one_turn(serve: Serve, upstream: OpenAIDouble) -> None:
+def test_equal_streams_at_once_are_one_turn(server: Server, upstream: OpenAIDouble) -> None:
     """Those in the process of the first follow it; the others wait for its end."""
-    server = serve(WEB_CONCURRENCY="2")
-    ask = {"conversation_id": new_conversation(server), "message": "Hi", "stream": True}
+    ask = {"conversation_id": server.conversation(), "message": "Hi", "stream": True}
     upstream.default = Behaviour(text=" ".join("word" for _ in range(20)), pause=0.05)
 
     with ThreadPoolExecutor(20) as pool:
@@ -70,8 +61,8 @@ def test_equal_streams_at_once_are_one_turn(serve: Serve, upstream: OpenAIDouble
     assert Message.objects.count() == 2
 
 
-def test_the_limit_is_exact_across_processes(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve(WEB_CONCURRENCY="2", RATE_LIMIT_PER_MIN="5")
+def test_the_limit_is_exact_across_processes(server: Server, upstream: OpenAIDouble) -> None:
+    ClientToken.objects.update(rate_limit_per_min=5)
     ask = {"messages": [{"role": "user", "content": "Hi"}]}
 
     with ThreadPoolExecutor(8) as pool:
@@ -84,9 +75,8 @@ def test_the_limit_is_exact_across_processes(serve: Serve, upstream: OpenAIDoubl
     assert len(upstream.requests) == 5
 
 
-def test_turns_at_once_in_one_conversation_are_each_whole(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve(WEB_CONCURRENCY="2")
-    cid = new_conversation(server)
+def test_turns_at_once_in_one_conversation_are_each_whole(server: Server, upstream: OpenAIDouble) -> None:
+    cid = server.conversation()
 
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda n: server.post(COMPLETIONS, {"conversation_id": cid, "message": str(n)}), range(30)))
@@ -96,8 +86,7 @@ def test_turns_at_once_in_one_conversation_are_each_whole(serve: Serve, upstream
     assert texts[1::2] == [f"echo: {text}" for text in texts[::2]]
 
 
-def test_the_official_sdk(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve()
+def test_the_official_sdk(server: Server, upstream: OpenAIDouble) -> None:
     with openai.OpenAI(api_key=server.token, base_url=f"{server.url}/v1", max_retries=2) as client:
         reply = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
         assert reply.choices[0].message.content == "echo: Hi"
@@ -127,8 +116,7 @@ def test_the_official_sdk(serve: Serve, upstream: OpenAIDouble) -> None:
         assert next(model.id for model in client.models.list()) == "gpt-4o-mini"
 
 
-def test_a_chunked_body_is_refused_not_lost(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve()
+def test_a_chunked_body_is_refused_not_lost(server: Server, upstream: OpenAIDouble) -> None:
     headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
     connection.request("POST", COMPLETIONS, iter([b"{}"]), headers, encode_chunked=True)
@@ -138,9 +126,8 @@ def test_a_chunked_body_is_refused_not_lost(serve: Serve, upstream: OpenAIDouble
     connection.close()
 
 
-def test_two_hundred_streams_cut_at_random_are_all_whole(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve(WEB_CONCURRENCY="2", RATE_LIMIT_PER_MIN="0")
-    cid = new_conversation(server)
+def test_two_hundred_streams_cut_at_random_are_all_whole(server: Server, upstream: OpenAIDouble) -> None:
+    cid = server.conversation()
     upstream.default = Behaviour(text=" ".join(f"word{n}" for n in range(30)), pause=0.01)
     dice = random.Random(7)  # noqa: S311
 
@@ -158,9 +145,7 @@ def test_two_hundred_streams_cut_at_random_are_all_whole(serve: Serve, upstream:
 
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(cut, (dice.randint(0, 30) for _ in range(200))))
-    deadline = time.monotonic() + 60
-    while UsageEvent.objects.filter(status="completed").count() < 200 and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_until(lambda: UsageEvent.objects.filter(status="completed").count() == 200)
 
     replies = Message.objects.filter(role="assistant").values_list("content", flat=True)
     assert list(replies) == [upstream.default.text] * 200
@@ -169,9 +154,8 @@ def test_two_hundred_streams_cut_at_random_are_all_whole(serve: Serve, upstream:
     assert len(figures) == 200
 
 
-def test_send_pb(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve()
-    env = {**os.environ, "TOKEN": server.token, "URL": server.url, "CID": new_conversation(server)}
+def test_send_pb(server: Server, upstream: OpenAIDouble) -> None:
+    env = {**os.environ, "TOKEN": server.token, "URL": server.url, "CID": server.conversation()}
 
     def send_pb(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "clients/send_pb.py", *arguments]
@@ -186,13 +170,13 @@ def test_send_pb(serve: Serve, upstream: OpenAIDouble) -> None:
 def test_no_connection_is_held_while_the_upstream_works(serve: Serve, upstream: OpenAIDouble) -> None:
     """Twenty turns wait on the upstream, with a pool of two."""
     server = serve(WEB_CONCURRENCY="1", DATABASE_POOL_SIZE="2", PGAPPNAME="held")
-    upstream.default = Behaviour(delay=2)
+    gate = threading.Event()
+    upstream.default = Behaviour(gate=gate)
     ask = {"messages": [{"role": "user", "content": "Hi"}]}
 
     with ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(server.post, COMPLETIONS, ask) for _ in range(20)]
-        while len(upstream.requests) < 20:
-            time.sleep(0.05)
+        wait_until(lambda: len(upstream.requests) == 20)
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SELECT state FROM pg_stat_activity WHERE application_name = 'held'")
@@ -200,17 +184,17 @@ def test_no_connection_is_held_while_the_upstream_works(serve: Serve, upstream: 
             assert 0 < len(states) <= 2
             assert set(states) <= {"idle"}
         assert UsageEvent.objects.filter(status="pending").count() == 20
+        gate.set()
         assert {answer.result()[0] for answer in answers} == {200}
 
 
 def test_a_killed_process_leaves_a_row_and_the_next_retry_takes_over(serve: Serve, upstream: OpenAIDouble) -> None:
     server = serve(WEB_CONCURRENCY="1")
-    ask = {"conversation_id": new_conversation(server), "message": "Hi"}
+    ask = {"conversation_id": server.conversation(), "message": "Hi"}
     upstream.plan(Behaviour(delay=30))
     with ThreadPoolExecutor(1) as pool:
         lost = pool.submit(server.post, COMPLETIONS, ask, "k")
-        while not upstream.requests:
-            time.sleep(0.05)
+        wait_until(lambda: bool(upstream.requests))
         (worker,) = children_of(server.process.pid)
         os.kill(worker, signal.SIGKILL)
         with pytest.raises(OSError, match=r"closed|reset|refused"):

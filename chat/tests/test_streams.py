@@ -182,7 +182,7 @@ def test_an_error_after_it_is_an_event(alice: ApiClient, upstream: OpenAIDouble,
 def test_an_upstream_that_hangs_is_waited_for_so_long(
     alice: ApiClient, upstream: OpenAIDouble, settings: Settings
 ) -> None:
-    settings.UPSTREAM_TIMEOUT_SECONDS = 1
+    settings.UPSTREAM_TIMEOUT_SECONDS = 0.2
     upstream.plan(Behaviour(text="one two three", stop_after=1, ending="hang"))
 
     chunks = events(stream(alice))

@@ -1,6 +1,5 @@
 """What is in the way of a start is one sentence."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -10,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from bench.openai_double import OpenAIDouble
-from llmapi.launch import ROOT, CannotStart, banner, check_env_file, check_port, free_port
+from conftest import environment
+from llmapi.launch import ROOT, CannotStart, banner, check_env_file, check_port
 
 
-def test_a_busy_port() -> None:
+def test_a_busy_port(port: int) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(CannotStart, match=f"Port {port} .* PORT={port + 1} make run"):
-            check_port(port)
-    check_port(free_port())
+        busy = taken.getsockname()[1]
+        with pytest.raises(CannotStart, match=f"Port {busy} .* PORT={busy + 1} make run"):
+            check_port(busy)
+    check_port(port)
 
 
 def test_a_broken_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,15 +42,9 @@ def test_the_banner_says_what_answers() -> None:
     assert "Login" not in real
 
 
-def launched(folder: Path, **settings: str) -> subprocess.Popen[str]:
+def launched(folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:
     """The start command on its first run, which writes its `.env` into `folder`."""
-    env = {
-        **os.environ,
-        "ENV_FILE": str(folder / ".env"),
-        "DJANGO_SETTINGS_MODULE": "llmapi.settings",
-        "PORT": str(free_port()),
-        **settings,
-    }
+    env = {**env, "ENV_FILE": str(folder / ".env")}
     command = [sys.executable, "-m", "llmapi.launch"]
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -64,8 +58,10 @@ def launched(folder: Path, **settings: str) -> subprocess.Popen[str]:
         ("ALLOWED_HOSTS", "*"),
     ],
 )
-def test_a_setting_in_the_way(tmp_path: Path, name: str, value: str) -> None:
-    process = launched(tmp_path, **{name: value})
+def test_a_setting_in_the_way(
+    tmp_path: Path, transactional_db: None, upstream: OpenAIDouble, port: int, name: str, value: str
+) -> None:
+    process = launched(tmp_path, environment(upstream, **{"PORT": str(port), name: value}))
     _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 1
@@ -74,8 +70,9 @@ def test_a_setting_in_the_way(tmp_path: Path, name: str, value: str) -> None:
     assert "Traceback" not in stderr
 
 
-def test_it_starts_says_so_and_stops(tmp_path: Path, upstream: OpenAIDouble) -> None:
-    process = launched(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/first.sqlite3", OPENAI_BASE_URL=upstream.url)
+def test_it_starts_says_so_and_stops(tmp_path: Path, upstream: OpenAIDouble, port: int) -> None:
+    database = f"sqlite:///{tmp_path}/first.sqlite3"
+    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
     assert process.stdout
     lines: list[str] = []
     while "Ctrl-C stops it." not in "".join(lines[-1:]):
