@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -11,14 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
-
 from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from bench.stack import children_of
 from chat.models import IdempotencyKey, Message
 from conftest import Server, wait_until
-from llmapi.launch import free_port
 
 Serve = Callable[..., Server]
 URL = "/v1/chat/completions"
@@ -44,9 +42,9 @@ def test_past_what_a_process_can_hold_it_says_so(serve: Serve, upstream: OpenAID
     assert UsageEvent.objects.count() == 3
 
 
-def test_a_database_that_is_away_is_an_error_at_once(serve: Serve, upstream: OpenAIDouble) -> None:
+def test_a_database_that_is_away_is_an_error_at_once(serve: Serve, port: int) -> None:
     """Two rounds of requests that waited ten seconds each for a connection would take twenty."""
-    away = f"postgres://127.0.0.1:{free_port()}/nothing"
+    away = f"postgres://127.0.0.1:{port}/nothing"
     server = serve(probe="/health", DATABASE_URL=away, WEB_CONCURRENCY="1")
     began = time.monotonic()
 
@@ -72,69 +70,68 @@ def test_a_process_holds_no_more_turns_than_it_may(serve: Serve, upstream: OpenA
     assert statuses == {200: 5, 503: 35}
 
 
-def test_a_stop_settles_a_stream_whose_client_has_gone(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve(WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--graceful-timeout 8")
-    upstream.default = Behaviour(text="one two three", stop_after=1, ending="hang")
+def refuses_connections(server: Server) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(server.url.rpartition(":")[2]))) != 0
+
+
+def test_a_stop_lets_turns_end(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(WEB_CONCURRENCY="1")
+    gate = threading.Event()
+    upstream.default = Behaviour(text="one two three four five", gate=gate)
+    with ThreadPoolExecutor(2) as pool:
+        turns = [pool.submit(server.post, URL, {**HI, "stream": is_stream}) for is_stream in (False, True)]
+        wait_until(lambda: len(upstream.requests) == 2)
+        server.process.terminate()
+        wait_until(lambda: refuses_connections(server))
+        gate.set()
+        answers = [turn.result() for turn in turns]
+
+    assert [status for status, _, _ in answers] == [200, 200]
+    assert all(b"five" in body for _, _, body in answers)
+    assert server.process.wait(30) == 0
+    assert [row.status for row in UsageEvent.objects.all()] == ["completed", "completed"]
+
+
+def test_a_stop_settles_what_does_not_end_in_time(serve: Serve, upstream: OpenAIDouble) -> None:
+    """A plain turn, a streamed one, and one whose client has gone."""
+    server = serve(WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--graceful-timeout 4")
+    conversation_id = server.conversation()
+
+    def ask(user: str, *, is_stream: bool) -> dict[str, Any]:
+        return {"conversation_id": conversation_id, "message": "Hi", "stream": is_stream, "user": user}
+
+    hanging = Behaviour(text="one two three", stop_after=1, ending="hang")
+    upstream.choose = lambda body: hanging if body.get("stream") else Behaviour(delay=30)
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
     headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
-    connection.request("POST", URL, json.dumps({**HI, "stream": True}), headers)
+    connection.request("POST", URL, json.dumps(ask("gone", is_stream=True)), headers)
     connection.getresponse().readline()
     connection.close()
-
-    server.process.terminate()
-    server.process.wait(30)
-
-    row = UsageEvent.objects.get()
-    assert (row.status, row.error_code) == ("failed", "unavailable")
-    assert row.total_tokens > 0
-
-
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_a_stop_lets_turns_end(serve: Serve, upstream: OpenAIDouble, is_stream: bool) -> None:
-    server = serve(WEB_CONCURRENCY="1")
-    upstream.default = Behaviour(text="one two three four five", delay=1, pause=0.3)
-    with ThreadPoolExecutor(1) as pool:
-        turn = pool.submit(server.post, URL, {**HI, "stream": is_stream})
-        wait_until(lambda: len(upstream.requests) == 1)
+    with ThreadPoolExecutor(2) as pool:
+        plain = pool.submit(server.post, URL, ask("plain", is_stream=False), "plain")
+        streamed = pool.submit(server.post, URL, ask("streamed", is_stream=True), "streamed")
+        wait_until(lambda: len(upstream.requests) == 3)
         server.process.terminate()
 
-        status, _, body = turn.result()
+        status, headers, body = plain.result()
+        events = streamed.result()[2]
 
-    assert status == 200
-    assert b"five" in body
-    assert server.process.wait(30) == 0
-    assert UsageEvent.objects.get().status == "completed"
-
-
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_a_stop_settles_what_does_not_end_in_time(serve: Serve, upstream: OpenAIDouble, is_stream: bool) -> None:
-    server = serve(WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--graceful-timeout 4")
-    conversation_id = json.loads(server.post("/v1/conversations", {})[2])["id"]
-    body = {"conversation_id": conversation_id, "message": "Hi", "stream": is_stream}
-    upstream.default = Behaviour(stop_after=1, ending="hang") if is_stream else Behaviour(delay=30)
-    with ThreadPoolExecutor(1) as pool:
-        turn = pool.submit(server.post, URL, body, "k")
-        wait_until(lambda: len(upstream.requests) == 1)
-        server.process.terminate()
-
-        status, headers, answer = turn.result()
-
-    said: Any = json.loads(answer.split(b"data: ")[-2]) if is_stream else json.loads(answer)
-    assert said["error"]["code"] == "unavailable"
-    if not is_stream:
-        assert status == 503
-        assert headers["Retry-After"] == "1"
+    assert (status, headers["Retry-After"], json.loads(body)["error"]["code"]) == (503, "1", "unavailable")
+    assert json.loads(events.split(b"data: ")[-2])["error"]["code"] == "unavailable"
     server.process.wait(30)
-    row = UsageEvent.objects.get()
-    assert (row.status, row.error_code, row.is_estimated) == ("failed", "unavailable", True)
-    assert row.prompt_tokens > 0
-    assert (row.completion_tokens > 0) == is_stream
+    rows = {row.user_id: row for row in UsageEvent.objects.all()}
+    assert rows.keys() == {"plain", "streamed", "gone"}
+    for row in rows.values():
+        assert (row.status, row.error_code, row.is_estimated) == ("failed", "unavailable", True)
+        assert row.prompt_tokens > 0
+    assert {user for user, row in rows.items() if row.completion_tokens} == {"streamed", "gone"}
     assert not IdempotencyKey.objects.exists()
     assert not Message.objects.exists()
 
 
 def test_a_rolling_restart_under_load_loses_nothing(serve: Serve, upstream: OpenAIDouble) -> None:
-    """Workers are replaced one by one (SIGHUP) while 20 clients talk: each message is answered at its first try."""
+    """Both workers are replaced (SIGHUP) while 20 clients talk: each message is answered at its first try."""
     server = serve(WEB_CONCURRENCY="2", RATE_LIMIT_PER_MIN="0")
     upstream.default = Behaviour(delay=0.2)
     stopped = threading.Event()
@@ -148,12 +145,10 @@ def test_a_rolling_restart_under_load_loses_nothing(serve: Serve, upstream: Open
 
     with ThreadPoolExecutor(20) as pool:
         talking = [pool.submit(talk, number) for number in range(20)]
-        for _ in range(2):
-            upstream.requests.clear()
-            wait_until(lambda: len(upstream.requests) > 40)
-            before = set(children_of(server.process.pid))
-            os.kill(server.process.pid, signal.SIGHUP)
-            wait_until(lambda old=before: not old & set(children_of(server.process.pid)))  # type: ignore[misc]
+        wait_until(lambda: len(upstream.requests) > 40)
+        before = set(children_of(server.process.pid))
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: not before & set(children_of(server.process.pid)))
         stopped.set()
         statuses = Counter(status for turn in talking for status in turn.result())
 
