@@ -98,6 +98,12 @@ def by_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "is_near_midnight", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def patient_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let readers build every day that is missing, however slow the machine."""
+    monkeypatch.setattr("analytics.rollups.coverage.READER_SECONDS", 60)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,4 +1,4 @@
-"""Work that computes for seconds, in a process that streams replies: a greenlet that computes lets nobody be served."""
+"""Long computations in a process that streams replies: a greenlet that computes lets no other greenlet run."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -6,14 +6,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# As long as a client of a stream may wait without noticing.
+# A client of a stream does not notice a pause this short.
 WORK_SECONDS = 0.02
-# A greenlet that sleeps for 0 lets no sockets be read.
+# A greenlet that sleeps for 0 seconds lets no socket be read.
 PAUSE_SECONDS = 0.002
 
 
 def taking_breaks(items: Iterable[T]) -> Iterator[T]:
-    """The items, with a moment for others now and then."""
+    """Yield the items, and let other greenlets run every WORK_SECONDS."""
     since = time.monotonic()
     for item in items:
         if time.monotonic() - since >= WORK_SECONDS:

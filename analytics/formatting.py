@@ -1,4 +1,4 @@
-"""Figures as people read them: scaled, with their unit, and as many digits as tell something."""
+"""Write figures, money and days as people read them. What is not known is a dash, never a 0."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,10 @@ from typing import Literal
 
 Unit = Literal["count", "tokens", "ms", "seconds", "usd", "share"]
 Values = Sequence[float | None]
+
+# The ledger counts money in billionths of a dollar: sums of whole numbers are exact.
+NANOS_PER_DOLLAR = 1_000_000_000
+UNKNOWN = "–"
 
 # From which figure on, what it is divided by, and how it is written.
 SCALES: dict[Unit, list[tuple[float, float, str]]] = {
@@ -49,11 +53,11 @@ def scale(value: float, unit: Unit) -> tuple[float, str]:
     return next((divisor, text) for least, divisor, text in SCALES[unit] if rounded >= least)
 
 
-def shown(value: float | None, unit: Unit) -> str:
-    """A figure as a person reads it; what is not known is a dash, never a 0."""
+def format_figure(value: float | None, unit: Unit) -> str:
+    """Write a figure for a glance: scaled, with its unit, and with three digits at most."""
     value = finite(value)
     if value is None:
-        return "–"
+        return UNKNOWN
     if unit == "share" and 0 < value < 1:
         # "100 %" and "0 %" are for all and none.
         value = min(max(value, 0.001), 0.999)
@@ -64,6 +68,35 @@ def shown(value: float | None, unit: Unit) -> str:
     if 0 < figure < 0.05:
         return text.format("< 0.1")  # 0 is for none
     return text.format(f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}".removesuffix(".0"))
+
+
+def format_exact(value: float | None, unit: Unit) -> str:
+    """Write a figure for a table: counts whole, and money to the millionth of a dollar where it is less than one."""
+    value = finite(value)
+    if value is None:
+        return UNKNOWN
+    if unit in ("count", "tokens") and isinstance(value, int):
+        return f"{value:,}"
+    if unit == "usd":
+        decimals = 6 if 0 < value < 1 else 2
+        if 0 < value < 1e-6:
+            decimals = 1 - math.floor(math.log10(value))  # a turn may cost less than that: two digits of it
+        return f"${value:,.{decimals}f}"
+    return format_figure(value, unit)
+
+
+def format_value(value: object) -> str:
+    """Write a value whose unit is not known."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+
+
+def usd(nanos: int | None) -> float | None:
+    """Turn billionths of a dollar into dollars."""
+    return None if nanos is None else nanos / NANOS_PER_DOLLAR
 
 
 def cents(dollars: float) -> str:
@@ -77,9 +110,9 @@ def finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
-def spoken(day: date) -> str:
+def format_day(day: date) -> str:
     return f"{day.day} {day:%b %Y}"
 
 
-def spoken_days(first: date, last: date) -> str:
-    return spoken(first) if first == last else f"{spoken(first)} to {spoken(last)}"
+def format_days(first: date, last: date) -> str:
+    return format_day(first) if first == last else f"{format_day(first)} to {format_day(last)}"

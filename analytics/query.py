@@ -1,23 +1,36 @@
-"""What a metric is asked about: whole UTC days, of all or of one client, model and version."""
+"""What a metric is asked about: whole UTC days, of everybody or of one client, model and app version."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
 from typing import Any, Self
 
-from django.db.models import Max, Min, Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
-from analytics.models.rollups import ActivityRollup, RollupDay
-
 DAY = timedelta(days=1)
-# The rollups of a day that goes on are read for so long; after that, somebody has ceased to build them.
-FRESH = timedelta(minutes=15)
+# Before the first turn of any ledger.
+BEGINNING = date(2000, 1, 1)
+DEFAULT_DAYS = 30
+# The longest periods, in days, that may be asked for.
+MAX_DAYS = 3660  # /metrics and its reports: ten years
+MAX_DASHBOARD_DAYS = 731  # a plot holds some 200 bytes for each day
+MAX_USAGE_DAYS = 366  # a client's own usage, and the staff's usage by client, model and user
+# The longest ids that columns hold.
+MAX_CLIENT_TOKEN_ID = 2**63 - 1
+MAX_MODEL, MAX_APP_VERSION = 100, 64
+
+
+class InvalidQuery(ValueError):
+    """A parameter that cannot be read: `param` names it, the message says what it takes."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 def midnight(day: date) -> datetime:
-    """The instant at which the UTC day begins."""
+    """Return the instant at which the UTC day begins."""
     return datetime.combine(day, datetime.min.time(), UTC)
 
 
@@ -26,104 +39,69 @@ def today() -> date:
 
 
 def days_between(first: date, last: date) -> Iterator[date]:
+    """Yield every day from `first` to `last`, both included."""
     return (first + timedelta(days=offset) for offset in range((last - first).days + 1))
 
 
-@dataclass(frozen=True)
-class Rollups:
-    """What has rollups that can be read: all days up to `last`, with all that was settled before `read_at`."""
-
-    last: date
-    read_at: datetime
-
-    @classmethod
-    def now(cls) -> Self:
-        now = timezone.now()
-        partial = Q(is_partial=True)
-        fresh = partial & Q(built_at__gte=now - FRESH)
-        # Days are built in order, so all before a day have rollups too.
-        found = RollupDay.objects.built().aggregate(
-            settled=Max("day", filter=~partial),
-            last=Max("day", filter=fresh),
-            old=Min("day", filter=partial & ~fresh),
-            read_at=Min("built_at", filter=fresh),
-            changed_at=Min("changed_at", filter=~partial),
-        )
-        settled = found["settled"] or date.min
-        whole_until = min(now, found["changed_at"] or now)
-        if found["last"] is None or found["last"] < settled:
-            return cls(settled, whole_until)
-        last = found["last"] if found["old"] is None else found["old"] - DAY
-        return cls(last, min(found["read_at"], whole_until) if last > settled else whole_until)
+def parse_day(text: str, param: str) -> date:
+    """Read YYYY-MM-DD. Raises InvalidQuery for anything else, and for days that no ledger can hold."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as exc:
+        raise InvalidQuery(param, "takes a UTC day as YYYY-MM-DD.") from exc
+    if not BEGINNING <= day <= today() + timedelta(days=366):
+        raise InvalidQuery(param, "takes a day of this century that is at most a year ahead.")
+    return day
 
 
 @dataclass(frozen=True)
-class Window:
+class Period:
     """Whole UTC days from `first` to `last`, both included."""
 
     first: date
     last: date
 
     @classmethod
-    def last_days(cls, days: int) -> "Window":
+    def last_days(cls, days: int) -> Self:
+        """Return the `days` days that end today."""
         last = today()
         return cls(last - timedelta(days=days - 1), last)
+
+    @classmethod
+    def from_params(
+        cls, params: Mapping[str, str], *, default_days: int = DEFAULT_DAYS, max_days: int = MAX_DAYS
+    ) -> Self:
+        """Read `from` and `to`: `to` is today by default, and `from` makes `default_days` days.
+
+        Raises InvalidQuery for days that cannot be read, in the wrong order, or more than `max_days`.
+        """
+        last = parse_day(params["to"], "to") if "to" in params else today()
+        first = parse_day(params["from"], "from") if "from" in params else last - timedelta(days=default_days - 1)
+        if not 0 <= (last - first).days < max_days:
+            raise InvalidQuery("from", f"takes a day that is 0 to {max_days - 1} days before `to`.")
+        return cls(first, last)
 
     @property
     def days(self) -> Iterator[date]:
         return days_between(self.first, self.last)
 
     @property
-    def condition(self) -> Q:
+    def length(self) -> int:
+        """How many days there are."""
+        return (self.last - self.first).days + 1
+
+    @property
+    def before(self) -> "Period":
+        """The period of the same length that ends the day before this one begins."""
+        return Period(self.first - self.length * DAY, self.first - DAY)
+
+    @property
+    def instants(self) -> Q:
+        """Condition on raw rows, whose time is `created_at`."""
         return Q(created_at__gte=midnight(self.first), created_at__lt=midnight(self.last) + DAY)
 
-    @cached_property
-    def rollups(self) -> Rollups:
-        """Read once a window, so that all its figures agree."""
-        return Rollups.now()
-
-    @property
-    def closed_to(self) -> date:
-        """The last day that is read from rollups."""
-        return self.rollups.last
-
-    @property
-    def computed_at(self) -> datetime:
-        """Nothing that was settled before is missing."""
-        return min(self.rollups.read_at, timezone.now())
-
-    @property
-    def as_of(self) -> str:
-        """For people, who see newer rows beside the figures; empty where nothing of the last minute is missing."""
-        at = self.computed_at
-        return f"As of {at:%Y-%m-%d %H:%M} UTC." if timezone.now() - at > timedelta(minutes=1) else ""
-
-    @property
-    def closed(self) -> Q:
-        """Rows of rollups."""
-        return Q(day__gte=self.first, day__lte=min(self.last, self.closed_to))
-
-    @property
-    def tail(self) -> "Window | None":
-        """The days that have to be read from the raw rows; None where all have rollups."""
-        return self.moved(max(self.first, self.closed_to + DAY), self.last) if self.last > self.closed_to else None
-
-    def settled(self) -> "Window":
-        """The same days, of which only those that are over are read from rollups."""
-        last = RollupDay.objects.built().filter(is_partial=False).aggregate(last=Max("day"))["last"]
-        window = Window(self.first, self.last)
-        window.__dict__["rollups"] = Rollups(last or date.min, timezone.now())
-        return window
-
-    def activity(self, filters: "Filters") -> QuerySet[ActivityRollup]:
-        """Of the closed days."""
-        return ActivityRollup.objects.filter(self.closed, **filters.slice).order_by()
-
-    def moved(self, first: date, last: date) -> "Window":
-        """Other days, with the same notion of which are closed."""
-        window = Window(first, last)
-        window.__dict__["rollups"] = self.rollups
-        return window
+    def as_params(self) -> dict[str, str]:
+        return {"from": self.first.isoformat(), "to": self.last.isoformat()}
 
 
 @dataclass(frozen=True)
@@ -134,20 +112,79 @@ class Filters:
     model: str = ""
     app_version: str = ""
 
+    @classmethod
+    def from_params(cls, params: Mapping[str, str]) -> Self:
+        """Read `client`, `model` and `app_version`. Raises InvalidQuery where no row can hold the value."""
+        client = params.get("client")
+        if client is not None and not (
+            client.isascii() and client.isdecimal() and len(client) < 20 and 0 < int(client) <= MAX_CLIENT_TOKEN_ID
+        ):
+            raise InvalidQuery("client", "takes the id of a client token, a whole number.")
+        for name, most in (("model", MAX_MODEL), ("app_version", MAX_APP_VERSION)):
+            text = params.get(name)
+            if text is not None and (not text or len(text) > most or "\0" in text):
+                raise InvalidQuery(name, f"takes 1 to {most} characters.")
+        return cls(int(client) if client else None, params.get("model", ""), params.get("app_version", ""))
+
     @property
-    def values(self) -> dict[str, Any]:
-        """By column, those that are set."""
-        named = {"model": self.model, "app_version": self.app_version}
-        client = {} if self.client_token_id is None else {"client_token_id": self.client_token_id}
-        return client | {name: value for name, value in named.items() if value}
+    def columns(self) -> dict[str, Any]:
+        """The filters that are set, by column."""
+        named = {"client_token_id": self.client_token_id, "model": self.model, "app_version": self.app_version}
+        return {name: value for name, value in named.items() if value not in (None, "")}
 
     @property
     def slice(self) -> dict[str, Any]:
-        """By column of the rollups of users, in which 0 and empty mean all."""
+        """All filters by column of ActivityRollup, where 0 and empty mean all."""
         return {"client_token_id": self.client_token_id or 0, "model": self.model, "app_version": self.app_version}
 
     def __bool__(self) -> bool:
-        return bool(self.values)
+        return bool(self.columns)
+
+    def as_params(self) -> dict[str, str]:
+        named = {"client": self.client_token_id, "model": self.model, "app_version": self.app_version}
+        return {name: str(value) for name, value in named.items() if value not in (None, "")}
 
 
 ALL = Filters()
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a metric: which days, and of which client, model and version."""
+
+    period: Period
+    filters: Filters = ALL
+
+    @classmethod
+    def last_days(cls, days: int, filters: Filters = ALL) -> Self:
+        return cls(Period.last_days(days), filters)
+
+    @classmethod
+    def from_params(
+        cls, params: Mapping[str, str], *, default_days: int = DEFAULT_DAYS, max_days: int = MAX_DAYS
+    ) -> Self:
+        """Read the parameters of a query string or a command. Raises InvalidQuery."""
+        period = Period.from_params(params, default_days=default_days, max_days=max_days)
+        return cls(period, Filters.from_params(params))
+
+    @property
+    def before(self) -> "Query":
+        """The same of the period before."""
+        return Query(self.period.before, self.filters)
+
+    @property
+    def days(self) -> list[date]:
+        return list(self.period.days)
+
+    @property
+    def rows(self) -> Q:
+        """Condition on rollup rows by their column `day`, and on the columns that are filtered."""
+        return Q(day__gte=self.period.first, day__lte=self.period.last, **self.filters.columns)
+
+    @property
+    def slice(self) -> Q:
+        """Condition on activity rollups, which hold a row for each combination of filters."""
+        return Q(day__gte=self.period.first, day__lte=self.period.last, **self.filters.slice)
+
+    def as_params(self) -> dict[str, str]:
+        return {**self.period.as_params(), **self.filters.as_params()}

@@ -95,10 +95,10 @@ def pages() -> Iterator[tuple[str, str]]:
 def of_metrics() -> Iterator[tuple[str, str]]:
     from analytics.metrics.registry import METRICS
     from analytics.models import UsageEvent
-    from analytics.query import Window
+    from analytics.query import Period
 
     newest = UsageEvent.objects.latest("created_at")
-    since = {days: Window.last_days(days).first.isoformat() for days in DAYS}
+    since = {days: Period.last_days(days).first.isoformat() for days in DAYS}
     for days, first in since.items():
         yield f"/metrics, {days} days", f"/metrics?from={first}"
     yield "/metrics, 30 days of a client", f"/metrics?client={newest.client_token_id}"

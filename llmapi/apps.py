@@ -10,14 +10,14 @@ class ProjectConfig(AppConfig):
     def ready(self) -> None:
         from analytics.ledger import retention as purge
         from analytics.ledger import turns as recording
-        from analytics.rollups import schedule as rollups
+        from analytics.rollups import schedule
         from chat import background as chores
         from llmapi import checks, logging
 
         checks.register_all()
         logging.configure()
         # The apps do not know each other's: chat has the clock, analytics what is to be done.
-        chores.TASKS["rollup"] = chores.Task(timedelta(minutes=1), rollups.run_due)
+        chores.TASKS["rollup"] = chores.Task(timedelta(minutes=1), schedule.run_due)
         chores.TASKS["purge_raw_rows"] = chores.Task(timedelta(minutes=10), purge.run_due)
         chores.OWN.append(recording.flush_refusals)
 

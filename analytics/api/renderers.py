@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,9 +13,7 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-# The first sign that a spreadsheet sees, as OWASP's "CSV Injection" lists them: in full width too, and after
-# what it does not show.
-FORMULA = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@|%＝＋－＠]")
+from analytics.reports.csv import escape_cell
 
 
 class CSVRenderer(BaseRenderer):
@@ -34,7 +31,7 @@ class CSVRenderer(BaseRenderer):
         if rows:
             writer = csv.writer(out)
             writer.writerow(rows[0])
-            writer.writerows([safe(cell) for cell in row.values()] for row in rows)
+            writer.writerows([escape_cell(cell) for cell in row.values()] for row in rows)
         # An answer without a body would have no type.
         return (out.getvalue() or "\r\n").encode()
 
@@ -43,11 +40,6 @@ def rows_of(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         value = value.get("by_day", [value])
     return value if isinstance(value, list) else [{"value": value}]
-
-
-def safe(cell: Any) -> Any:
-    """A user's id is a stranger's text: no spreadsheet may take it for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 class PrometheusRenderer(BaseRenderer):

@@ -10,13 +10,14 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from analytics.api import parameters as queries
+from analytics.api.parameters import PARAMETERS, check_names, query_of
 from analytics.api.permissions import MayReadMetrics
 from analytics.api.renderers import CSVRenderer, FormatNegotiation, OpenMetricsRenderer, PrometheusRenderer
-from analytics.metrics import prometheus as exposition
-from analytics.metrics import registry as metrics
+from analytics.metrics.prometheus import Totals
+from analytics.metrics.registry import METRICS, one, report
+from analytics.rollups.coverage import bring_up_to_date
 
-METRICS = inline_serializer(
+REPORT = inline_serializer(
     "Metrics",
     {
         "dau_last_30_days": serializers.ListField(child=serializers.DictField(), required=False),
@@ -48,9 +49,8 @@ METRIC = inline_serializer(
         "computed_at": serializers.DateTimeField(),
     },
 )
-WINDOW = queries.PARAMETERS
 FORMAT = OpenApiParameter("format", str, enum=["json", "openmetrics", "prometheus"])
-NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, enum=list(metrics.METRICS))
+NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, enum=list(METRICS))
 
 
 class MetricsAPIView(APIView):
@@ -68,7 +68,7 @@ class MetricsAPIView(APIView):
 class MetricsView(MetricsAPIView):
     renderer_classes = [JSONRenderer, OpenMetricsRenderer, PrometheusRenderer]
 
-    @extend_schema(operation_id="metrics", tags=["Metrics"], parameters=[*WINDOW, FORMAT], responses=METRICS)
+    @extend_schema(operation_id="metrics", tags=["Metrics"], parameters=[*PARAMETERS, FORMAT], responses=REPORT)
     def get(self, request: Request) -> Response:
         """Who uses the service, how well it works, and what it costs; over the last 30 days where nothing is asked.
 
@@ -78,20 +78,21 @@ class MetricsView(MetricsAPIView):
         fourth have the names `dau_last_30_days` and `token_burn_last_30_days` as well.
         """
         if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
-            queries.check_names(request.query_params, known=())
-            return Response(exposition.Totals.read(), content_type=renderer.content_type)
-        return Response(metrics.report(*queries.asked_alone(request.query_params)))
+            check_names(request.query_params, known=())
+            bring_up_to_date()
+            return Response(Totals.read(), content_type=renderer.content_type)
+        return Response(report(query_of(request.query_params), bring_up_to_date().computed_at))
 
 
 class MetricView(MetricsAPIView):
     renderer_classes = [JSONRenderer, CSVRenderer]
 
-    @extend_schema(operation_id="metric", tags=["Metrics"], parameters=[NAME, *WINDOW], responses=METRIC)
+    @extend_schema(operation_id="metric", tags=["Metrics"], parameters=[NAME, *PARAMETERS], responses=METRIC)
     def get(self, request: Request, name: str, **kwargs: Any) -> Response:
         """One metric, and what it means."""
-        if name not in metrics.METRICS:
+        if name not in METRICS:
             raise Http404
-        return Response(metrics.one(name, *queries.asked_alone(request.query_params)))
+        return Response(one(name, query_of(request.query_params), bring_up_to_date().computed_at))
 
 
 class MetricTableView(MetricView):
@@ -100,7 +101,7 @@ class MetricTableView(MetricView):
     @extend_schema(
         operation_id="metric_table",
         tags=["Metrics"],
-        parameters=[NAME, *WINDOW],
+        parameters=[NAME, *PARAMETERS],
         responses={(200, "text/csv"): str},
     )
     def get(self, request: Request, name: str, **kwargs: Any) -> Response:

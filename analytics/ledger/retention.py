@@ -14,9 +14,9 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from analytics.ledger import sums
 from analytics.models import AnalyticsEvent, RollupDay, UsageEvent
-from analytics.query import DAY, Window, days_between
-from analytics.rollups import build
+from analytics.query import DAY, Period, days_between
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def expired(now: datetime) -> list[date]:
     if not settings.RAW_RETENTION_DAYS:
         return []
     last = now.astimezone(UTC).date() - timedelta(days=settings.RAW_RETENTION_DAYS + 1)
-    first = build.oldest_day()
+    first = sums.oldest_day()
     return list(days_between(first, last)) if first else []
 
 
@@ -64,7 +64,7 @@ def purge_day(day: date) -> Iterator[tuple[str, int]]:
     """Delete the day's rows, each batch in a transaction of its own: what was deleted, and how many."""
     seal(day)
     for what, table in TABLES.items():
-        rows = table.objects.filter(Window(day, day).condition)
+        rows = table.objects.filter(Period(day, day).instants)
         while batch := list(rows.values_list("pk", flat=True)[:BATCH]):
             yield what, rows.filter(pk__in=batch).delete()[0]
             time.sleep(PAUSE_SECONDS)
@@ -80,6 +80,6 @@ def seal(day: date) -> None:
             settled = RollupDay.objects.built().filter(pk=needed, changes=F("built_changes"), is_partial=False)
             if not settled.update(changes=F("changes")):
                 raise NotYet(f"those of {day} wait for the rollups of {needed}.")
-        if UsageEvent.objects.pending().filter(Window(day, day).condition).exists():
+        if UsageEvent.objects.pending().filter(Period(day, day).instants).exists():
             raise NotYet(f"turns of {day} are pending.")
         RollupDay.objects.filter(pk=day).update(purged_at=timezone.now())

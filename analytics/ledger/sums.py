@@ -1,26 +1,26 @@
-"""Raw rows of a range of days, added up by the database: what rollups are built of, and what is read until they are.
+"""Raw rows of one UTC day, added up by the database: what rollups are built of.
 
-Both tables are read over their index on `created_at`. Days without rows, and keys without rows, are absent.
+Both tables are read over their index on `created_at`. Keys without rows are absent.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, date
+from collections.abc import Iterable, Iterator
+from datetime import date
 from typing import Any
 
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum
-from django.db.models.functions import Coalesce, TruncDate
+from django.db.models.functions import Coalesce
 
 from analytics.histograms import rounded_column
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.query import Filters, Window
+from analytics.query import Period
 
 Status = UsageEvent.Status
-DAY_OF = TruncDate("created_at", tzinfo=UTC)
 SOLD = Q(total_tokens__gt=0) & ~Q(status=Status.PENDING)
 COMPLETED = Q(status=Status.COMPLETED)
 TURN = "chat.completed"
 REPLAY = "chat.replayed"
+# Request ids looked up in one statement.
 BATCH = 500
 
 
@@ -28,7 +28,7 @@ def total(name: str, condition: Q = SOLD) -> Coalesce:
     return Coalesce(Sum(name, filter=condition), 0)
 
 
-# The columns of a usage rollup that add up, and how they come of usage rows.
+# The columns of a usage rollup that add up, by how they are computed from usage rows.
 FIGURES: dict[str, Any] = {
     **{status.value: Count("id", filter=Q(status=status)) for status in Status},
     "sold": Count("id", filter=SOLD),
@@ -44,9 +44,7 @@ FIGURES: dict[str, Any] = {
     "streamed": Count("first_token_ms", filter=COMPLETED),
     "first_token_sum_ms": total("first_token_ms", COMPLETED),
 }
-# The same of replays.
-REPLAY_FIGURES = ["replays", "replayed_priced", "replayed_tokens", "replayed_nanos"]
-# The same of what clients say of replies, by the events that say it.
+# The columns that hold what clients say of replies, by the event that says it.
 FEEDBACK = {
     "thumbs_up": "client.thumbs_up",
     "thumbs_down": "client.thumbs_down",
@@ -55,106 +53,87 @@ FEEDBACK = {
 BOUGHT = ["sold", "priced", "total_tokens", "cost_nanos"]
 
 
-def usage_rows(window: Window, filters: Filters) -> QuerySet[UsageEvent]:
-    return UsageEvent.objects.filter(window.condition, **filters.values)
+def usage_rows(day: date) -> QuerySet[UsageEvent]:
+    return UsageEvent.objects.filter(Period(day, day).instants).order_by()
 
 
-def event_rows(window: Window, filters: Filters) -> QuerySet[AnalyticsEvent]:
-    return AnalyticsEvent.objects.filter(window.condition, **filters.values)
+def event_rows(day: date) -> QuerySet[AnalyticsEvent]:
+    return AnalyticsEvent.objects.filter(Period(day, day).instants).order_by()
 
 
-def usage(window: Window, filters: Filters, *by: str, figures: Iterable[str] = FIGURES) -> list[dict[str, Any]]:
-    """The figures of usage rows, for each value of the columns `by`."""
-    rows = usage_rows(window, filters).annotate(day=DAY_OF).order_by()
-    # A sum may be called what its column is called only once the columns are no longer named.
+def oldest_day() -> date | None:
+    """Return the day of the oldest raw row."""
+    events, turns = AnalyticsEvent.objects.all(), UsageEvent.objects.all()
+    oldest = [rows.aggregate(at=Min("created_at"))["at"] for rows in (events, turns)]
+    return min((at.date() for at in oldest if at), default=None)
+
+
+def usage(day: date, *by: str, figures: Iterable[str] = FIGURES) -> list[dict[str, Any]]:
+    """Add up the named figures of usage rows, for each value of the columns `by`."""
+    # A sum may not have its column's name while that column is named in the query.
     sums = {f"sum_{name}": FIGURES[name] for name in figures}
-    found = rows.values(*by).annotate(**sums) if by else [rows.aggregate(**sums)]
+    found = usage_rows(day).values(*by).annotate(**sums)
     return [{name.removeprefix("sum_"): value for name, value in row.items()} for row in found]
 
 
-def failures(window: Window, filters: Filters, *by: str) -> Iterator[tuple[dict[str, Any], str, int]]:
-    """Key, error code, and failed or abandoned turns that ended with it."""
-    ended = usage_rows(window, filters).filter(status__in=[Status.FAILED, Status.ABANDONED])
-    for row in ended.annotate(day=DAY_OF).order_by().values(*by, "error_code").annotate(count=Count("id")):
+def failures(day: date, *by: str) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """Yield key, error code, and how many failed or abandoned turns ended with it."""
+    ended = usage_rows(day).filter(status__in=[Status.FAILED, Status.ABANDONED])
+    for row in ended.values(*by, "error_code").annotate(count=Count("id")):
         code, count = row.pop("error_code"), row.pop("count")
         yield row, code, count
 
 
-def durations(window: Window, filters: Filters, column: str, *by: str) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """Key, milliseconds as a histogram has them, and completed turns that took as long."""
-    rows = usage_rows(window, filters).filter(COMPLETED, **{f"{column}__isnull": False})
-    keyed = rows.annotate(day=DAY_OF, rounded=rounded_column(column)).order_by().values(*by, "rounded")
+def durations(day: date, column: str, *by: str) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Yield key, milliseconds rounded as a histogram has them, and how many completed turns took that long."""
+    rows = usage_rows(day).filter(COMPLETED, **{f"{column}__isnull": False})
+    keyed = rows.annotate(rounded=rounded_column(column)).values(*by, "rounded")
     for row in keyed.annotate(count=Count("id")).iterator():
         rounded, count = row.pop("rounded"), row.pop("count")
         yield row, rounded, count
 
 
-def replays(window: Window, filters: Filters) -> Iterator[dict[str, Any]]:
-    """One row a replay: its day, client and version; the model and the price of the turn whose answer was given."""
-    # The model is that of the original, so it cannot be asked of the event.
-    values = {name: value for name, value in filters.values.items() if name != "model"}
-    events = AnalyticsEvent.objects.filter(window.condition, event_name=REPLAY, **values).annotate(day=DAY_OF)
-    columns = ["day", "client_token_id", "app_version", "metadata_json"]
-    replayed = list(events.values(*columns))
+def replays(day: date) -> Iterator[tuple[tuple[Any, ...], Counter[str]]]:
+    """Yield client, model and version, and the figures of one replay.
+
+    The model and the price are those of the turn whose answer was given again; empty and 0 where its row is gone.
+    """
+    columns = ["client_token_id", "app_version", "metadata_json"]
+    replayed = list(event_rows(day).filter(event_name=REPLAY).values_list(*columns))
     for start in range(0, len(replayed), BATCH):
-        batch = replayed[start : start + BATCH]
-        originals = {event["metadata_json"].get("original_request_id") for event in batch}
-        found = UsageEvent.objects.filter(request_id__in=originals)
-        sold = {row["request_id"]: row for row in found.values("request_id", "model", "total_tokens", "cost_nanos")}
-        for event in batch:
-            original = sold.get(event.pop("metadata_json").get("original_request_id"))
-            row = event | replay_figures(original)
-            if filters.model in ("", row["model"]):
-                yield row
+        batch = [
+            (client, version, metadata.get("original_request_id"))
+            for client, version, metadata in replayed[start : start + BATCH]
+        ]
+        originals = UsageEvent.objects.filter(request_id__in={request_id for _, _, request_id in batch})
+        sold = {
+            request_id: (model, tokens, nanos)
+            for request_id, model, tokens, nanos in originals.values_list(
+                "request_id", "model", "total_tokens", "cost_nanos"
+            )
+        }
+        for client, version, request_id in batch:
+            model, tokens, nanos = sold.get(request_id, ("", 0, None))
+            figures = Counter(
+                replays=1, replayed_priced=int(nanos is not None), replayed_tokens=tokens, replayed_nanos=nanos or 0
+            )
+            yield (client, model, version), figures
 
 
-def replay_figures(original: Mapping[str, Any] | None) -> dict[str, Any]:
-    if original is None:
-        return {"model": "", "replays": 1, "replayed_priced": 0, "replayed_tokens": 0, "replayed_nanos": 0}
-    return {
-        "model": original["model"],
-        "replays": 1,
-        "replayed_priced": int(original["cost_nanos"] is not None),
-        "replayed_tokens": original["total_tokens"],
-        "replayed_nanos": original["cost_nanos"] or 0,
-    }
+def feedback(day: date, *by: str) -> list[dict[str, Any]]:
+    """Count what clients said of replies, for each value of the columns `by`."""
+    said = event_rows(day).filter(event_name__in=FEEDBACK.values())
+    counts = {figure: Count("id", filter=Q(event_name=name)) for figure, name in FEEDBACK.items()}
+    return list(said.values(*by).annotate(**counts))
 
 
-def added_replays(window: Window, filters: Filters, *by: str) -> list[dict[str, Any]]:
-    """The figures of replays, for each value of the columns `by`."""
-    sums: dict[tuple[Any, ...], Counter[str]] = {}
-    for row in replays(window, filters):
-        figures = sums.setdefault(tuple(row[name] for name in by), Counter())
-        figures.update({name: row[name] for name in REPLAY_FIGURES})
-    return [
-        dict(zip(by, key, strict=True)) | {name: figures[name] for name in REPLAY_FIGURES}
-        for key, figures in sums.items()
-    ]
-
-
-def feedback(window: Window, filters: Filters, *by: str) -> list[dict[str, Any]]:
-    """The figures of what clients said of replies, for each value of the columns `by`."""
-    said = event_rows(window, filters).filter(event_name__in=FEEDBACK.values()).annotate(day=DAY_OF).order_by()
-    sums = {figure: Count("id", filter=Q(event_name=name)) for figure, name in FEEDBACK.items()}
-    return list(said.values(*by).annotate(**sums) if by else [said.aggregate(**sums)])
-
-
-def user_events(window: Window, filters: Filters, *by: str) -> Iterator[dict[str, Any]]:
-    """Completed turns, events, and the first and the last of them, for each value of the columns `by`."""
-    rows = event_rows(window, filters).annotate(day=DAY_OF).order_by().values(*by)
-    figures = rows.annotate(
+def user_events(day: date, *by: str) -> Iterator[dict[str, Any]]:
+    """Yield completed turns, events, and the first and the last of them, for each value of the columns `by`."""
+    figures = event_rows(day).values(*by)
+    counted = figures.annotate(
         turns=Count("id", filter=Q(event_name=TURN)),
         events=Count("id"),
         first_at=Min("created_at"),
         last_at=Max("created_at"),
     )
-    return iter(figures.iterator())
-
-
-def active_users(window: Window, filters: Filters) -> dict[date, set[str]]:
-    """Users with a completed turn, by day."""
-    active = event_rows(window, filters).filter(event_name=TURN).annotate(day=DAY_OF)
-    users: dict[date, set[str]] = {}
-    for day, user in active.order_by().values_list("day", "user_id").distinct():
-        users.setdefault(day, set()).add(user)
-    return users
+    return iter(counted.iterator())

@@ -1,36 +1,23 @@
 """What users made of the replies, as only their clients can tell."""
 
-from collections import Counter
 from typing import Any
 
-from analytics.ledger import sums as aggregates
-from analytics.metrics import sources as reading
-from analytics.metrics.usage import share
-from analytics.query import ALL, Filters, Window
+from analytics.metrics.sources import Table, Usage
 
 
-def feedback(window: Window, filters: Filters = ALL) -> dict[str, Any]:
+def feedback(table: Table) -> dict[str, Any]:
     """Replies that users liked, disliked or had made again, each day, and thumbs up as a share of all thumbs.
 
     A day is that on which it was said, the model that of the reply; the share is null without thumbs.
     """
-    by_day = feedback_by_day(window, filters)
-    return {**overall(by_day), "by_day": by_day}
+    by_day = [{"day": day.isoformat(), **figures(row)} for day, row in table.usage.items()]
+    return {**figures(table.total), "by_day": by_day}
 
 
-def feedback_by_day(window: Window, filters: Filters) -> list[dict[str, Any]]:
-    rows = reading.usage(window, filters, "day", names=aggregates.FEEDBACK)
-    return [{"day": day.isoformat(), **said(rows.get((day,), Counter()))} for day in window.days]
-
-
-def overall(by_day: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all these days together."""
-    return said(Counter({name: sum(row[name] for row in by_day) for name in aggregates.FEEDBACK}))
-
-
-def said(figures: Counter[str]) -> dict[str, Any]:
-    thumbs = figures["thumbs_up"] + figures["thumbs_down"]
+def figures(usage: Usage) -> dict[str, Any]:
     return {
-        **{name: figures[name] for name in aggregates.FEEDBACK},
-        "thumbs_up_share": share(figures["thumbs_up"], thumbs),
+        "thumbs_up": usage.thumbs_up,
+        "thumbs_down": usage.thumbs_down,
+        "regenerated": usage.regenerated,
+        "thumbs_up_share": usage.thumbs_up_share,
     }

@@ -1,8 +1,6 @@
-"""Totals since the beginning, for Prometheus: of rollups and the days since, so that a purge lowers none."""
+"""Totals since the beginning, for Prometheus: of rollups, so that a purge of raw rows lowers none."""
 
-from collections import Counter
 from dataclasses import dataclass
-from datetime import date
 from typing import Self
 
 from django.db.models import Sum
@@ -10,35 +8,28 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from analytics.ledger import sums as aggregates
-from analytics.metrics import sources as reading
-from analytics.metrics import trailing
-from analytics.metrics.usage import COST, STATUSES, TOKENS
+from analytics.formatting import usd
+from analytics.metrics.sources import Table, Usage, total, usage_by
 from analytics.models import Refusals
-from analytics.query import ALL, DAY, Window, today
-
-# Before the first of all turns.
-BEGINNING = date(2000, 1, 1)
+from analytics.query import BEGINNING, Period, Query, today
 
 
 @dataclass(frozen=True)
 class Totals(Collector):
-    """What the library's writers ask for the figures; read before, where a database that is away can be told of."""
+    """What the library's writers ask for the figures. It is read before they run, so that an error can be answered."""
 
     families: list[Metric]
 
     @classmethod
     def read(cls) -> Self:
-        # To tomorrow, because the clock of another node may be ahead. Of a day that goes on the rows are read, which
-        # never fall behind what a scrape has seen, as rollups of it do.
-        window = Window(BEGINNING, today() + DAY).settled()
-        return cls([*of_usage(window), *of_replays(window), of_refusals(), of_users(Window(today(), today()))])
+        by_model = {model: row for (model,), row in usage_by(Query(Period(BEGINNING, today())), "model").items()}
+        return cls([*of_usage(by_model), *of_replays(total(by_model.values())), of_refusals(), of_users()])
 
     def collect(self) -> list[Metric]:
         return self.families
 
 
-def of_usage(window: Window) -> list[Metric]:
+def of_usage(by_model: dict[str, Usage]) -> list[Metric]:
     turns = CounterMetricFamily(
         "llmapi_turns",
         "Turns that ended with a reply or with an error, by model and status.",
@@ -53,33 +44,29 @@ def of_usage(window: Window) -> list[Metric]:
     unpriced = CounterMetricFamily(
         "llmapi_unpriced_turns", "Turns that bought tokens of an unknown price.", labels=["model"]
     )
-    # Such a turn may still end after all: these two can fall.
+    # A gauge, because such a turn may still complete.
     waiting = GaugeMetricFamily(
         "llmapi_turns_unsettled",
         "Turns that are pending or abandoned, by model and status.",
         labels=["model", "status"],
     )
-    found = reading.usage(window, ALL, "model", names=[*STATUSES, *TOKENS, *COST])
-    for (model,), figures in sorted(found.items()):
+    for model, row in sorted(by_model.items()):
         for status in ("completed", "failed"):
-            turns.add_metric([model, status], figures[status])
+            turns.add_metric([model, status], getattr(row, status))
         for status in ("pending", "abandoned"):
-            waiting.add_metric([model, status], figures[status])
+            waiting.add_metric([model, status], getattr(row, status))
         for kind in ("prompt", "cached", "completion", "reasoning"):
-            tokens.add_metric([model, kind], figures[f"{kind}_tokens"])
-        if figures["priced"]:
-            cost.add_metric([model], figures["cost_nanos"] / reading.NANOS_PER_DOLLAR)
-        unpriced.add_metric([model], figures["sold"] - figures["priced"])
+            tokens.add_metric([model, kind], getattr(row, f"{kind}_tokens"))
+        if row.priced:
+            cost.add_metric([model], usd(row.cost_nanos) or 0)
+        unpriced.add_metric([model], row.sold - row.priced)
     return [turns, tokens, cost, unpriced, waiting]
 
 
-def of_replays(window: Window) -> list[Metric]:
-    found = reading.usage(window, ALL, names=aggregates.REPLAY_FIGURES).get((), Counter())
+def of_replays(found: Usage) -> list[Metric]:
     return [
-        CounterMetricFamily("llmapi_replays", "Answers given again for an idempotency key.", found["replays"]),
-        CounterMetricFamily(
-            "llmapi_replayed_tokens", "Tokens that replays did not buy again.", found["replayed_tokens"]
-        ),
+        CounterMetricFamily("llmapi_replays", "Answers given again for an idempotency key.", found.replays),
+        CounterMetricFamily("llmapi_replayed_tokens", "Tokens that replays did not buy again.", found.replayed_tokens),
     ]
 
 
@@ -90,10 +77,11 @@ def of_refusals() -> Metric:
     return family
 
 
-def of_users(window: Window) -> Metric:
+def of_users() -> Metric:
     family = GaugeMetricFamily(
         "llmapi_active_users", "Distinct users with a completed turn in the last days, UTC.", labels=["days"]
     )
-    for days, users in zip(trailing.COLUMNS, trailing.users(window, ALL, *trailing.COLUMNS), strict=True):
-        family.add_metric([str(days)], users.get(window.last, 0))
+    newest = Table(Query.last_days(1)).activity[today()]
+    for days, users in ((1, newest.dau), (7, newest.wau), (30, newest.mau)):
+        family.add_metric([str(days)], users)
     return family

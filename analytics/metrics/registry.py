@@ -1,130 +1,234 @@
-"""The read side: one function a metric, whose docstring is its definition. Days are UTC."""
+"""Every metric: its name and unit, what /metrics answers, and the figures of it that cards and plots show.
 
-from collections import Counter
+The docstring of a metric's function is its definition.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
-from analytics.formatting import Unit
-from analytics.metrics import active_users as users
-from analytics.metrics import cohorts as activation
-from analytics.metrics import engagement as spent
-from analytics.metrics import feedback as quality
-from analytics.metrics import usage
-from analytics.query import ALL, Filters, Window
+from analytics.formatting import Unit, Values, format_figure
+from analytics.metrics import active_users, cohorts, engagement, feedback, usage
+from analytics.metrics.sources import Table
+from analytics.query import Period, Query
+
+Direction = Literal["good", "bad", "neutral"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a metric: of the whole period, and of each day."""
+
+    label: str
+    unit: Unit
+    overall: Callable[[Table], float | None]
+    by_day: Callable[[Table], Values]
+    # What it means that the number is higher than in the period before.
+    rise: Direction = "neutral"
+    note: Callable[[Table], str] = lambda table: ""
+    is_share_that_grows: bool = False
+
+    @property
+    def grows_over_a_day(self) -> bool:
+        """Whether a day that goes on has less of it than a whole day. A share or a latency of turns has not."""
+        return self.unit not in ("share", "ms") or self.is_share_that_grows
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Something that can be asked of any window, with any filters."""
+    """Something that can be asked of any period, with any filters."""
 
     unit: Unit
-    run: Callable[[Window, Filters], Any]
+    value: Callable[[Table], Any]
+    figures: tuple[Figure, ...] = ()
 
     @property
     def definition(self) -> str:
-        return definition_of(self.run)
+        return " ".join((self.value.__doc__ or "").split())
 
 
+def said(text: str) -> Callable[[Table], str]:
+    return lambda table: text
+
+
+def of_activity(name: str) -> Callable[[Table], Values]:
+    return lambda table: [getattr(row, name) for row in table.activity.values()]
+
+
+def of_usage(name: str) -> Callable[[Table], Values]:
+    return lambda table: [getattr(row, name) for row in table.usage.values()]
+
+
+def of_total(name: str) -> Callable[[Table], float | None]:
+    return lambda table: getattr(table.total, name)
+
+
+def on_last_day(name: str) -> Callable[[Table], float | None]:
+    return lambda table: getattr(table.activity[table.query.period.last], name)
+
+
+def percentile(part: str, rank: int) -> tuple[Callable[[Table], float | None], Callable[[Table], Values]]:
+    """Return how a percentile of the durations in `part` is computed, of the period and of each day."""
+
+    def overall(table: Table) -> float | None:
+        return usage.merged(getattr(table, part)).histogram.percentiles(rank)[0]
+
+    def by_day(table: Table) -> Values:
+        found = getattr(table, part)
+        return [found[day].histogram.percentiles(rank)[0] if day in found else None for day in table.days]
+
+    return overall, by_day
+
+
+def percentile_of_time(part: str, rank: int) -> tuple[Callable[[Table], float | None], Callable[[Table], Values]]:
+    """The same of the seconds in `part`."""
+
+    def overall(table: Table) -> float | None:
+        return engagement.merged(getattr(table, part)).percentiles(rank)[0]
+
+    def by_day(table: Table) -> Values:
+        found = getattr(table, part)
+        return [found[day].percentiles(rank)[0] if day in found else None for day in table.days]
+
+    return overall, by_day
+
+
+def count_failed(table: Table) -> str:
+    return f"{format_figure(table.total.failed + table.total.abandoned, 'count')} failed or abandoned"
+
+
+def describe_feedback(table: Table) -> str:
+    row = table.total
+    return f"{row.thumbs_up:,} up, {row.thumbs_down:,} down, {row.regenerated:,} regenerated"
+
+
+def describe_unpriced(table: Table) -> str:
+    models = unpriced_models(table)
+    return f"Price unknown: {models}" if models else ""
+
+
+def unpriced_models(table: Table) -> str:
+    """Name the first three models of unknown price, and how many more there are."""
+    models = sorted({model for (_, model), row in table.usage_by_model.items() if row.cost_usd is None})
+    return ", ".join(models[:3]) + (f" and {len(models) - 3} more" if models[3:] else "")
+
+
+def describe_saved(table: Table) -> str:
+    found = usage.saved(table.total)
+    tokens = format_figure(found["tokens_saved"], "tokens")
+    return f"{format_figure(found['usd_saved'], 'usd')} and {tokens} tokens not spent twice"
+
+
+def describe_sessions(table: Table) -> str:
+    return f"{format_figure(engagement.merged(table.sessions).percentiles(50)[0], 'seconds')} long, median"
+
+
+PER_USER_DAY = said("per user and day")
+MEAN_OF_DAYS = said("mean of all days")
+ON_LAST_DAY = said("on the last day")
+
+DAU = Figure("Daily active users", "count", active_users.mean_dau, of_activity("dau"), "good", MEAN_OF_DAYS)
+WAU = Figure("Weekly active users", "count", on_last_day("wau"), of_activity("wau"), "good", ON_LAST_DAY)
+MAU = Figure("Monthly active users", "count", on_last_day("mau"), of_activity("mau"), "good", ON_LAST_DAY)
+STICKINESS = Figure(
+    *("Stickiness", "share", active_users.mean_stickiness, of_activity("stickiness"), "good", MEAN_OF_DAYS),
+    is_share_that_grows=True,
+)
+NEW_USERS = Figure("New users", "count", cohorts.new_users, of_activity("new_users"), "good")
+# Not judged: the users who came last have had the least time.
+ACTIVATION = Figure(
+    *("Activation", "share", cohorts.activated_share, cohorts.activated_share_by_day),
+    note=said("of new users, so far"),
+)
+TURNS = Figure("Turns", "count", of_total("ended"), of_usage("ended"), "good", count_failed)
+SUCCESS = Figure("Success rate", "share", of_total("success_rate"), of_usage("success_rate"), "good")
+MESSAGES = Figure("Messages", "count", active_users.mean_messages, of_activity("messages"), "good", PER_USER_DAY)
+TIME_SPENT = Figure("Time spent, median", "seconds", *percentile_of_time("time_spent", 50), "good", PER_USER_DAY)
+SESSIONS = Figure("Sessions", "count", engagement.sessions, engagement.sessions_by_day, "good", describe_sessions)
+LATENCY = Figure("Latency, median", "ms", *percentile("latency", 50), "bad")
+SLOW = Figure("Latency, 95th percentile", "ms", *percentile("latency", 95), "bad")
+FIRST_TOKEN = Figure("First token, median", "ms", *percentile("first_token", 50), "bad")
+THUMBS_UP = Figure(
+    "Thumbs up", "share", of_total("thumbs_up_share"), of_usage("thumbs_up_share"), "good", describe_feedback
+)
+TOKENS = Figure("Tokens", "tokens", of_total("total_tokens"), of_usage("total_tokens"))
+COST = Figure("Cost", "usd", of_total("cost_usd"), of_usage("cost_usd"), "bad", describe_unpriced)
+COST_OF_USER = Figure(
+    *("Cost of a user", "usd", active_users.mean_cost_of_user, active_users.cost_of_user_by_day, "bad", PER_USER_DAY)
+)
+REPLAYS = Figure("Replays", "count", of_total("replays"), of_usage("replays"), note=describe_saved)
+
+# In the order in which their cards stand.
 METRICS: dict[str, Metric] = {
-    "dau": Metric("count", users.dau),
-    "wau": Metric("count", users.wau),
-    "mau": Metric("count", users.mau),
-    "stickiness": Metric("share", users.stickiness),
-    "new_and_returning": Metric("count", users.new_and_returning),
-    "retention": Metric("share", users.retention),
-    "activation": Metric("count", activation.activation),
-    "messages_per_active_user": Metric("count", users.messages_per_active_user),
-    "sessions": Metric("seconds", spent.session_time),
-    "time_spent": Metric("seconds", spent.time_spent),
-    "time_spent_samples": Metric("seconds", spent.time_spent_samples),
-    "turns": Metric("count", usage.turns),
+    "dau": Metric("count", active_users.dau, (DAU,)),
+    "wau": Metric("count", active_users.wau, (WAU,)),
+    "mau": Metric("count", active_users.mau, (MAU,)),
+    "stickiness": Metric("share", active_users.stickiness, (STICKINESS,)),
+    "new_and_returning": Metric("count", cohorts.new_and_returning, (NEW_USERS,)),
+    "retention": Metric("share", cohorts.retention),
+    "activation": Metric("count", cohorts.activation, (ACTIVATION,)),
+    "turns": Metric("count", usage.turns, (TURNS,)),
     "turns_by_day": Metric("count", usage.turns_by_day),
-    "success_rate": Metric("share", usage.success_rate),
+    "success_rate": Metric("share", usage.success_rate, (SUCCESS,)),
     "failures": Metric("count", usage.failures),
     "abandoned": Metric("count", usage.abandoned),
     "refusals": Metric("count", usage.refusals),
-    "latency_ms": Metric("ms", usage.latency_ms),
+    "messages_per_active_user": Metric("count", active_users.messages_per_active_user, (MESSAGES,)),
+    "time_spent": Metric("seconds", engagement.time_spent, (TIME_SPENT,)),
+    "time_spent_samples": Metric("seconds", engagement.time_spent_samples),
+    "sessions": Metric("seconds", engagement.session_time, (SESSIONS,)),
+    "latency_ms": Metric("ms", usage.latency_ms, (LATENCY, SLOW)),
     "avg_latency_ms": Metric("ms", usage.avg_latency_ms),
-    "first_token_ms": Metric("ms", usage.first_token_ms),
-    "token_burn": Metric("tokens", usage.token_burn),
+    "first_token_ms": Metric("ms", usage.first_token_ms, (FIRST_TOKEN,)),
+    "feedback": Metric("count", feedback.feedback, (THUMBS_UP,)),
+    "token_burn": Metric("tokens", usage.token_burn, (TOKENS,)),
     "total_tokens": Metric("tokens", usage.total_tokens),
     "token_burn_by_client": Metric("tokens", usage.token_burn_by_client),
     "token_burn_by_user": Metric("tokens", usage.token_burn_by_user),
-    "cost_usd": Metric("usd", usage.cost_usd),
-    "cost_per_active_user": Metric("usd", users.cost_per_active_user),
-    "replays": Metric("count", usage.replays),
-    "feedback": Metric("count", quality.feedback),
+    "cost_usd": Metric("usd", usage.cost_usd, (COST,)),
+    "cost_per_active_user": Metric("usd", active_users.cost_per_active_user, (COST_OF_USER,)),
+    "replays": Metric("count", usage.replays, (REPLAYS,)),
 }
 
-
-# What the figures of the last 30 days are called as well.
+# Other names of these metrics where they are of the last 30 days.
 LAST_30_DAYS = {"dau": "dau_last_30_days", "total_tokens": "token_burn_last_30_days"}
-HEADLINES: dict[str, Callable[[Window, Filters], Any]] = {
-    "dau": users.dau,
-    "success_rate": usage.success_rate,
-    "avg_latency_ms": usage.avg_latency_ms,
-    "total_tokens": usage.total_tokens,
-    "time_spent_samples": spent.time_spent_samples,
-}
+FIRST_FIVE = ("dau", "success_rate", "avg_latency_ms", "total_tokens", "time_spent_samples")
 
 
-def report(window: Window, filters: Filters = ALL) -> dict[str, Any]:
-    """The five figures first, then what stands beside them, and what they mean.
-
-    Each figure is read once, whatever names it has, and none that follows from another is read.
-    """
-    burn = usage.token_burn(window, filters)
-    costs = [row["cost_usd"] for row in burn]
-    latency = usage.latency_ms(window, filters)
-    turns = usage.turns(window, filters)
-    figures = {
-        "dau": users.dau(window, filters),
-        "success_rate": usage.rate(Counter(turns)),
-        "avg_latency_ms": latency["mean"],
-        "total_tokens": sum(row["total_tokens"] for row in burn),
-        "time_spent_samples": spent.time_spent_samples(window, filters),
-    }
-    names = LAST_30_DAYS if window == Window.last_days(30) else {}
+def report(query: Query, computed_at: datetime) -> dict[str, Any]:
+    """Answer the five figures first, then what stands beside them, and what they mean."""
+    table = Table(query)
+    values = {name: METRICS[name].value(table) for name in FIRST_FIVE}
+    names = LAST_30_DAYS if query.period == Period.last_days(30) else {}
+    at = computed_at.isoformat(timespec="seconds")
+    bounds = query.period.as_params()
     return {
-        **{names.get(name, name): value for name, value in figures.items()},
-        **figures,
-        "latency_ms": {name: value for name, value in latency.items() if name != "by_day"},
-        "turns": turns,
-        "token_burn": burn,
-        "cost_usd": None if None in costs else round(sum(costs), 9),
-        "window": {**described(window), "days": (window.last - window.first).days + 1},
-        "filters": filters.values,
-        "definitions": {names.get(name, name): defined(window, function) for name, function in HEADLINES.items()},
-        "computed_at": computed_at(window),
+        **{names.get(name, name): value for name, value in values.items()},
+        **values,
+        "latency_ms": usage.summary(usage.merged(table.latency)),
+        "turns": usage.turns(table),
+        "token_burn": usage.token_burn(table),
+        "cost_usd": usage.cost_usd(table),
+        "window": {**bounds, "days": query.period.length},
+        "filters": query.filters.columns,
+        "definitions": {
+            names.get(name, name): {**bounds, "definition": METRICS[name].definition, "computed_at": at}
+            for name in FIRST_FIVE
+        },
+        "computed_at": at,
     }
 
 
-def one(name: str, window: Window, filters: Filters = ALL) -> dict[str, Any]:
-    """One metric, and what it means."""
+def one(name: str, query: Query, computed_at: datetime) -> dict[str, Any]:
+    """Answer one metric, and what it means."""
     metric = METRICS[name]
     return {
         "name": name,
-        "value": metric.run(window, filters),
+        "value": metric.value(Table(query)),
         "unit": metric.unit,
         "definition": metric.definition,
-        "window": described(window),
-        "filters": filters.values,
-        "computed_at": computed_at(window),
+        "window": query.period.as_params(),
+        "filters": query.filters.columns,
+        "computed_at": computed_at.isoformat(timespec="seconds"),
     }
-
-
-def described(window: Window) -> dict[str, str]:
-    return {"from": window.first.isoformat(), "to": window.last.isoformat()}
-
-
-def defined(window: Window, function: Callable[[Window, Filters], Any]) -> dict[str, str]:
-    return {**described(window), "definition": definition_of(function), "computed_at": computed_at(window)}
-
-
-def definition_of(function: Callable[[Window, Filters], Any]) -> str:
-    return " ".join((function.__doc__ or "").split())
-
-
-def computed_at(window: Window) -> str:
-    return window.computed_at.isoformat(timespec="seconds")

@@ -1,79 +1,131 @@
-"""Usage figures over any days: closed ones from rollups, the others from the ledger."""
+"""What metrics are computed from: the rollups of a query, as one typed row for each day.
+
+Nothing is read but rollups: `rollups.coverage.bring_up_to_date` builds the day that goes on before anybody reads.
+"""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date
+from functools import cached_property
 from typing import Any
 
-from django.db.models import Sum
+from django.db.models import Count, Sum
 
+from analytics.formatting import usd
 from analytics.histograms import Histogram
-from analytics.ledger import sums as aggregates
-from analytics.models import UsageRollup
-from analytics.query import Filters, Window
+from analytics.models import ActivityRollup, Milestone, Refusals, SessionRollup, UsageRollup, UserDay
+from analytics.query import DAY, Filters, Query
+from analytics.rollups.activity import RETURNS
 
-NANOS_PER_DOLLAR = 1_000_000_000
-SUMS = {"latency_ms": "latency_sum_ms", "first_token_ms": "first_token_sum_ms"}
-Grain = UsageRollup.Grain
 Key = tuple[Any, ...]
+Grain = UsageRollup.Grain
 
 
-def grain(filters: Filters, by: Sequence[str]) -> Grain:
-    """The coarsest that tells apart what is asked for."""
-    named = {*filters.values, *by}
-    if named & {"client_token_id", "app_version"}:
-        return Grain.FULL
-    return Grain.MODEL if "model" in named else Grain.TOTAL
+def share(part: float, whole: float, digits: int = 4) -> float | None:
+    return round(part / whole, digits) if whole else None
 
 
-def rollups(window: Window, filters: Filters, by: Sequence[str]) -> Any:
-    return UsageRollup.objects.filter(window.closed, grain=grain(filters, by), **filters.values).order_by()
+@dataclass(slots=True)
+class Usage:
+    """Sums of usage rollups; the names are those of UsageRollup's columns, which say what each counts."""
+
+    pending: int = 0
+    completed: int = 0
+    failed: int = 0
+    abandoned: int = 0
+    sold: int = 0
+    priced: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    total_tokens: int = 0
+    cost_nanos: int = 0
+    replays: int = 0
+    replayed_priced: int = 0
+    replayed_tokens: int = 0
+    replayed_nanos: int = 0
+    thumbs_up: int = 0
+    thumbs_down: int = 0
+    regenerated: int = 0
+
+    @property
+    def ended(self) -> int:
+        """Turns that have ended: pending ones have not."""
+        return self.completed + self.failed + self.abandoned
+
+    @property
+    def success_rate(self) -> float | None:
+        """Completed turns as a share of those that ended: 1 only for all of them, and 0 only for none."""
+        rounded = share(self.completed, self.ended)
+        return rounded if rounded is None or self.completed in (0, self.ended) else min(max(rounded, 0.0001), 0.9999)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """None where the price of anything that was sold is unknown."""
+        return usd(self.cost_nanos) if self.priced == self.sold else None
+
+    @property
+    def thumbs_up_share(self) -> float | None:
+        return share(self.thumbs_up, self.thumbs_up + self.thumbs_down)
+
+    def add(self, other: "Usage") -> None:
+        for name in NAMES:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def usage(window: Window, filters: Filters, *by: str, names: Iterable[str]) -> dict[Key, Counter[str]]:
-    """The named figures for each value of the columns `by`; without any, under the empty key."""
-    names = list(names)
-    found: list[dict[str, Any]] = []
-    if window.first <= window.closed_to:
-        sums = {f"sum_{name}": Sum(name) for name in names}
-        rows = rollups(window, filters, by)
-        read = rows.values(*by).annotate(**sums) if by else [rows.aggregate(**sums)]
-        found += [{name.removeprefix("sum_"): value for name, value in row.items()} for row in read]
-    if window.tail:
-        found += unrolled(window.tail, filters, by, names)
-    return merged(found, by, names)
+NAMES = tuple(column.name for column in fields(Usage))
 
 
-def unrolled(window: Window, filters: Filters, by: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The same from the raw rows of as few kinds as hold the figures."""
-    if figures := [name for name in names if name in aggregates.FIGURES]:
-        yield from aggregates.usage(window, filters, *by, figures=figures)
-    if not set(names).isdisjoint(aggregates.REPLAY_FIGURES):
-        yield from aggregates.added_replays(window, filters, *by)
-    if not set(names).isdisjoint(aggregates.FEEDBACK):
-        yield from aggregates.feedback(window, filters, *by)
-
-
-def merged(rows: Iterable[dict[str, Any]], by: Sequence[str], names: Iterable[str]) -> dict[Key, Counter[str]]:
-    sums: dict[Key, Counter[str]] = {}
+def total(rows: Any) -> Usage:
+    """Add up many rows."""
+    found = Usage()
     for row in rows:
-        counter = sums.setdefault(tuple(row[name] for name in by), Counter())
-        # A sum of no rows is null.
-        counter.update({name: row.get(name) or 0 for name in names})
-    return sums
-
-
-def failures(window: Window, filters: Filters) -> dict[date, Counter[str]]:
-    """Failed and abandoned turns by day and error code."""
-    found: dict[date, Counter[str]] = {}
-    if window.first <= window.closed_to:
-        for day, codes in rollups(window, filters, ()).exclude(failures={}).values_list("day", "failures"):
-            found.setdefault(day, Counter()).update(codes)
-    if window.tail:
-        for key, code, count in aggregates.failures(window.tail, filters, "day"):
-            found.setdefault(key["day"], Counter())[code] += count
+        found.add(row)
     return found
+
+
+def usage_of(query: Query) -> Usage:
+    """Return the sums of everything that is asked about, in one statement."""
+    found = usage_rollups(query).aggregate(**{name: Sum(name, default=0) for name in NAMES})
+    return Usage(**found)
+
+
+def usage_rollups(query: Query, *by: str) -> Any:
+    """Return the rollups of a query, at the coarsest grain that tells the columns `by` apart."""
+    named = {*query.filters.columns, *by}
+    grain = Grain.MODEL if "model" in named else Grain.TOTAL
+    if named & {"client_token_id", "app_version"}:
+        grain = Grain.FULL
+    return UsageRollup.objects.filter(query.rows, grain=grain).order_by()
+
+
+def usage_by(query: Query, *by: str) -> dict[Key, Usage]:
+    """Return the sums for each value of the columns `by`, in one statement."""
+    sums = {f"sum_{name}": Sum(name) for name in NAMES}
+    rows = usage_rollups(query, *by).values_list(*by).annotate(**sums)
+    return {row[: len(by)]: Usage(*row[len(by) :]) for row in rows}
+
+
+@dataclass(slots=True)
+class Activity:
+    """Users of one day; the names are those of ActivityRollup's columns."""
+
+    seen_users: int = 0
+    turns: int = 0
+    dau: int = 0
+    wau: int = 0
+    mau: int = 0
+    new_users: int = 0
+
+    @property
+    def stickiness(self) -> float | None:
+        return share(self.dau, self.mau)
+
+    @property
+    def messages(self) -> float | None:
+        """Completed turns of an active user."""
+        return share(self.turns, self.dau)
 
 
 @dataclass
@@ -83,27 +135,126 @@ class Durations:
     histogram: Histogram = field(default_factory=Histogram)
     sum_ms: int = 0
 
+    @property
+    def mean(self) -> float | None:
+        return share(self.sum_ms, self.histogram.total, 1)
+
     def merge(self, other: "Durations") -> None:
         self.histogram.merge(other.histogram)
         self.sum_ms += other.sum_ms
 
 
-def durations(window: Window, filters: Filters, column: str) -> dict[date, Durations]:
-    """By day; days without any are absent. `column` is one of SUMS."""
-    found: defaultdict[date, Durations] = defaultdict(Durations)
-    if window.first <= window.closed_to:
-        rows = rollups(window, filters, ()).exclude(**{column: {}})
-        for day, stored, sum_ms in rows.values_list("day", column, SUMS[column]):
+class Table:
+    """The days of a query. Each part is read when it is first asked for, once, whatever is computed from it.
+
+    Parts are dicts by day. Days without rows are absent in those of histograms and counters, and zeros elsewhere.
+    """
+
+    def __init__(self, query: Query) -> None:
+        self.query = query
+        self.days = query.days
+
+    @cached_property
+    def usage_by_model(self) -> dict[tuple[date, str], Usage]:
+        """Sums by day and model, in this order; without those of which nothing is known."""
+        return dict(sorted(usage_by(self.query, "day", "model").items()))
+
+    @cached_property
+    def usage(self) -> dict[date, Usage]:
+        found = {day: Usage() for day in self.days}
+        for (day, _), row in self.usage_by_model.items():
+            found[day].add(row)
+        return found
+
+    @cached_property
+    def total(self) -> Usage:
+        return total(self.usage.values())
+
+    @cached_property
+    def activity(self) -> dict[date, Activity]:
+        names = [column.name for column in fields(Activity)]
+        rows = ActivityRollup.objects.filter(self.query.slice).order_by().values_list("day", *names)
+        found = {day: Activity(*row) for day, *row in rows}
+        return {day: found.get(day) or Activity() for day in self.days}
+
+    @cached_property
+    def latency(self) -> dict[date, Durations]:
+        return self.durations("latency_ms", "latency_sum_ms")
+
+    @cached_property
+    def first_token(self) -> dict[date, Durations]:
+        return self.durations("first_token_ms", "first_token_sum_ms")
+
+    def durations(self, column: str, sum_column: str) -> dict[date, Durations]:
+        found: defaultdict[date, Durations] = defaultdict(Durations)
+        rows = usage_rollups(self.query).exclude(**{column: {}}).order_by("day")
+        for day, stored, sum_ms in rows.values_list("day", column, sum_column):
             found[day].histogram.merge_stored(stored)
             found[day].sum_ms += sum_ms
-    if window.tail:
-        for key, milliseconds, count in aggregates.durations(window.tail, filters, column, "day"):
-            found[key["day"]].histogram.add(milliseconds, count)
-        for row in aggregates.usage(window.tail, filters, "day", figures=[SUMS[column]]):
-            found[row["day"]].sum_ms += row[SUMS[column]]
-    return {day: those for day, those in found.items() if those.histogram.total}
+        return dict(found)
+
+    @cached_property
+    def time_spent(self) -> dict[date, Histogram]:
+        """Seconds from a user's first event of a day to the last."""
+        rows = ActivityRollup.objects.filter(self.query.slice).exclude(time_spent={}).order_by("day")
+        return histograms(rows.values_list("day", "time_spent"))
+
+    @cached_property
+    def sessions(self) -> dict[date, Histogram]:
+        """Seconds of sessions, by the day on which they began."""
+        rows = SessionRollup.objects.filter(self.query.rows, is_total=not self.query.filters).order_by("day")
+        return histograms(rows.values_list("day", "seconds"))
+
+    @cached_property
+    def failures(self) -> dict[date, Counter[str]]:
+        """Failed and abandoned turns, by error code."""
+        found: dict[date, Counter[str]] = {}
+        rows = usage_rollups(self.query).exclude(failures={}).order_by("day")
+        for day, codes in rows.values_list("day", "failures"):
+            found.setdefault(day, Counter()).update(codes)
+        return found
+
+    @cached_property
+    def refusals(self) -> dict[date, Counter[str]]:
+        """Requests refused over a limit, by error code. Model and version do not filter them: nobody knows either."""
+        asked = Query(self.query.period, Filters(self.query.filters.client_token_id))
+        rows = Refusals.objects.filter(asked.rows).values_list("day", "code").annotate(total=Sum("count"))
+        found: dict[date, Counter[str]] = {}
+        for day, code, count in rows.order_by("day", "code"):
+            found.setdefault(day, Counter())[code] = count
+        return found
+
+    @cached_property
+    def returned(self) -> dict[int, dict[date, int]]:
+        """By 1, 7 and 30 days, and by the day on which users were new, how many were active again so much later.
+
+        With filters, the new users are those whom they match on their first day.
+        """
+        period = self.query.period
+        columns = {age: f"returned_{age}" for age in RETURNS}
+        last = period.last + max(RETURNS) * DAY
+        rows = ActivityRollup.objects.filter(day__gt=period.first, day__lte=last, **self.query.filters.slice)
+        found: dict[int, dict[date, int]] = {age: {} for age in RETURNS}
+        for day, *counts in rows.order_by().values_list("day", *columns.values()):
+            for age, count in zip(columns, counts, strict=True):
+                found[age][day - age * DAY] = count
+        return found
+
+    @cached_property
+    def activated(self) -> Counter[date]:
+        """Users by the day on which they were new, who have completed ACTIVATED_BY turns since."""
+        period = self.query.period
+        reached = Milestone.objects.filter(
+            first_day__gte=period.first, first_day__lte=period.last, fifth_day__isnull=False
+        )
+        if not self.query.filters:
+            return Counter(dict(reached.order_by().values_list("first_day").annotate(users=Count("*"))))
+        first = UserDay.objects.filter(self.query.rows, turns__gt=0, age_days=0, user_id__in=reached.values("user_id"))
+        return Counter(dict(first.order_by().values_list("day").annotate(users=Count("user_id", distinct=True))))
 
 
-def dollars(figures: Counter[str]) -> float | None:
-    """None where the price of anything sold is unknown."""
-    return figures["cost_nanos"] / NANOS_PER_DOLLAR if figures["priced"] == figures["sold"] else None
+def histograms(rows: Any) -> dict[date, Histogram]:
+    found: dict[date, Histogram] = {}
+    for day, stored in rows:
+        found.setdefault(day, Histogram()).merge_stored(stored)
+    return found

@@ -1,4 +1,4 @@
-"""What closed UTC days add up to, and what is kept of the users who were there."""
+"""Rollups: what the raw rows of a UTC day add up to, and what is kept of its users."""
 
 from typing import Self
 
@@ -16,16 +16,16 @@ class RollupDayQuerySet(models.QuerySet["RollupDay"]):
         return self.built().filter(~Q(changes=F("built_changes")) | Q(is_partial=True))
 
     def note_change(self) -> None:
-        """To be called inside the transaction that changes raw rows of these days, or what they were built of."""
+        """Make these days stale, inside the transaction that changes their raw rows or what they are built of."""
         self.update(changes=F("changes") + 1, changed_at=Coalesce("changed_at", Now()))
 
 
 class RollupDay(models.Model):
-    """A UTC day: whether its rollups are those of its raw rows."""
+    """The state of a UTC day's rollups: whether they are there, and whether they agree with its raw rows."""
 
     day = models.DateField(primary_key=True)
-    # Raised inside every transaction that changes a raw row of the day once it is over: a build that has
-    # read the rows before such a change finds another number here than it began with, and is not kept.
+    # Raised inside every transaction that changes a raw row of the day once it is over. A build that has read the
+    # rows before such a change finds another number here than it began with, and is not kept.
     changes = models.PositiveIntegerField(default=0)
     built_changes = models.PositiveIntegerField(default=0)
     changed_at = models.DateTimeField(null=True, blank=True, help_text="Of the first change since it was read.")

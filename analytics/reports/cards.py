@@ -1,14 +1,11 @@
-"""A headline figure, with its course and its change against the period before."""
+"""A card: one figure of a period, how it went day by day, and its change against the period before."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from analytics import formatting as units
-from analytics.formatting import Unit, Values
-from analytics.metrics.registry import METRICS
+from analytics.formatting import Unit, Values, format_figure
+from analytics.metrics.registry import METRICS, Direction, Figure
+from analytics.metrics.sources import Table
 from analytics.reports.charts import sparklines
-
-Direction = Literal["good", "bad", "neutral"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +15,7 @@ class Card:
     unit: Unit
     value: float | None
     before: float | None
-    course: Values
+    by_day: Values
     note: str = ""
     # What it means that the figure is higher than before.
     rise: Direction = "neutral"
@@ -27,11 +24,11 @@ class Card:
 
     @property
     def text(self) -> str:
-        return units.shown(self.value, self.unit)
+        return format_figure(self.value, self.unit)
 
     @property
     def text_before(self) -> str:
-        return units.shown(self.before, self.unit)
+        return format_figure(self.before, self.unit)
 
     @property
     def definition(self) -> str:
@@ -39,7 +36,7 @@ class Card:
 
     @property
     def change(self) -> float | None:
-        """As a share of the figure before; of shares, the difference. None where there is nothing to compare."""
+        """The change as a share of the figure before; of shares, the difference. None where nothing is comparable."""
         if self.value is None or self.before is None:
             return None
         if self.unit == "share":
@@ -48,11 +45,11 @@ class Card:
 
     @property
     def change_text(self) -> str:
-        """Empty where there is nothing to compare."""
+        """The change as text; empty where nothing is comparable."""
         if self.change is None:
             return ""
         if self.unit != "share" and self.change >= 10:
-            return f"×{self.change + 1:,.0f}"  # of next to nothing before, percent are many digits
+            return f"×{self.change + 1:,.0f}"  # as percent it would have many digits that say nothing
         percent = round(self.change * 100, 1)
         sign = "+" if percent > 0 else "−" if percent < 0 else "±"
         size = f"{abs(percent):,.0f}" if abs(percent) >= 10 else f"{abs(percent):.1f}".removesuffix(".0")
@@ -60,15 +57,38 @@ class Card:
 
     @property
     def verdict(self) -> Direction:
-        """Of the change, as it is shown."""
+        """Whether the change, as it is shown, is good."""
         if self.rise == "neutral" or not self.is_final or self.change_text[:1] in ("", "±"):
             return "neutral"
         return "good" if (self.change_text[0] != "−") == (self.rise == "good") else "bad"
 
     @property
     def sparkline(self) -> sparklines.Sparkline:
-        return sparklines.sparkline(self.course)
+        return sparklines.sparkline(self.by_day)
 
     @property
     def text_sparkline(self) -> str:
-        return sparklines.text_sparkline(self.course)
+        return sparklines.text_sparkline(self.by_day)
+
+
+def card(metric: str, figure: Figure, now: Table, before: Table, *, is_over: bool) -> Card:
+    return Card(
+        figure.label,
+        metric,
+        figure.unit,
+        figure.overall(now),
+        figure.overall(before),
+        figure.by_day(now),
+        figure.note(now),
+        figure.rise,
+        is_over or not figure.grows_over_a_day,
+    )
+
+
+def cards(now: Table, before: Table, *, is_over: bool) -> list[Card]:
+    """Return the cards of all metrics. `is_over` says that no day of the period goes on."""
+    return [
+        card(name, figure, now, before, is_over=is_over)
+        for name, metric in METRICS.items()
+        for figure in metric.figures
+    ]

@@ -1,30 +1,29 @@
-"""Plots, each with its table, its definition, and the metrics that have its figures."""
+"""Panels: a plot, its table, and the metrics that have its figures."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
-from analytics import formatting as units
-from analytics.formatting import Unit
-from analytics.metrics import usage
-from analytics.metrics.registry import METRICS
-from analytics.query import Window
-from analytics.reports.charts import cohort_table as cohorts
-from analytics.reports.charts import plots
+from analytics.formatting import Unit, Values, format_day
+from analytics.metrics import registry, usage
+from analytics.metrics.registry import METRICS, of_usage, percentile, percentile_of_time
+from analytics.metrics.sources import Table, Usage, share
+from analytics.query import today
+from analytics.reports.charts import cohort_table, plots
 from analytics.reports.charts.cohort_table import Cohort, Cohorts
 from analytics.reports.charts.plots import Plot
-from analytics.reports.charts.tables import Column, Table
-from analytics.reports.headlines import Figures, added, column, replayed_by_day, unpriced_models
+from analytics.reports.charts.tables import Column, DataTable
+from analytics.rollups.activity import RETURNS
 
 
 @dataclass(frozen=True)
 class Panel:
-    # Whose CSVs have the figures.
+    # The metrics whose CSV holds the figures.
     metrics: list[str]
     plot: Plot | Cohorts
-    table: Table
+    table: DataTable
     note: str = ""
 
     @property
@@ -41,166 +40,182 @@ class Panel:
         return {name: METRICS[name].definition for name in self.metrics}
 
 
-Days = Sequence[date]
+Series = Mapping[str, Sequence[Any]]
 DAY = Column("Day")
 
 
-def by_day(days: Days, columns: Mapping[str, Sequence[Any]], unit: Unit) -> Table:
-    """A row a day, the newest first; days of which nothing is known are left out."""
-    known = [row for row in newest_first(days, columns) if any(value is not None for value in row[1:])]
-    return Table.of([DAY, *(Column(name, unit) for name in columns)], known)
-
-
-def newest_first(days: Days, columns: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
-    rows = [(day.isoformat(), *values) for day, *values in zip(days, *columns.values(), strict=True)]
+def newest_first(table: Table, series: Series) -> list[tuple[Any, ...]]:
+    """Return a row for each day: the day, and a value of each series."""
+    rows = [(day.isoformat(), *values) for day, *values in zip(table.days, *series.values(), strict=True)]
     return rows[::-1]
 
 
-def active_users(days: Days, figures: Figures) -> Panel:
+def by_day(table: Table, series: Series, unit: Unit) -> DataTable:
+    """Return a table with a row for each day of which anything is known."""
+    known = [row for row in newest_first(table, series) if any(value is not None for value in row[1:])]
+    return DataTable.of([DAY, *(Column(name, unit) for name in series)], known)
+
+
+def counted(table: Table, series: Series, shares: dict[str, Values] | None = None) -> DataTable:
+    """Return a table of counts, and of shares beside them, with a row for each day that has a count."""
+    rows = [row for row in newest_first(table, {**series, **(shares or {})}) if any(row[1 : len(series) + 1])]
+    columns = [DAY, *(Column(name, "count") for name in series), *(Column(name, "share") for name in shares or {})]
+    return DataTable.of(columns, rows)
+
+
+def active_users(table: Table) -> Panel:
     names = ["dau", "wau", "mau"]
-    series = {name.upper(): column("active_users", name)(figures) for name in names}
+    series = {name.upper(): METRICS[name].figures[0].by_day(table) for name in names}
     drawn = series if any(map(any, series.values())) else {}
-    return Panel(names, plots.lines("Active users", days, drawn, "count"), by_day(days, series, "count"))
+    return Panel(names, plots.lines("Active users", table.days, drawn, "count"), by_day(table, series, "count"))
 
 
-def new_and_returning(days: Days, figures: Figures) -> Panel:
-    """As the metric has it, of what the retention and the DAU have told already."""
-    new = column("retention", "new")(figures)
-    # They were read at two moments, between which somebody may have come.
-    returning = [max(0, all_ - those) for all_, those in zip(column("active_users", "dau")(figures), new, strict=True)]
-    series = {"new": new, "returning": returning}
-    plot = plots.stacked_bars("New and returning users", days, series, "count", is_additive=False)
-    return Panel(["new_and_returning"], plot, by_day(days, series, "count"))
+def new_and_returning(table: Table) -> Panel:
+    new = [row.new_users for row in table.activity.values()]
+    series = {"new": new, "returning": [row.dau - row.new_users for row in table.activity.values()]}
+    plot = plots.stacked_bars("New and returning users", table.days, series, "count", is_additive=False)
+    return Panel(["new_and_returning"], plot, by_day(table, series, "count"))
 
 
-def turns(days: Days, figures: Figures) -> Panel:
-    series = {status: column("turns_by_day", status)(figures) for status in usage.ENDED}
-    rates = column("turns_by_day", "success_rate")(figures)
-    rows = [(day.isoformat(), *values, rate) for day, *values, rate in zip(days, *series.values(), rates, strict=True)]
-    columns = [DAY, *(Column(status, "count") for status in series), Column("success rate", "share")]
-    kept = [row for row in reversed(rows) if any(row[1:-1])]
-    return Panel(["turns_by_day"], plots.stacked_bars("Turns", days, series, "count"), Table.of(columns, kept))
+def turns(table: Table) -> Panel:
+    series: dict[str, Any] = {status: of_usage(status)(table) for status in usage.ENDED}
+    plot = plots.stacked_bars("Turns", table.days, series, "count")
+    return Panel(["turns_by_day"], plot, counted(table, series, {"success rate": of_usage("success_rate")(table)}))
 
 
-def failures(days: Days, figures: Figures) -> Panel:
-    series = filled(days, figures["failures"], "code", "turns")
+def failures(table: Table) -> Panel:
+    series = by_code(table, table.failures)
     rows = sorted(((code, sum(values)) for code, values in series.items()), key=lambda row: (-row[1], row[0]))
-    plot = plots.stacked_bars("Failures", days, series, "count")
-    return Panel(["failures"], plot, Table.of([Column("Error code"), Column("turns", "count")], rows))
+    plot = plots.stacked_bars("Failures", table.days, series, "count")
+    return Panel(["failures"], plot, DataTable.of([Column("Error code"), Column("turns", "count")], rows))
 
 
-def feedback(days: Days, figures: Figures) -> Panel:
+def by_code(table: Table, counts: dict[date, Counter[str]]) -> dict[str, list[int]]:
+    """Return the counts of every day for each error code."""
+    codes = sorted({code for found in counts.values() for code in found})
+    return {code: [counts.get(day, Counter())[code] for day in table.days] for code in codes}
+
+
+def feedback(table: Table) -> Panel:
     names = {"thumbs_up": "thumbs up", "thumbs_down": "thumbs down", "regenerated": "regenerated"}
-    series = {text: column("feedback", name)(figures) for name, text in names.items()}
-    rows = zip(days, *series.values(), column("feedback", "thumbs_up_share")(figures), strict=True)
-    kept = [(day.isoformat(), *values) for day, *values in reversed([*rows]) if any(values[:-1])]
-    columns = [DAY, *(Column(text, "count") for text in series), Column("share up", "share")]
-    plot = plots.stacked_bars("What users said of replies", days, series, "count")
-    return Panel(["feedback"], plot, Table.of(columns, kept))
+    series: dict[str, Any] = {text: of_usage(name)(table) for name, text in names.items()}
+    plot = plots.stacked_bars("What users said of replies", table.days, series, "count")
+    return Panel(["feedback"], plot, counted(table, series, {"share up": of_usage("thumbs_up_share")(table)}))
 
 
-def latency(days: Days, figures: Figures) -> Panel:
-    return durations("Latency", "latency_ms", days, figures)
+def latency(table: Table) -> Panel:
+    return durations(table, "Latency", "latency_ms", "latency")
 
 
-def first_token(days: Days, figures: Figures) -> Panel:
-    return durations("Time to first token", "first_token_ms", days, figures)
+def first_token(table: Table) -> Panel:
+    return durations(table, "Time to first token", "first_token_ms", "first_token")
 
 
-def durations(title: str, metric: str, days: Days, figures: Figures) -> Panel:
-    series = {name: column(metric, name)(figures) for name in ("p50", "p95", "p99")}
-    table = by_day(days, series | {"mean": column(metric, "mean")(figures)}, "ms")
-    return Panel([metric], plots.lines(title, days, series, "ms", figures[metric]), table)
+def durations(table: Table, title: str, metric: str, part: str) -> Panel:
+    computed = {f"p{rank}": percentile(part, rank) for rank in usage.PERCENTILES}
+    series = {name: values(table) for name, (_, values) in computed.items()}
+    overall = {name: figure(table) for name, (figure, _) in computed.items()}
+    found = getattr(table, part)
+    mean = [found[day].mean if day in found else None for day in table.days]
+    plot = plots.lines(title, table.days, series, "ms", overall)
+    return Panel([metric], plot, by_day(table, series | {"mean": mean}, "ms"))
 
 
-def not_asked(days: Days, figures: Figures) -> Panel:
+def time_spent(table: Table) -> Panel:
+    computed = {"median": percentile_of_time("time_spent", 50), "90th percentile": percentile_of_time("time_spent", 90)}
+    series = {name: values(table) for name, (_, values) in computed.items()}
+    overall = {name: figure(table) for name, (figure, _) in computed.items()}
+    plot = plots.lines("Time spent per user and day", table.days, series, "seconds", overall)
+    return Panel(["time_spent"], plot, by_day(table, series, "seconds"))
+
+
+def sessions(table: Table) -> Panel:
+    """Sessions of each day, and beside the plot how long they were."""
+    counts = registry.SESSIONS.by_day(table)
+    plot = plots.stacked_bars("Sessions", table.days, {"sessions": counts}, "count")  # type: ignore[dict-item]
+    lengths = [percentile_of_time("sessions", rank)[1](table) for rank in (50, 90)]
+    rows = [row for row in newest_first(table, dict(zip("abc", (counts, *lengths), strict=True))) if row[1]]
+    columns = [DAY, Column("sessions", "count"), Column("median", "seconds"), Column("90th percentile", "seconds")]
+    return Panel(["sessions"], plot, DataTable.of(columns, rows))
+
+
+def not_asked(table: Table) -> Panel:
     """Requests that bought nothing: answered from what was stored, or refused over a limit."""
-    series: dict[str, Sequence[float]] = {"replayed": replayed_by_day(figures)}
-    series |= filled(days, figures["refusals"], "code", "requests")
-    plot = plots.stacked_bars("Replayed and refused requests", days, series, "count")
-    kept = [row for row in newest_first(days, series) if any(row[1:])]
-    return Panel(["replays", "refusals"], plot, Table.of([DAY, *(Column(name, "count") for name in series)], kept))
+    series: dict[str, Any] = {"replayed": of_usage("replays")(table), **by_code(table, table.refusals)}
+    plot = plots.stacked_bars("Replayed and refused requests", table.days, series, "count")
+    return Panel(["replays", "refusals"], plot, counted(table, series))
 
 
-def tokens(days: Days, figures: Figures) -> Panel:
-    burn = figures["token_burn"]
-    names = ["turns", *usage.TOKENS]
-    rows = [(model, *(sum(row[name] for row in those) for name in names)) for model, those in by_model(burn)]
-    columns = [Column("Model"), *(Column(name.removesuffix("_tokens"), "tokens") for name in names)]
-    plot = plots.stacked_bars("Tokens by model", days, filled(days, burn, "model", "total_tokens"), "tokens")
-    return Panel(["token_burn"], plot, Table.of(columns, rows))
+def tokens(table: Table) -> Panel:
+    rows = [(model, row.sold, *(getattr(row, name) for name in usage.TOKENS)) for model, row in by_model(table)]
+    names = ["turns", *(name.removesuffix("_tokens") for name in usage.TOKENS)]
+    plot = plots.stacked_bars("Tokens by model", table.days, of_models(table, "total_tokens"), "tokens")
+    return Panel(
+        ["token_burn"], plot, DataTable.of([Column("Model"), *(Column(name, "tokens") for name in names)], rows)
+    )
 
 
-def cost(days: Days, figures: Figures) -> Panel:
-    burn = figures["token_burn"]
-    rows = [(model, added([row["cost_usd"] for row in those])) for model, those in by_model(burn)]
-    unknown = unpriced_models(figures)
-    series = filled(days, [row for row in burn if row["cost_usd"] is not None], "model", "cost_usd")
-    plot = plots.stacked_bars("Cost by model", days, series, "usd")
+def cost(table: Table) -> Panel:
+    unknown = registry.unpriced_models(table)
+    plot = plots.stacked_bars("Cost by model", table.days, of_models(table, "cost_usd"), "usd")
+    rows = [(model, row.cost_usd) for model, row in by_model(table)]
     note = f"Without models of unknown price: {unknown}." if unknown else ""
-    return Panel(["token_burn"], plot, Table.of([Column("Model"), Column("cost", "usd")], rows), note)
+    return Panel(["token_burn"], plot, DataTable.of([Column("Model"), Column("cost", "usd")], rows), note)
 
 
-def by_model(burn: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The rows of each model, that which burnt most first."""
-    rows = defaultdict(list)
-    for row in burn:
-        rows[row["model"]].append(row)
-    return sorted(rows.items(), key=lambda item: (-sum(row["total_tokens"] for row in item[1]), item[0]))
+def by_model(table: Table) -> list[tuple[str, Usage]]:
+    """Return the sums of each model that sold anything, the one with most tokens first."""
+    found: defaultdict[str, Usage] = defaultdict(Usage)
+    for (_, model), row in table.usage_by_model.items():
+        found[model].add(row)
+    sold = [(model, row) for model, row in found.items() if row.sold]
+    return sorted(sold, key=lambda item: (-item[1].total_tokens, item[0]))
 
 
-def filled(days: Days, rows: list[dict[str, Any]], by: str, name: str) -> dict[str, list[float]]:
-    """A figure of every day for each value of `by`, 0 where no row tells any."""
-    series: dict[str, dict[str, float]] = {}
-    for row in sorted(rows, key=lambda row: str(row[by])):
-        series.setdefault(row[by], {})[row["day"]] = row[name]
-    return {key: [figures.get(day.isoformat(), 0) for day in days] for key, figures in series.items()}
+def of_models(table: Table, name: str) -> dict[str, list[float]]:
+    """Return a figure of every day for each model; 0 on days on which it is not known, and no series without any."""
+    known: defaultdict[str, dict[date, float]] = defaultdict(dict)
+    for (day, model), row in table.usage_by_model.items():
+        if row.sold and (value := getattr(row, name)) is not None:
+            known[model][day] = value
+    return {model: [known[model].get(day, 0) for day in table.days] for model in sorted(known)}
 
 
-def time_spent(days: Days, figures: Figures) -> Panel:
-    names = {"median": "median_seconds", "90th percentile": "p90_seconds"}
-    series = {name: column("time_spent", key)(figures) for name, key in names.items()}
-    overall = {name: figures["time_spent"][key] for name, key in names.items()}
-    plot = plots.lines("Time spent per user and day", days, series, "seconds", overall)
-    return Panel(["time_spent"], plot, by_day(days, series, "seconds"))
-
-
-RETURNS = {"D+1": "d1", "D+7": "d7", "D+30": "d30"}
-
-
-def retention(days: Days, figures: Figures) -> Panel:
-    days_of: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for day, row in zip(days, figures["retention"], strict=True):
-        days_of[cohort_of(day, days)].append(row)
-    rows = [cohort(label, those) for label, those in reversed(days_of.items()) if any(row["new"] for row in those)]
-    # Days that nobody can have come back on yet are left out.
-    ages = [name for i, name in enumerate(RETURNS) if any(row.shares[i] is not None for row in rows)]
+def retention(table: Table) -> Panel:
+    days_of: dict[str, list[date]] = defaultdict(list)
+    for day in table.days:
+        days_of[cohort_label(day, table.days)].append(day)
+    rows = [cohort(table, label, days) for label, days in reversed(days_of.items())]
+    rows = [row for row in rows if row.size]
+    # Columns to whose day no user can have come back yet are left out.
+    ages = [f"D+{age}" for i, age in enumerate(RETURNS) if any(row.shares[i] is not None for row in rows)]
     rows = [replace(row, shares=row.shares[: len(ages)]) for row in rows]
     columns = [Column("Since"), Column("new users", "count"), *(Column(name, "share") for name in ages)]
-    table = Table.of(columns, [(row.label, row.size, *row.shares) for row in rows])
-    return Panel(["retention"], cohorts.cohorts("Retention of new users", ages, rows), table)
+    listed = DataTable.of(columns, [(row.label, row.size, *row.shares) for row in rows])
+    return Panel(["retention"], cohort_table.cohorts("Retention of new users", ages, rows), listed)
 
 
-def cohort_of(day: date, days: Days) -> str:
-    """The day, week, month or year: so that there are few, whatever the window."""
+def cohort_label(day: date, days: Sequence[date]) -> str:
+    """Name the cohort of a day: its day, week, month or year, so that there are few whatever the period."""
     if len(days) <= 14:
-        return units.spoken(day)
+        return format_day(day)
     if len(days) <= 100:
-        return units.spoken(max(day - timedelta(days=day.weekday()), days[0]))
+        return format_day(max(day - timedelta(days=day.weekday()), days[0]))
     return f"{day:%b %Y}" if len(days) <= 731 else f"{day:%Y}"
 
 
-def cohort(label: str, rows: list[dict[str, Any]]) -> Cohort:
-    return Cohort(label, sum(row["new"] for row in rows), [returned(rows, age) for age in RETURNS.values()])
+def cohort(table: Table, label: str, days: Sequence[date]) -> Cohort:
+    new = {day: table.activity[day].new_users for day in days}
+    shares = []
+    for age in RETURNS:
+        # Only of those whose day to return is over.
+        over = [day for day in days if new[day] and day + timedelta(days=age) < today()]
+        back = sum(table.returned[age].get(day, 0) for day in over)
+        shares.append(share(back, sum(new[day] for day in over)))
+    return Cohort(label, sum(new.values()), shares)
 
 
-def returned(rows: list[dict[str, Any]], age: str) -> float | None:
-    """Of those whose day to return has come."""
-    come = [row for row in rows if row[age] is not None]
-    return usage.share(sum(row[age] * row["new"] for row in come), sum(row["new"] for row in come))
-
-
-PANELS: list[Callable[[Days, Figures], Panel]] = [
+PANELS: list[Callable[[Table], Panel]] = [
     active_users,
     new_and_returning,
     turns,
@@ -209,13 +224,9 @@ PANELS: list[Callable[[Days, Figures], Panel]] = [
     latency,
     first_token,
     time_spent,
+    sessions,
     tokens,
     cost,
     not_asked,
     retention,
 ]
-
-
-def panels(window: Window, figures: Figures) -> list[Panel]:
-    days = list(window.days)
-    return [panel(days, figures) for panel in PANELS]

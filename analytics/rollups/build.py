@@ -1,4 +1,4 @@
-"""One closed day, from its raw rows to the rows of the rollup tables; nothing is written here."""
+"""Compute the rollups of one day from its raw rows. Nothing is written here."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,31 +8,20 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from django.db.models import Min
-
 from analytics.cooperative import taking_breaks
 from analytics.histograms import Histogram
-from analytics.ledger import sums as aggregates
-from analytics.models import (
-    ActivityRollup,
-    AnalyticsEvent,
-    Milestone,
-    OpenSession,
-    SessionRollup,
-    UsageEvent,
-    UsageRollup,
-    UserDay,
-)
-from analytics.query import ALL, DAY, Window
+from analytics.ledger import sums
+from analytics.models import ActivityRollup, Milestone, OpenSession, SessionRollup, UsageRollup, UserDay
+from analytics.query import DAY
 from analytics.rollups import activity, sessions
 from analytics.rollups.activity import EVERYBODY, KEY
 
-GRAINS = UsageRollup.Grain
+Grain = UsageRollup.Grain
 
 
 @dataclass
 class Cell:
-    """What usage rows of one key add up to."""
+    """The sums of usage rows of one key."""
 
     figures: Counter[str] = field(default_factory=Counter)
     latency_ms: Histogram = field(default_factory=Histogram)
@@ -59,6 +48,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Day:
+    """All rollup rows of one day, not yet saved."""
+
     day: date
     usage: list[UsageRollup]
     users: list[UserDay]
@@ -77,7 +68,7 @@ class Day:
 
     @property
     def turns(self) -> int:
-        return sum(row.turns for row in self.usage if row.grain == GRAINS.TOTAL)
+        return sum(row.turns for row in self.usage if row.grain == Grain.TOTAL)
 
     @property
     def events(self) -> int:
@@ -85,24 +76,21 @@ class Day:
 
 
 def usage_rollups(day: date) -> list[UsageRollup]:
-    """The day's usage at every grain."""
-    window = Window(day, day)
+    """Return the day's usage at every grain."""
     cells: dict[tuple[Any, ...], Cell] = {}
 
     def cell(row: dict[str, Any]) -> Cell:
         return cells.setdefault(tuple(row.pop(name) for name in KEY), Cell())
 
-    for row in aggregates.usage(window, ALL, *KEY):
+    for row in chain(sums.usage(day, *KEY), sums.feedback(day, *KEY)):
         cell(row).figures.update(row)
-    for row in aggregates.added_replays(window, ALL, *KEY):
-        cell(row).figures.update(row)
-    for row in aggregates.feedback(window, ALL, *KEY):
-        cell(row).figures.update(row)
-    for row, code, count in aggregates.failures(window, ALL, *KEY):
+    for key, figures in sums.replays(day):
+        cells.setdefault(key, Cell()).figures.update(figures)
+    for row, code, count in sums.failures(day, *KEY):
         cell(row).failures[code] += count
-    for row, milliseconds, count in taking_breaks(aggregates.durations(window, ALL, "latency_ms", *KEY)):
+    for row, milliseconds, count in taking_breaks(sums.durations(day, "latency_ms", *KEY)):
         cell(row).latency_ms.add(milliseconds, count)
-    for row, milliseconds, count in taking_breaks(aggregates.durations(window, ALL, "first_token_ms", *KEY)):
+    for row, milliseconds, count in taking_breaks(sums.durations(day, "first_token_ms", *KEY)):
         cell(row).first_token_ms.add(milliseconds, count)
     return list(at_every_grain(day, cells))
 
@@ -114,20 +102,18 @@ def at_every_grain(day: date, cells: dict[tuple[Any, ...], Cell]) -> Iterable[Us
         _, model, _ = key
         by_model.setdefault((0, model, ""), Cell()).add(cell)
         everything.add(cell)
-        yield cell.row(day, GRAINS.FULL, key)
+        yield cell.row(day, Grain.FULL, key)
     for key, cell in by_model.items():
-        yield cell.row(day, GRAINS.MODEL, key)
-    yield everything.row(day, GRAINS.TOTAL, EVERYBODY)
+        yield cell.row(day, Grain.MODEL, key)
+    yield everything.row(day, Grain.TOTAL, EVERYBODY)
 
 
 def user_days(day: date) -> list[UserDay]:
-    """What users did and bought."""
-    window = Window(day, day)
+    """Return what each user did and bought, by client, model and version."""
     columns = ("client_token_id", "user_id", "model", "app_version")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    done = aggregates.user_events(window, ALL, *columns)
-    bought = aggregates.usage(window, ALL, *columns, figures=aggregates.BOUGHT)
-    for row in taking_breaks(chain(done, (row for row in bought if row["sold"]))):
+    bought = (row for row in sums.usage(day, *columns, figures=sums.BOUGHT) if row["sold"])
+    for row in taking_breaks(chain(sums.user_events(day, *columns), bought)):
         rows.setdefault(tuple(row[name] for name in columns), {}).update(row)
     users = [UserDay(day=day, **row) for row in taking_breaks(rows.values())]
     set_ages(day, users)
@@ -135,23 +121,19 @@ def user_days(day: date) -> list[UserDay]:
 
 
 def set_ages(day: date, rows: list[UserDay]) -> None:
-    """Of the users who were active on the day."""
+    """Set how many days ago each user who is active on the day was new."""
     active = {row.user_id for row in rows if row.turns}
-    seen = Milestone.objects.filter(first_day__lt=day, user_id__in=active_on(day))
+    on_day = sums.event_rows(day).filter(event_name=sums.TURN).values("user_id")
+    seen = Milestone.objects.filter(first_day__lt=day, user_id__in=on_day)
     first_days = dict(seen.values_list("user_id", "first_day"))
     for row in rows:
         if row.user_id in active:
             row.age_days = (day - first_days.get(row.user_id, day)).days
 
 
-def active_on(day: date) -> Any:
-    """Ids of the users with a completed turn, as a subquery."""
-    return aggregates.event_rows(Window(day, day), ALL).filter(event_name=aggregates.TURN).values("user_id")
-
-
 def session_rows(day: date) -> tuple[list[SessionRollup], list[OpenSession]]:
-    """Sessions that ended on the day, by the day they began; and those still open at its end."""
-    ended, still_open = sessions.in_window(Window(day, day), sessions.open_after(day - DAY))
+    """Return the sessions that ended on the day, by the day they began, and those still open at its end."""
+    ended, still_open = sessions.of_day(day, sessions.open_after(day - DAY))
     cells: dict[tuple[Any, ...], Histogram] = {}
     for session in taking_breaks(ended):
         key = (session.client_token_id, session.model, session.app_version)
@@ -163,10 +145,3 @@ def session_rows(day: date) -> tuple[list[SessionRollup], list[OpenSession]]:
         for key, seconds in cells.items()
     ]
     return rollups, [OpenSession(built_on=day, **vars(session)) for session in still_open]
-
-
-def oldest_day() -> date | None:
-    """The day of the oldest raw row."""
-    events, turns = AnalyticsEvent.objects.all(), UsageEvent.objects.all()
-    oldest = [rows.aggregate(at=Min("created_at"))["at"] for rows in (events, turns)]
-    return min((at.date() for at in oldest if at), default=None)

@@ -1,4 +1,4 @@
-"""Sessions: a user's events with no gap over 30 minutes, of all clients together."""
+"""Sessions: the events of one user with no gap over 30 minutes, of all clients together."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -7,14 +7,14 @@ from datetime import UTC, date, datetime, timedelta
 from analytics.cooperative import taking_breaks
 from analytics.ledger.sums import event_rows
 from analytics.models import OpenSession
-from analytics.query import ALL, DAY, Filters, Window, midnight
+from analytics.query import DAY, midnight
 
 GAP = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
 class Session:
-    """It is not cut at midnight; day, client, model and version are the first that its events name."""
+    """A session is not cut at midnight. Its day, client, model and version are the first that its events name."""
 
     user_id: str
     client_token_id: int
@@ -27,32 +27,29 @@ class Session:
     def day(self) -> date:
         return self.first_at.astimezone(UTC).date()
 
-    def going_on(self, model: str, app_version: str, at: datetime) -> "Session":
-        """Many sessions begin with an event that is about no model: a client that was opened."""
+    def extend(self, model: str, app_version: str, at: datetime) -> "Session":
+        """Add an event. Many sessions begin with one that names no model: a client that was opened."""
         return replace(self, model=self.model or model, app_version=self.app_version or app_version, last_at=at)
 
     @property
     def seconds(self) -> int:
         return round((self.last_at - self.first_at).total_seconds())
 
-    def is_of(self, filters: Filters) -> bool:
-        return all(getattr(self, name) == value for name, value in filters.values.items())
 
-
-def in_window(window: Window, carried: Mapping[str, Session]) -> tuple[list[Session], list[Session]]:
-    """Go on from the sessions `carried` into the window: those that ended in it, and those still open at its end."""
+def of_day(day: date, carried: Mapping[str, Session]) -> tuple[list[Session], list[Session]]:
+    """Continue the sessions `carried` from the day before: those that ended, and those still open at the day's end."""
     columns = ["user_id", "client_token_id", "model", "app_version", "created_at"]
-    events = event_rows(window, ALL).order_by("user_id", "created_at", "id").values_list(*columns).iterator()
-    end = midnight(window.last) + DAY
+    events = event_rows(day).order_by("user_id", "created_at", "id").values_list(*columns).iterator()
+    end = midnight(day) + DAY
     ended: list[Session] = []
     still_open: list[Session] = []
-    for session in walk(taking_breaks(events), carried):
+    for session in split(taking_breaks(events), carried):
         (still_open if end - session.last_at <= GAP else ended).append(session)
     return ended, still_open
 
 
-def walk(events: Iterable[tuple[str, int, str, str, datetime]], carried: Mapping[str, Session]) -> Iterator[Session]:
-    """`events` are ordered by user and time."""
+def split(events: Iterable[tuple[str, int, str, str, datetime]], carried: Mapping[str, Session]) -> Iterator[Session]:
+    """Yield the sessions of `events`, which are ordered by user and time."""
     waiting = dict(carried)
     session: Session | None = None
     for user_id, client_token_id, model, app_version, at in events:
@@ -61,7 +58,7 @@ def walk(events: Iterable[tuple[str, int, str, str, datetime]], carried: Mapping
                 yield session
             session = waiting.pop(user_id, None)
         if session and at - session.last_at <= GAP:
-            session = session.going_on(model, app_version, at)
+            session = session.extend(model, app_version, at)
         else:
             if session:
                 yield session
@@ -72,9 +69,6 @@ def walk(events: Iterable[tuple[str, int, str, str, datetime]], carried: Mapping
 
 
 def open_after(day: date) -> dict[str, Session]:
-    """The sessions that the build of `day` left open, by user."""
-    rows = OpenSession.objects.filter(built_on=day)
-    return {
-        row.user_id: Session(row.user_id, row.client_token_id, row.model, row.app_version, row.first_at, row.last_at)
-        for row in rows
-    }
+    """Return the sessions that the build of `day` left open, by user."""
+    columns = ("user_id", "client_token_id", "model", "app_version", "first_at", "last_at")
+    return {row[0]: Session(*row) for row in OpenSession.objects.filter(built_on=day).values_list(*columns)}

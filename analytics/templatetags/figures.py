@@ -5,13 +5,13 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from analytics.reports.charts.plots import Plot
-from analytics.reports.charts.tables import Column, Table
+from analytics.reports.charts.tables import Column, DataTable
 
 register = template.Library()
 
 
 @register.filter
-def table_rows(table: Table) -> SafeString:
+def table_rows(table: DataTable) -> SafeString:
     rows = (format_html_join("", "{}", ((cell(*one),) for one in cells)) for cells in table.cells)
     return format_html_join("\n", "<tr>{}</tr>", ((row,) for row in rows))
 

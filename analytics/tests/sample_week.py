@@ -16,8 +16,11 @@ from typing import Any
 
 from django.utils import timezone
 
-from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.query import Window
+from analytics.metrics.sources import Table
+from analytics.models import AnalyticsEvent, RollupDay, UsageEvent, UsageRollup
+from analytics.query import ALL, Filters, Period, Query
+from analytics.rollups import schedule, store
+from analytics.rollups.coverage import Coverage, bring_up_to_date
 
 TODAY = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 MON, TUE, WED, THU, FRI, SAT, SUN = (TODAY - timedelta(days=7 - day) for day in range(7))
@@ -27,8 +30,28 @@ BOB: dict[str, Any] = {"user_id": "bob", "client_token_id": 1, "model": "gpt", "
 CID: dict[str, Any] = {"user_id": "cid", "client_token_id": 2, "model": "local", "app_version": ""}
 
 
-def week() -> Window:
-    return Window(MON.date(), TODAY.date())
+def week(filters: Filters = ALL) -> Query:
+    return Query(Period(MON.date(), TODAY.date()), filters)
+
+
+def roll_up() -> Coverage:
+    """Build every day that is due or goes on, as the server does."""
+    for day in schedule.due(timezone.now()):
+        store.build_day(day)
+    return bring_up_to_date()
+
+
+def make_current() -> None:
+    """Leave nothing for a reader to build: today is built, and so late that none of its rows can be younger."""
+    roll_up()
+    UsageRollup.objects.update(pending=0)
+    RollupDay.objects.filter(is_partial=True).update(built_at=timezone.now() + timedelta(minutes=1))
+
+
+def table(filters: Filters = ALL, *, first: datetime = MON, last: datetime = TODAY) -> Table:
+    """Return what metrics of these days are computed from, up to date."""
+    roll_up()
+    return Table(Query(Period(first.date(), last.date()), filters))
 
 
 def at(day: datetime, hour: int, minute: int = 0) -> datetime:

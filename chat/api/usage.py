@@ -11,17 +11,17 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from analytics.metrics.sources import Table
 from analytics.metrics.usage import usage_by_day_and_model
-from analytics.query import DAY, Filters, Window, today
+from analytics.query import BEGINNING, DAY, MAX_USAGE_DAYS, Filters, Period, Query, today
+from analytics.rollups.coverage import bring_up_to_date
 from chat.api import openapi as schema
 from chat.api.base import ClientViewSet, client_of
 from chat.limits import budgets
 from chat.limits.rates import verdict_now, verdicts_of
 from chat.models import Budget, ClientToken
 
-MOST_DAYS = 366
 DEFAULT_DAYS = 30
-EARLIEST = date(2000, 1, 1)
 
 
 class UsageQuery(serializers.Serializer[Any]):
@@ -34,12 +34,12 @@ class UsageQuery(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         last: date = attrs.get("to", today())
-        if not EARLIEST <= last <= today() + MOST_DAYS * DAY:
+        if not BEGINNING <= last <= today() + MAX_USAGE_DAYS * DAY:
             raise serializers.ValidationError({"to": ["Name a day of this century that is not far in the future."]})
         first: date = attrs.get("from", last - (DEFAULT_DAYS - 1) * DAY)
-        if not 0 <= (last - first).days < MOST_DAYS:
-            raise serializers.ValidationError({"from": [f"Name a day up to {MOST_DAYS} days before `to`."]})
-        return {**attrs, "window": Window(first, last)}
+        if not 0 <= (last - first).days < MAX_USAGE_DAYS:
+            raise serializers.ValidationError({"from": [f"Name a day up to {MAX_USAGE_DAYS} days before `to`."]})
+        return {**attrs, "period": Period(first, last)}
 
 
 class OwnUsageRow(serializers.Serializer[Any]):
@@ -67,6 +67,7 @@ class OwnUsageOut(serializers.Serializer[Any]):
     object = serializers.ChoiceField(choices=["usage"])
     to = serializers.DateField()
     data = OwnUsageRow(many=True)  # type: ignore[assignment]
+    computed_at = serializers.DateTimeField(help_text="Everything that was settled before is in the figures.")
     limits = LimitRow(many=True)
 
     def get_fields(self) -> dict[str, Any]:
@@ -84,14 +85,16 @@ class UsageViewSet(ClientViewSet):
         """What this client has used, by UTC day and model, and what is left of each of its limits."""
         query = UsageQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
-        client, window = client_of(request), query.validated_data["window"]
+        client, period = client_of(request), query.validated_data["period"]
         user_id = query.validated_data.get("user", client.default_user_id)
+        coverage = bring_up_to_date()
         return Response(
             {
                 "object": "usage",
-                "from": window.first.isoformat(),
-                "to": window.last.isoformat(),
-                "data": usage_by_day_and_model(window, Filters(client_token_id=client.pk)),
+                "from": period.first.isoformat(),
+                "to": period.last.isoformat(),
+                "data": usage_by_day_and_model(Table(Query(period, Filters(client_token_id=client.pk)))),
+                "computed_at": coverage.computed_at.isoformat(timespec="seconds"),
                 "limits": [*rates(request, client), *spending(client, user_id)],
             }
         )

@@ -12,10 +12,12 @@ from pytest_django import DjangoAssertNumQueries
 from analytics.ledger import turns as recording
 from analytics.metrics.active_users import dau
 from analytics.metrics.engagement import time_spent
+from analytics.metrics.sources import Table
 from analytics.metrics.usage import success_rate
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.query import Filters, Window, midnight, today
-from analytics.rollups import schedule as rollups
+from analytics.query import Filters, Period, Query, midnight, today
+from analytics.rollups import schedule, store
+from analytics.rollups.coverage import bring_up_to_date
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken
 from conftest import ApiClient
@@ -203,9 +205,10 @@ def test_they_are_time_spent_and_nobody_is_active_for_them(alice: ApiClient, ups
 
     tell(alice, *({"name": "opened", "user": user, "occurred_at": began.timestamp()} for user in ("ann", "eve")))
 
-    window = Window(today(), today())
-    assert dau(window)[0]["users"] == 1
-    spent = time_spent(window)
+    bring_up_to_date()
+    table = Table(Query.last_days(1))
+    assert dau(table)[0]["users"] == 1
+    spent = time_spent(table)
     assert (spent["count"], spent["median_seconds"]) == (2, 0)
     assert abs(spent["p90_seconds"] - (now - began).total_seconds()) < 60
 
@@ -219,18 +222,18 @@ def test_a_late_event_is_counted_in_a_closed_day(alice: ApiClient, monkeypatch: 
     AnalyticsEvent.objects.create(
         event_name="client.opened", client_token_id=1, user_id="ann", created_at=evening - timedelta(hours=1)
     )
-    assert rollups.build_day(yesterday)
-    assert rollups.due(noon) == []
+    assert store.build_day(yesterday)
+    assert schedule.due(noon) == []
     batch = [{"name": "opened", "id": "e-1", "user": "ann", "occurred_at": evening.timestamp()}]
 
     tell(alice, *batch)
 
-    assert rollups.due(noon) == [yesterday]
-    assert rollups.build_day(yesterday)
-    assert time_spent(Window(yesterday, yesterday))["median_seconds"] == 3600
+    assert schedule.due(noon) == [yesterday]
+    assert store.build_day(yesterday)
+    assert time_spent(Table(Query(Period(yesterday, yesterday))))["median_seconds"] == 3600
     tell(alice, *batch)
-    assert rollups.due(noon) == []
-    assert time_spent(Window(yesterday, yesterday))["count"] == 1
+    assert schedule.due(noon) == []
+    assert time_spent(Table(Query(Period(yesterday, yesterday))))["count"] == 1
 
 
 @pytest.mark.usefixtures("by_day")
@@ -300,4 +303,5 @@ def test_a_turn_keeps_the_name_that_was_asked_for(alice: ApiClient, upstream: Op
     completed, failed = UsageEvent.objects.order_by("pk")
     assert (completed.model, completed.served_model) == ("gpt-4o-mini", "gpt-4o-mini-2024-07-18")
     assert (failed.model, failed.served_model) == ("gpt-4o-mini", "")
-    assert success_rate(Window.last_days(1), Filters(model="gpt-4o-mini")) == 0.5
+    bring_up_to_date()
+    assert success_rate(Table(Query.last_days(1, Filters(model="gpt-4o-mini")))) == 0.5

@@ -7,7 +7,7 @@ from typing import IO
 
 from django.core.management.base import CommandError
 
-from analytics.reports.terminal import printable
+from analytics.reports.csv import printable
 from chat.models import ClientToken
 
 MAX_NAMES = 20

@@ -1,6 +1,5 @@
 """Client tokens: making, rotating and revoking them, and what they have used of their budgets."""
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,15 +17,15 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from analytics.metrics import sources as reading
-from analytics.metrics.usage import COST
-from analytics.query import ALL, Window, today
+from analytics.formatting import format_exact
+from analytics.metrics.sources import Usage, usage_by
+from analytics.query import Period, Query, today
+from analytics.rollups.coverage import bring_up_to_date
 from chat.limits import budgets
 from chat.models import Budget, ClientToken
 from llmapi.staff.base import KeysetAdmin, ReadOnlyAdmin
 from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, YesNoFilter, link_filter
 from llmapi.staff.lists.links import RowLinks
-from llmapi.staff.totals import is_summed, money
 
 
 @dataclass(frozen=True)
@@ -74,21 +73,18 @@ def budgets_of(clients: list[ClientToken], user_id: str = "") -> dict[int, list[
 
 
 def add_spending(clients: list[Any]) -> None:
-    """Set `spent` and `budgets_used` of client tokens, in four queries for all of them."""
-    month = Window(today().replace(day=1), today())
-    is_known = is_summed(month)
-    found = reading.usage(month, ALL, "client_token_id", names=["total_tokens", *COST]) if is_known else {}
+    """Set `spent` and `budgets_used` of client tokens, in a fixed number of queries for all of them."""
+    bring_up_to_date()
+    found = usage_by(Query(Period(today().replace(day=1), today())), "client_token_id")
     spent = budgets_of(clients)
     for client in clients:
-        client.spent = found.get((client.pk,), Counter()) if is_known else None
+        client.spent = found.get((client.pk,), Usage())
         client.budgets_used = spent.get(client.pk, [])
 
 
 def describe_spending(client: Any) -> str:
-    if client.spent is None:
-        return "–"
-    cost = reading.dollars(client.spent)
-    return f"{client.spent['total_tokens']:,} tokens, {'cost unknown' if cost is None else money(cost)}"
+    cost = client.spent.cost_usd
+    return f"{client.spent.total_tokens:,} tokens, {'cost unknown' if cost is None else format_exact(cost, 'usd')}"
 
 
 def format_amount(unit: str, amount: int) -> str:

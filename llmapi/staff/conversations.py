@@ -16,7 +16,10 @@ from django.db.models import QuerySet, TextField, Value
 from django.db.models.functions import Cast, Coalesce, Length, Substr
 from django.http import HttpRequest
 
-from analytics.metrics.sources import NANOS_PER_DOLLAR
+from analytics.formatting import format_exact, usd
+from analytics.ledger.sums import FIGURES
+from analytics.metrics.sources import Usage
+from analytics.metrics.usage import COSTS, STATUSES, TOKENS
 from analytics.models import UsageEvent
 from chat import audit
 from chat.models import Conversation, Message
@@ -24,9 +27,11 @@ from llmapi.staff.base import ReadOnlyAdmin
 from llmapi.staff.lists.filters import ClientFilter, DayFilter, link_filter
 from llmapi.staff.lists.keyset import Key
 from llmapi.staff.lists.links import RowLinks
-from llmapi.staff.totals import Totals, money, newest_totals
+from llmapi.staff.totals import Totals, label_usage
 
 PAGE_SIZE = 50
+# Turns that are added up: what a page does must not grow with a conversation.
+MAX_TURNS = 1_000
 # Characters of a message that a thread shows, and that the page of one message shows.
 MAX_CHARACTERS, ALL_CHARACTERS = 10_000, 2**31 - 1
 PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
@@ -97,7 +102,7 @@ class Entry:
     @property
     def cost(self) -> str:
         nanos = self.turn.cost_nanos if self.turn else None
-        return money(None if nanos is None else nanos / NANOS_PER_DOLLAR)
+        return format_exact(usd(nanos), "usd")
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def read_thread(conversation: Conversation, query: Mapping[str, str], with_texts
     entries, end, has_more = reader.read_page()
     add_replies(entries)
     onward, back = end if has_more else None, place if place != OLDEST else None
-    totals = newest_totals(turns_of(conversation).order_by("-pk"))
+    totals = thread_totals(conversation)
     if newer:
         return Thread(entries, with_texts, totals, newer=onward, older=back)
     return Thread(entries[::-1], with_texts, totals, newer=back, older=onward)
@@ -135,6 +140,16 @@ def read_message(conversation: Conversation, pk: int, with_texts: bool) -> Threa
     entries = [Entry(message.created_at, message) for message in found]
     add_replies(entries)
     return Thread(entries, with_texts, is_whole=True)
+
+
+def thread_totals(conversation: Conversation) -> Totals:
+    """Add up the newest turns of a conversation."""
+    names = [*STATUSES, *TOKENS, *COSTS]
+    newest = turns_of(conversation).order_by("-pk")[:MAX_TURNS]
+    sums = newest.aggregate(**{f"sum_{name}": FIGURES[name] for name in names})
+    row = Usage(**{name: sums[f"sum_{name}"] for name in names})
+    note = f"Totals of the newest {MAX_TURNS:,} turns only." if row.pending + row.ended == MAX_TURNS else ""
+    return Totals(label_usage(row), note)
 
 
 def turns_of(conversation: Conversation) -> QuerySet[UsageEvent]:

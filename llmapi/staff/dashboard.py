@@ -5,67 +5,52 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from rest_framework.exceptions import ValidationError
 
-from analytics.api import parameters as queries
-from analytics.query import Filters, Window
+from analytics.query import DEFAULT_DAYS, MAX_DASHBOARD_DAYS, Filters, InvalidQuery, Query
 from analytics.reports.summary import Summary, summarize
+from analytics.rollups.coverage import bring_up_to_date
 from chat.models import ClientToken
 
 PERIODS = {7: "7 days", 30: "30 days", 90: "90 days", 365: "A year"}
-# A plot takes some 200 bytes of HTML for each day.
-MAX_DAYS = 731
 MAX_CLIENTS = 200
 
 
-def dashboard_context(query: Mapping[str, str]) -> dict[str, Any]:
+def dashboard_context(params: Mapping[str, str]) -> dict[str, Any]:
     """Build what the template shows. If the query cannot be read, show the default period and say what is wrong."""
     # The form sends its empty fields too.
-    query = {name: value for name, value in query.items() if value}
+    params = {name: value for name, value in params.items() if value}
     try:
-        window, filters = parse_query(query)
-    except ValidationError as exc:
-        error, query = describe_error(exc), {}
-        window, filters = parse_query(query)
-    else:
-        error = ""
-    summary = summarize(window, filters)
-    filter_parameters = {
-        "client" if name == "client_token_id" else name: value for name, value in filters.values.items()
-    }
+        query, error = parse_query(params), ""
+    except InvalidQuery as exc:
+        error, params = f"{exc.param}: {exc}", {}
+        query = parse_query(params)
+    summary = summarize(query, bring_up_to_date())
+    filters = query.filters.as_params()
     return {
         "summary": summary,
         "error": error,
-        "query": query,
-        "days": None if has_dates(query) else int(query.get("days", queries.DEFAULT_DAYS)),
-        "periods": [(days, label, urlencode({"days": days, **filter_parameters})) for days, label in PERIODS.items()],
-        "csv_query": urlencode({"from": window.first, "to": window.last, **filter_parameters}),
-        "clients": client_choices(filters),
+        "query": params,
+        "days": None if has_dates(params) else int(params.get("days", DEFAULT_DAYS)),
+        "periods": [(days, label, urlencode({"days": days, **filters})) for days, label in PERIODS.items()],
+        "csv_query": urlencode(query.as_params()),
+        "clients": client_choices(query.filters),
         "models": model_choices(summary),
     }
 
 
-def parse_query(query: Mapping[str, str]) -> tuple[Window, Filters]:
-    window, filters = queries.asked(query)
-    if (window.last - window.first).days >= MAX_DAYS:
-        raise ValidationError({"from": "takes a day of the two years before `to`. For up to ten years, use /metrics."})
-    if has_dates(query) or "days" not in query:
-        return window, filters
-    if query["days"] not in map(str, PERIODS):
-        raise ValidationError({"days": f"takes {', '.join(map(str, PERIODS))}."})
-    return Window.last_days(int(query["days"])), filters
+def parse_query(params: Mapping[str, str]) -> Query:
+    """Read dates, or a number of days in `days`. Raises InvalidQuery."""
+    query = Query.from_params(params, max_days=MAX_DASHBOARD_DAYS)
+    if has_dates(params) or "days" not in params:
+        return query
+    if params["days"] not in map(str, PERIODS):
+        raise InvalidQuery("days", f"takes {', '.join(map(str, PERIODS))}.")
+    return Query.last_days(int(params["days"]), query.filters)
 
 
-def has_dates(query: Mapping[str, str]) -> bool:
-    """Return whether the query names dates. Then `days` is ignored."""
-    return "from" in query or "to" in query
-
-
-def describe_error(exc: ValidationError) -> str:
-    """Return the error of the first field, such as `from: Date has wrong format…`."""
-    assert isinstance(exc.detail, dict)
-    name, errors = next(iter(exc.detail.items()))
-    return f"{name}: {' '.join(map(str, errors)) if isinstance(errors, list) else errors}"
+def has_dates(params: Mapping[str, str]) -> bool:
+    """Return whether dates are named. Then `days` is ignored."""
+    return "from" in params or "to" in params
 
 
 def client_choices(filters: Filters) -> list[tuple[int, str]]:
@@ -78,4 +63,4 @@ def client_choices(filters: Filters) -> list[tuple[int, str]]:
 
 def model_choices(summary: Summary) -> list[str]:
     """Return the models of the period, those that clients may use now, and the chosen one."""
-    return sorted({*summary.models, *settings.OPENAI_MODELS, summary.filters.model} - {""})
+    return sorted({*summary.models, *settings.OPENAI_MODELS, summary.query.filters.model} - {""})

@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 
-from analytics.metrics.sources import NANOS_PER_DOLLAR
+from analytics.formatting import NANOS_PER_DOLLAR
 from analytics.models import BROKEN, UsageEvent
 from llmapi.staff import breakdown, totals, users
 from llmapi.staff.base import ReadOnlyAdmin
@@ -75,8 +75,7 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         page: Any = super().changelist_view(request, extra_context)
         if changelist := getattr(page, "context_data", {}).get("cl"):
             page.context_data["totals"] = totals.list_totals(changelist)
-            known = set(breakdown.PARAMETERS.values())
-            page.context_data["has_breakdown"] = set(changelist.filter_values) <= known
+            page.context_data["has_breakdown"] = changelist.filter_values.keys() <= totals.ROLLED_UP
         return page  # type: ignore[no-any-return]
 
     def breakdown(self, request: HttpRequest) -> HttpResponse:

@@ -1,37 +1,27 @@
 """The page of one user: usage, budgets, the newest turns, conversations and events, and links to the lists of all."""
 
-from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from analytics.metrics import single_user as person
-from analytics.metrics import sources as reading
+from analytics.formatting import format_exact
+from analytics.metrics import single_user
+from analytics.metrics.sources import Key, Usage, total
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.query import Window
+from analytics.query import Query
+from analytics.rollups.coverage import bring_up_to_date
 from chat.models import ClientToken, Conversation
 from llmapi.staff.base import KeysetAdmin
+from llmapi.staff.breakdown import UsageRow, UsageTable
 from llmapi.staff.client_tokens import budgets_of
 from llmapi.staff.lists.keyset import parse_value
 from llmapi.staff.lists.links import list_url
-from llmapi.staff.totals import is_summed, money
 
 NEWEST = 10
 MAX_ROWS = 100
 PERIODS = (1, 7, 30, 90, 365)
-
-
-@dataclass(frozen=True)
-class Row:
-    client: Any
-    model: str
-    turns: int
-    tokens: int
-    cost: str
-    url: str = ""
 
 
 def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
@@ -40,21 +30,21 @@ def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
     user_id = user_id_of(request)
     days_text = request.GET.get("days", "")
     days = int(days_text) if days_text in map(str, PERIODS) else 30
-    window = Window.last_days(days)
-    found = person.bought(user_id, window) if is_summed(window) else None
+    query = Query.last_days(days)
+    coverage = bring_up_to_date()
+    found = single_user.bought(user_id, query)
     turns = list(UsageEvent.objects.filter(user_id=user_id).order_by("-created_at", "-pk")[:NEWEST])
-    clients = ClientToken.objects.in_bulk({turn.client_token_id for turn in turns} | {pk for pk, _ in found or ()})
+    clients = ClientToken.objects.in_bulk({turn.client_token_id for turn in turns} | {pk for pk, _ in found})
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,
         "title": f"User {user_id}",
         "user_id": user_id,
         "days": days,
-        "as_of": window.as_of,
+        "as_of": coverage.as_of,
         "periods": PERIODS,
-        "first_day": person.first_day(user_id),
-        "rows": None if found is None else usage_rows(user_id, window, found, clients),
-        "total": None if found is None else usage_row("", "", sum(found.values(), Counter())),
+        "first_day": single_user.first_day(user_id),
+        "table": usage_table(user_id, query, clients, found),
         "turns": turns,
         **other_tables(user_id, request, clients),
     }
@@ -87,20 +77,19 @@ def other_tables(user_id: str, request: HttpRequest, clients: dict[int, ClientTo
     return found
 
 
-def usage_rows(
-    user_id: str, window: Window, found: dict[reading.Key, Counter[str]], clients: dict[int, ClientToken]
-) -> list[Row]:
-    largest = sorted(found.items(), key=lambda row: -row[1]["total_tokens"])[:MAX_ROWS]
-    return [
+def usage_table(user_id: str, query: Query, clients: dict[int, ClientToken], found: dict[Key, Usage]) -> UsageTable:
+    largest = sorted(found.items(), key=lambda row: -row[1].total_tokens)[:MAX_ROWS]
+    since = query.period.first
+    rows = [
         usage_row(
-            clients.get(pk, pk),
-            model,
-            figures,
-            list_url("analytics_usageevent", user=user_id, client=pk, model=model, **{"from": window.first}),
+            [clients.get(pk, pk), model],
+            row,
+            list_url("analytics_usageevent", user=user_id, client=pk, model=model, **{"from": since}),
         )
-        for (pk, model), figures in largest
+        for (pk, model), row in largest
     ]
+    return UsageTable("Usage", ["Client", "Model"], "Completed turns", rows, usage_row([], total(found.values())))
 
 
-def usage_row(client: Any, model: str, figures: Counter[str], url: str = "") -> Row:
-    return Row(client, model, figures["completed"], figures["total_tokens"], money(reading.dollars(figures)), url)
+def usage_row(labels: list[Any], row: Usage, url: str = "") -> UsageRow:
+    return UsageRow(labels, url, row.completed, row.total_tokens, format_exact(row.cost_usd, "usd"))

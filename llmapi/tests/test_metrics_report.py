@@ -14,9 +14,10 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from django.utils.html import escape
 
-from analytics.formatting import spoken
-from analytics.metrics import registry as metrics
-from analytics.query import Window
+from analytics.formatting import format_day
+from analytics.metrics import registry
+from analytics.query import Period, Query
+from analytics.rollups.coverage import bring_up_to_date
 from analytics.tests.sample_week import ANN, BOB, MON, SUN, TODAY, TUE, at, turn, write_week
 from chat.models import ClientToken
 
@@ -47,7 +48,7 @@ def test_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     printed = report(f"--from={MON.date()}", f"--to={TUE.date()}")
 
-    assert f"llmapi, {spoken(MON.date())} to {spoken(TUE.date())} (UTC)" in printed
+    assert f"llmapi, {format_day(MON.date())} to {format_day(TUE.date())} (UTC)" in printed
     # Monday four turns, Tuesday four, of which one failed; none before.
     assert line(printed, "Turns") == ["Turns", "▇▇", "8", "0"]
     assert line(printed, "Success rate") == ["Success", "rate", "▇▅", "87.5", "%", "–"]
@@ -96,8 +97,8 @@ def test_a_window_and_filters() -> None:
         (["--client="], "--client takes the name or the id"),
         (["--days=0"], "--days must be from 1 to 3660"),
         (["--days=3", "--from=2026-01-01"], "--days or --from"),
-        (["--from=soon"], "--from: Date has wrong format"),
-        (["--to=1999-01-01"], "--to: lies outside"),
+        (["--from=soon"], "--from: takes a UTC day as YYYY-MM-DD"),
+        (["--to=1999-01-01"], "--to: takes a day of this century"),
         (["--from=2026-01-02", "--to=2026-01-01"], "--from: takes a day"),
         ([f"--app-version={'x' * 65}"], "--app-version: "),
         (["--output=/nowhere/at/all"], "--output: No such file or directory"),
@@ -113,7 +114,7 @@ def test_machines_are_given_what_they_were(monkeypatch: pytest.MonkeyPatch) -> N
     now = timezone.now()
     monkeypatch.setattr(timezone, "now", lambda: now)
     body = json.loads(report("--format=json"))
-    expected = metrics.report(Window.last_days(30))
+    expected = registry.report(Query.last_days(30), bring_up_to_date().computed_at)
     assert list(body) == list(expected)
     assert body == expected
 
@@ -164,10 +165,10 @@ def test_a_page_to_be_mailed() -> None:
     text = report("--format=html")
     page = Page(text)
 
-    period = f"llmapi, {spoken(MON.date())} to {spoken(SUN.date())}"
+    period = f"llmapi, {format_day(MON.date())} to {format_day(SUN.date())}"
     assert f"<title>{period}</title>" in text
     week_before = (MON - timedelta(days=7)).date(), (MON - timedelta(days=1)).date()
-    assert f"Changes are from {spoken(week_before[0])} to {spoken(week_before[1])}." in text
+    assert f"Changes are from {format_day(week_before[0])} to {format_day(week_before[1])}." in text
     assert page.links == []
     assert "url(" not in text
     assert "@import" not in text
@@ -231,11 +232,11 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_days_of_a_mailed_week(monkeypatch: pytest.MonkeyPatch) -> None:
-    windows: list[Window] = []
+    periods: list[Period] = []
     from llmapi.management.commands import metrics_report
 
-    def render(format_name: str, window: Window, *args: Any, **options: Any) -> str:
-        windows.append(window)
+    def render(format_name: str, query: Query, *args: Any, **options: Any) -> str:
+        periods.append(query.period)
         return ""
 
     monkeypatch.setattr(metrics_report, "render", render)
@@ -243,9 +244,9 @@ def test_the_days_of_a_mailed_week(monkeypatch: pytest.MonkeyPatch) -> None:
         report("--format=html", *options)
 
     yesterday = SUN.date()
-    assert windows == [
-        Window(MON.date(), yesterday),
-        Window(yesterday - timedelta(days=29), yesterday),
-        Window(TUE.date() - timedelta(days=6), TUE.date()),
-        Window(MON.date(), yesterday),
+    assert periods == [
+        Period(MON.date(), yesterday),
+        Period(yesterday - timedelta(days=29), yesterday),
+        Period(TUE.date() - timedelta(days=6), TUE.date()),
+        Period(MON.date(), yesterday),
     ]

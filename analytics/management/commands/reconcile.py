@@ -7,8 +7,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from analytics.management.arguments import iso_day
-from analytics.reconcile import comparison as reconcile
-from analytics.reports import terminal as report
+from analytics.reconcile.comparison import reconcile
+from analytics.reconcile.export_file import BadExport
+from analytics.reconcile.output import causes, comparison_rows, print_comparison
 
 
 class Command(BaseCommand):
@@ -21,19 +22,19 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            figures = reconcile.reconcile(read(options["file"]), options["day"])
+            figures = reconcile(read(options["file"]), options["day"])
         except (OSError, UnicodeDecodeError) as exc:
             raise CommandError(f"{options['file']} cannot be read as text: {exc}", returncode=2) from exc
-        except reconcile.BadExport as exc:
+        except BadExport as exc:
             raise CommandError(str(exc), returncode=2) from exc
         if options["format"] == "json":
             json.dump(figures, sys.stdout, indent=2)
             sys.stdout.write("\n")
         elif options["format"] == "csv":
-            csv.writer(sys.stdout).writerows(report.reconciliation_rows(figures))
-            self.stderr.write("\n".join(report.causes(figures)))
+            csv.writer(sys.stdout).writerows(comparison_rows(figures))
+            self.stderr.write("\n".join(causes(figures)))
         else:
-            report.print_reconciliation(figures)
+            print_comparison(figures)
         if not figures["is_equal"]:
             sys.exit(1)
 

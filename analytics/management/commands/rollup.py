@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from analytics.management.arguments import iso_day
 from analytics.management.progress import track
-from analytics.rollups import schedule as rollups
+from analytics.rollups import schedule, store
 
 
 class Command(BaseCommand):
@@ -22,9 +22,9 @@ class Command(BaseCommand):
             raise CommandError("--from says where to begin with --rebuild; without it, all that is missing is built.")
         if options["first"] and options["last"] and options["first"] > options["last"]:
             raise CommandError("--from takes a day that is not after --to.")
-        days = rollups.to_build(timezone.now(), options["first"], options["last"], rebuild=options["rebuild"])
-        built = sum(rollups.build_day(day) for day in track(days, "Days"))
+        days = schedule.days_to_build(timezone.now(), options["first"], options["last"], rebuild=options["rebuild"])
+        built = sum(store.build_day(day) for day in track(days, "Days"))
         self.stdout.write(f"{built} days built.")
-        sealed_to = rollups.sealed_to()
+        sealed_to = store.sealed_to()
         if options["rebuild"] and date.min < sealed_to >= (options["first"] or date.min):
             self.stdout.write(f"Up to {sealed_to} figures stay as they are: raw rows of these days are deleted.")

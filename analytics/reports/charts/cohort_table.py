@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from analytics.formatting import Values, finite, shown
+from analytics.formatting import Values, finite, format_figure
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,5 @@ def cell(row: Cohort, column: str, share: float | None) -> Cell:
         return Cell(None, "", "")
     # Level 0 is nobody: a single person is seen. Rounded first, because 0.7 * 10 is more than 7.
     level = math.ceil(round(share * 10, 6))
-    text = f"{row.label}, {column}: {shown(share, 'share')} of {row.users}"
+    text = f"{row.label}, {column}: {format_figure(share, 'share')} of {row.users}"
     return Cell(level, f"{share * 100:.0f} %", text)

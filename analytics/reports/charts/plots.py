@@ -7,7 +7,7 @@ from datetime import date
 from functools import cached_property
 from typing import ClassVar
 
-from analytics.formatting import Unit, Values, finite, shown, spoken, spoken_days, tick_labels, ticks
+from analytics.formatting import Unit, Values, finite, format_day, format_days, format_figure, tick_labels, ticks
 
 # Small, because text scales with the picture: at 12 units it is still read on a phone.
 WIDTH, HEIGHT = 400, 200
@@ -157,10 +157,10 @@ def lines(
     frame = Frame.up_to(max(figures), days, unit)
     told = overall or {name: values[-1] for name, values in known.items()}
     drawn = [
-        line(frame, Series(name, str(number % MOST_SERIES + 1), shown(told[name], unit)), values)
+        line(frame, Series(name, str(number % MOST_SERIES + 1), format_figure(told[name], unit)), values)
         for number, (name, values) in enumerate(known.items())
     ]
-    note = "of the period" if overall else f"on {spoken(days[-1])}"
+    note = "of the period" if overall else f"on {format_day(days[-1])}"
     pointed = spans(len(days), bar_size(len(days)))
     last = [(name, [values[span.stop - 1] for span in pointed]) for name, values in known.items()]
     return frame.plot(title, note, drawn, columns(frame, pointed, last, unit, of_last=True))
@@ -193,12 +193,14 @@ def stacked_bars(
     drawn = []
     named: list[tuple[str, Values]] = []
     for layer, figure, those in zip(layers, told, heights, strict=True):
-        drawn.append(Series(layer.name, layer.colour, shown(figure, unit), bars=bars(frame, of_bars, floors, those)))
+        drawn.append(
+            Series(layer.name, layer.colour, format_figure(figure, unit), bars=bars(frame, of_bars, floors, those))
+        )
         floors = [floor + height for floor, height in zip(floors, those, strict=True)]
         named.append((layer.name, those))
     if len(layers) > 1:
         named.append(("total", tops))
-    note = f"{shown(sum(told), unit)} in total" if is_additive else f"on {spoken(days[-1])}"
+    note = f"{format_figure(sum(told), unit)} in total" if is_additive else f"on {format_day(days[-1])}"
     if size > 1:
         note = f"{note if is_additive else 'mean day'}, by {'week' if size == 7 else '30 days'}"
     return frame.plot(title, note, drawn, columns(frame, of_bars, named, unit))
@@ -273,9 +275,9 @@ def columns(
     """Where many days share a column, its figures are of all of them, or of the last."""
     found = []
     for i, span in enumerate(of):
-        figures = [f"{name}: {shown(values[i], unit)}" for name, values in named]
+        figures = [f"{name}: {format_figure(values[i], unit)}" for name, values in named]
         last = frame.days[span.stop - 1]
-        days = spoken(last) if of_last else spoken_days(frame.days[span.start], last)
+        days = format_day(last) if of_last else format_days(frame.days[span.start], last)
         found.append(frame.column(span, "\n".join([days, *figures])))
     return found
 

@@ -1,13 +1,12 @@
-"""Tables of figures, as plain data: what stands beside a plot."""
+"""Tables of figures as plain data, for templates and terminals to draw."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from analytics import formatting as units
-from analytics.formatting import Unit
+from analytics.formatting import Unit, format_exact
 
 Value = str | int | float | None
-# A month, and more than fits a screen; the CSV has them all.
+# More than a month, and than fits a screen. The CSV has all rows.
 MOST_ROWS = 31
 
 
@@ -20,38 +19,39 @@ class Column:
     def is_number(self) -> bool:
         return self.unit is not None
 
-    def shown(self, value: Value) -> str:
-        """Counts are whole, because a table is where one looks for the exact figure."""
-        if self.unit in ("count", "tokens") and isinstance(value, int):
-            return f"{value:,}"
-        return value if isinstance(value, str) else units.shown(value, self.unit or "count")
+    def format(self, value: Value) -> str:
+        return value if isinstance(value, str) else format_exact(value, self.unit or "count")
 
 
 @dataclass(frozen=True)
-class Table:
-    """The first `most` rows of all."""
+class DataTable:
+    """The first rows of a table, and how many there are in all."""
 
     columns: list[Column]
     rows: list[Sequence[Value]] = field(default_factory=list)
     total: int = 0
 
     @classmethod
-    def of(cls, columns: list[Column], rows: Sequence[Sequence[Value]], most: int = MOST_ROWS) -> "Table":
+    def of(cls, columns: list[Column], rows: Sequence[Sequence[Value]], most: int = MOST_ROWS) -> "DataTable":
         return cls(columns, [*rows[:most]], len(rows))
+
+    def first(self, most: int) -> "DataTable":
+        """Return the same table with fewer rows."""
+        return replace(self, rows=self.rows[:most])
 
     @property
     def cells(self) -> list[list[tuple[Column, str]]]:
         return [
-            [(column, column.shown(value)) for column, value in zip(self.columns, row, strict=True)]
+            [(column, column.format(value)) for column, value in zip(self.columns, row, strict=True)]
             for row in self.rows
         ]
 
     @property
     def is_wide(self) -> bool:
-        """Too wide to stand beside a plot."""
+        """Whether it is too wide to stand beside a plot."""
         return sum(len(column.name) for column in self.columns) > 30
 
     @property
     def note(self) -> str:
-        """Empty where nothing is left out."""
+        """What is left out; empty where nothing is."""
         return f"The first {len(self.rows):,} of {self.total:,} rows." if len(self.rows) < self.total else ""

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -14,15 +14,13 @@ from prometheus_client import parser as prometheus
 from prometheus_client.openmetrics import parser as openmetrics
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from analytics.api.renderers import safe
-from analytics.ledger import sums as aggregates
+from analytics.ledger import sums
 from analytics.ledger import turns as recording
-from analytics.metrics import registry as metrics
+from analytics.metrics.registry import METRICS
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.query import ALL, Window
+from analytics.reports.csv import escape_cell
 from analytics.rollups import build, sessions
-from analytics.rollups import schedule as rollups
-from analytics.tests.sample_week import ANN, CID, MON, SUN, TODAY, at, turn, week, write_week
+from analytics.tests.sample_week import ANN, CID, MON, SUN, TODAY, at, make_current, roll_up, turn, write_week
 from chat.models import ClientToken
 from conftest import ApiClient
 
@@ -31,12 +29,8 @@ from conftest import ApiClient
 def browser(db: None, settings: Settings) -> Client:
     settings.METRICS_PUBLIC = True
     write_week()
+    roll_up()
     return Client()
-
-
-def roll() -> None:
-    for day in Window(MON.date(), SUN.date()).days:
-        rollups.build_day(day)
 
 
 def samples(answer: Any) -> dict[tuple[str, ...], float]:
@@ -92,13 +86,13 @@ def test_what_cannot_be_read_is_refused(browser: Client, query: str, param: str)
     assert answer.json()["error"]["param"] == param
 
 
-@pytest.mark.parametrize("name", metrics.METRICS)
+@pytest.mark.parametrize("name", METRICS)
 def test_each_metric_has_a_page_and_a_table(browser: Client, name: str) -> None:
     page, table = browser.get(f"/metrics/{name}"), browser.get(f"/metrics/{name}.csv")
 
     assert (page.status_code, table.status_code) == (200, 200)
     body = page.json()
-    assert (body["name"], body["unit"]) == (name, metrics.METRICS[name].unit)
+    assert (body["name"], body["unit"]) == (name, METRICS[name].unit)
     assert table["Content-Type"] == "text/csv; charset=utf-8"
     rows = list(csv.reader(io.StringIO(table.content.decode())))
     assert len({len(row) for row in rows}) <= 1
@@ -164,7 +158,7 @@ def test_names_do_not_depend_on_the_window(browser: Client) -> None:
     "cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r\n=1", "\ufeff=1", "\u200b=1", "＝1"]
 )
 def test_no_cell_is_a_formula(browser: Client, cell: str) -> None:
-    assert safe(cell) == f"'{cell}"
+    assert escape_cell(cell) == f"'{cell}"
     turn({**ANN, "user_id": cell}, at(TODAY, 12), total_tokens=10**6)
 
     rows = list(
@@ -172,7 +166,7 @@ def test_no_cell_is_a_formula(browser: Client, cell: str) -> None:
     )
 
     assert rows[0]["user_id"] == f"'{cell}"
-    assert safe(-1) == -1
+    assert escape_cell(-1) == -1
 
 
 @pytest.mark.parametrize(
@@ -207,8 +201,7 @@ def test_prometheus(browser: Client, path: str, accept: str, content_type: str) 
 
 
 def test_a_model_without_a_name(browser: Client) -> None:
-    turn({**ANN, "model": ""}, at(SUN, 12))
-    roll()
+    turn({**ANN, "model": ""}, TODAY)
 
     for path in ("/metrics", "/metrics?format=prometheus", "/metrics?format=openmetrics"):
         assert browser.get(path).status_code == 200
@@ -223,10 +216,8 @@ def test_json_is_what_others_are_given(browser: Client) -> None:
         assert browser.get("/metrics", headers={"accept": accept})["Content-Type"] == "application/json"
 
 
-def test_counters_never_fall(browser: Client) -> None:
+def test_a_purge_lowers_no_counter(browser: Client) -> None:
     before = samples(browser.get("/metrics?format=prometheus"))
-    roll()
-    assert samples(browser.get("/metrics?format=prometheus")) == before
 
     closed = {"created_at__lt": TODAY}
     UsageEvent.objects.filter(**closed).delete()
@@ -242,27 +233,24 @@ def test_label_values_are_escaped(browser: Client) -> None:
         assert samples(browser.get(f"/metrics?format={form}"))["llmapi_turns_total", 'a"b\\c\nd', "completed"] == 1
 
 
-def test_few_queries_whatever_the_window(browser: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
-    with django_assert_num_queries(7):
-        browser.get("/metrics")
-    roll()
-    # Rollups beside today's rows.
+def test_few_queries_whatever_the_period(browser: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    make_current()
     for days in (7, 365):
-        with django_assert_num_queries(13):
+        with django_assert_num_queries(9):
             browser.get(f"/metrics?from={TODAY.date() - timedelta(days=days)}")
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(8):
         browser.get("/metrics?format=prometheus")
 
 
-READS: dict[str, Callable[[Window], object]] = {
-    "usage": lambda window: aggregates.usage(window, ALL, "day", "model"),
-    "failures": lambda window: list(aggregates.failures(window, ALL, "day")),
-    "durations": lambda window: list(aggregates.durations(window, ALL, "latency_ms", "day")),
-    "replays": lambda window: list(aggregates.replays(window, ALL)),
-    "users": lambda window: list(aggregates.user_events(window, ALL, "day", "user_id")),
-    "active": lambda window: aggregates.active_users(window, ALL),
-    "sessions": lambda window: sessions.in_window(window, {}),
-    "build": lambda window: build.Day.read(window.last),
+READS: dict[str, Callable[[date], object]] = {
+    "usage": lambda day: sums.usage(day, "model"),
+    "failures": lambda day: list(sums.failures(day, "model")),
+    "durations": lambda day: list(sums.durations(day, "latency_ms", "model")),
+    "replays": lambda day: list(sums.replays(day)),
+    "users": lambda day: list(sums.user_events(day, "user_id")),
+    "feedback": lambda day: list(sums.feedback(day, "model")),
+    "sessions": lambda day: sessions.of_day(day, {}),
+    "build": build.Day.read,
 }
 
 
@@ -282,7 +270,7 @@ def no_scans(db: None) -> Iterator[None]:
 def test_raw_rows_are_read_over_an_index(no_scans: None, read: str) -> None:
     write_week()
     with CaptureQueriesContext(connection) as queries:
-        READS[read](Window(TODAY.date(), week().last))
+        READS[read](TODAY.date())
 
     explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
     raw = [q["sql"] for q in queries if "usage_events" in q["sql"] or "analytics_events" in q["sql"]]

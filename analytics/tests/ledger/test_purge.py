@@ -10,16 +10,18 @@ from django.core.management import call_command
 from django.utils import timezone
 from pytest_django import Settings
 
-from analytics.ledger import retention as purge
+from analytics.ledger import retention
 from analytics.ledger import turns as recording
-from analytics.metrics import prometheus as exposition
-from analytics.metrics import registry as metrics
+from analytics.metrics.prometheus import Totals
+from analytics.metrics.registry import METRICS
+from analytics.metrics.sources import Table
 from analytics.metrics.usage import usage_by_day_and_model
 from analytics.models import ActivityRollup, AnalyticsEvent, RollupDay, UsageEvent
-from analytics.query import ALL, Filters, Window, days_between
-from analytics.reconcile import comparison as reconcile
-from analytics.rollups import build
-from analytics.rollups import schedule as rollups
+from analytics.query import ALL, Filters, Period, Query, days_between
+from analytics.reconcile.comparison import reconcile
+from analytics.reconcile.export_file import BadExport
+from analytics.rollups import build, schedule
+from analytics.rollups.store import build_day
 from analytics.tests.sample_week import (
     ANN,
     BOB,
@@ -62,8 +64,8 @@ def week() -> None:
 
 
 def roll() -> None:
-    for day in rollups.due(NOON):
-        rollups.build_day(day)
+    for day in schedule.due(NOON):
+        build_day(day)
 
 
 def run() -> str:
@@ -73,12 +75,13 @@ def run() -> str:
 
 
 def figures() -> Iterator[Any]:
-    for window in (Window(MON.date(), TODAY.date()), Window(MON.date(), SUN.date()), Window(TUE.date(), WED.date())):
+    for period in (Period(MON.date(), TODAY.date()), Period(MON.date(), SUN.date()), Period(TUE.date(), WED.date())):
         for filters in SOME_FILTERS:
-            yield usage_by_day_and_model(window, filters)
-            for name, metric in metrics.METRICS.items():
-                yield name, window.first, filters, metric.run(window, filters)
-    yield [(family.name, family.samples) for family in exposition.Totals.read().families]
+            table = Table(Query(period, filters))
+            yield usage_by_day_and_model(table)
+            for name, metric in METRICS.items():
+                yield name, period.first, filters, metric.value(table)
+    yield [(family.name, family.samples) for family in Totals.read().families]
 
 
 def days_of(table: type[UsageEvent] | type[AnalyticsEvent]) -> set[date]:
@@ -86,7 +89,7 @@ def days_of(table: type[UsageEvent] | type[AnalyticsEvent]) -> set[date]:
 
 
 def test_no_figure_changes(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(purge, "BATCH", 2)
+    monkeypatch.setattr(retention, "BATCH", 2)
     before = list(figures())
 
     printed = run()
@@ -98,7 +101,7 @@ def test_no_figure_changes(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever is built after that, and for whatever reason.
     recording.mark_changed(list(days_between(MON.date(), SUN.date())))
     roll()
-    assert rollups.due(NOON) == []
+    assert schedule.due(NOON) == []
     assert list(figures()) == before
     out = StringIO()
     call_command("rollup", "--rebuild", stdout=out)
@@ -160,7 +163,7 @@ def test_a_build_that_has_read_before_a_purge_is_not_kept(week: None, monkeypatc
     read = build.usage_rollups
 
     def purge_then_read(day: date) -> Any:
-        for _ in purge.purge_day(WED.date()):
+        for _ in retention.purge_day(WED.date()):
             pass
         rows = read(day)
         for one in rows:
@@ -168,22 +171,22 @@ def test_a_build_that_has_read_before_a_purge_is_not_kept(week: None, monkeypatc
         return rows
 
     monkeypatch.setattr(build, "usage_rollups", purge_then_read)
-    rollups.build_day(THU.date())
+    build_day(THU.date())
 
     assert list(figures()) == before
 
 
 def test_a_day_that_was_interrupted_is_gone_on_with(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
     before = list(figures())
-    monkeypatch.setattr(purge, "BATCH", 1)
-    monkeypatch.setattr(purge, "CHORE_SECONDS", 0)
+    monkeypatch.setattr(retention, "BATCH", 1)
+    monkeypatch.setattr(retention, "CHORE_SECONDS", 0)
 
-    assert purge.run_due(NOON) == 1
+    assert retention.run_due(NOON) == 1
     assert UsageEvent.objects.filter(created_at__lt=TUE).count() == 3
     assert list(figures()) == before
 
-    monkeypatch.setattr(purge, "CHORE_SECONDS", 60)
-    assert purge.run_due(NOON) == 14 + 16 - 1
+    monkeypatch.setattr(retention, "CHORE_SECONDS", 60)
+    assert retention.run_due(NOON) == 14 + 16 - 1
     assert list(figures()) == before
 
 
@@ -191,5 +194,5 @@ def test_a_purged_day_is_not_reconciled(week: None) -> None:
     run()
     export = f'{{"data": [{{"start_time": {MON.timestamp()}, "end_time": {TUE.timestamp()}, "results": []}}]}}'
 
-    with pytest.raises(reconcile.BadExport, match="were deleted after RAW_RETENTION_DAYS"):
-        reconcile.reconcile(export)
+    with pytest.raises(BadExport, match="were deleted after RAW_RETENTION_DAYS"):
+        reconcile(export)

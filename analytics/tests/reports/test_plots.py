@@ -9,7 +9,7 @@ import pytest
 from django.template.loader import render_to_string
 
 from analytics import formatting as units
-from analytics.formatting import Unit, Values
+from analytics.formatting import Unit, Values, format_figure
 from analytics.reports.charts import plots
 from analytics.reports.charts.cohort_table import Cohort, Cohorts, cohorts
 from analytics.reports.charts.plots import Plot
@@ -125,7 +125,7 @@ def test_ticks_are_round_and_reach_the_highest_figure(top: float, unit: Unit, la
     ],
 )
 def test_figures_read_as_people_say_them(value: float | None, unit: Unit, text: str) -> None:
-    assert units.shown(value, unit) == text
+    assert format_figure(value, unit) == text
 
 
 def test_a_gap_breaks_the_line_and_is_no_zero() -> None:

@@ -1,23 +1,22 @@
 """What the dashboard and the mailed report show: the figures of a week that is worked out by hand, and their cost."""
 
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 import pytest
 from django.template.loader import render_to_string
 from pytest_django import DjangoAssertNumQueries
 
 from analytics.formatting import Unit
+from analytics.metrics.registry import Direction
 from analytics.models import Refusals
-from analytics.query import ALL, Filters, Window
+from analytics.query import Filters, Period, Query
 from analytics.reports import panels
-from analytics.reports.cards import Card, Direction
+from analytics.reports.cards import Card
 from analytics.reports.charts.cohort_table import Cohorts
 from analytics.reports.charts.plots import Plot
-from analytics.reports.charts.tables import Column, Table
+from analytics.reports.charts.tables import Column, DataTable
 from analytics.reports.panels import Panel
 from analytics.reports.summary import Summary, summarize
-from analytics.rollups import schedule as rollups
 from analytics.tests.sample_week import (
     ANN,
     BOB,
@@ -31,16 +30,21 @@ from analytics.tests.sample_week import (
     WED,
     at,
     event,
+    roll_up,
     row,
+    table,
     turn,
     week,
     write_week,
 )
 
 
-def roll(last: Any = SUN) -> None:
-    for day in Window(MON.date() - timedelta(days=10), last.date()).days:
-        rollups.build_day(day)
+def summary_of(query: Query) -> Summary:
+    return summarize(query, roll_up())
+
+
+def from_to(first: datetime, last: datetime) -> Query:
+    return Query(Period(first.date(), last.date()))
 
 
 def card(summary: Summary, title: str) -> Card:
@@ -60,13 +64,11 @@ def rows(panel: Panel) -> list[list[str]]:
     return [[text for _, text in row] for row in panel.table.cells]
 
 
-@pytest.fixture(params=["rolled up", "raw"])
-def summary(db: None, request: pytest.FixtureRequest) -> Summary:
+@pytest.fixture
+def summary(db: None) -> Summary:
     write_week()
     Refusals.objects.create(day=WED.date(), client_token_id=1, code="budget_exceeded", count=2)
-    if request.param == "rolled up":
-        roll()
-    return summarize(week())
+    return summary_of(week())
 
 
 def test_figures_of_a_week(summary: Summary) -> None:
@@ -85,6 +87,7 @@ def test_figures_of_a_week(summary: Summary) -> None:
         # 12 on nine users' days.
         "Messages": "1.3",
         "Time spent, median": "0 s",
+        "Sessions": "12",
         "Latency, median": "100 ms",
         "Latency, 95th percentile": "1.2 s",
         "First token, median": "20 ms",
@@ -94,15 +97,16 @@ def test_figures_of_a_week(summary: Summary) -> None:
         "Cost of a user": "–",
         "Replays": "1",
     }
+    assert card(summary, "Sessions").note == "0 s long, median"
     assert card(summary, "Turns").note == "2 failed or abandoned"
     assert card(summary, "Cost").note == "Price unknown: local"
     assert card(summary, "Replays").note == "$0.0000010 and 100 tokens not spent twice"
-    assert card(summary, "Turns").course == [4, 4, 3, 1, 0, 0, 0, 2]
-    assert card(summary, "Cost").course == [pytest.approx(4e-6), None, None, 0, 0, 0, 0, None]
-    assert card(summary, "Messages").course == [2, 1, 1.5, None, None, None, None, 1]
-    assert card(summary, "Stickiness").course == [1, 1, 0.6667, 0, 0, 0, 0, 0.6667]
-    assert card(summary, "Cost of a user").course == [pytest.approx(2e-6), *[None] * 7]
-    assert card(summary, "Latency, median").course == [100, 200, 400, None, None, None, None, 70]
+    assert card(summary, "Turns").by_day == [4, 4, 3, 1, 0, 0, 0, 2]
+    assert card(summary, "Cost").by_day == [pytest.approx(4e-6), None, None, 0, 0, 0, 0, None]
+    assert card(summary, "Messages").by_day == [2, 1, 1.5, None, None, None, None, 1]
+    assert card(summary, "Stickiness").by_day == [1, 1, 0.6667, 0, 0, 0, 0, 0.6667]
+    assert card(summary, "Cost of a user").by_day == [pytest.approx(2e-6), *[None] * 7]
+    assert card(summary, "Latency, median").by_day == [100, 200, 400, None, None, None, None, 70]
     assert card(summary, "Tokens").text_sparkline == "▇▅▅▁▁▁▁▃"
 
 
@@ -116,6 +120,7 @@ def test_panels_of_a_week(summary: Summary) -> None:
         "Latency",
         "Time to first token",
         "Time spent per user and day",
+        "Sessions",
         "Tokens by model",
         "Cost by model",
         "Replayed and refused requests",
@@ -152,7 +157,7 @@ def test_tables_of_a_week(summary: Summary) -> None:
         ["gpt", "9", "810", "360", "90", "45", "900"],
         ["local", "3", "270", "120", "30", "15", "300"],
     ]
-    assert rows(panel(summary, "Cost by model")) == [["gpt", "$0.0000090"], ["local", "–"]]
+    assert rows(panel(summary, "Cost by model")) == [["gpt", "$0.000009"], ["local", "–"]]
     # Of ann and bob, new on Monday, both came on Tuesday; cid came again on Wednesday.
     (monday, tuesday) = rows(panel(summary, "Retention of new users"))[::-1]
     assert monday[1:] == ["2", "100 %"]
@@ -164,10 +169,10 @@ def test_changes_against_the_period_before(db: None) -> None:
     turn(ANN, at(MON - timedelta(days=1), 9), latency_ms=50)
     turn(ANN, at(MON - timedelta(days=1), 10), "failed", error_code="upstream_error")
 
-    summary = summarize(Window(MON.date(), TUE.date()))
+    summary = summary_of(from_to(MON, TUE))
 
     before = MON.date() - timedelta(days=1)
-    assert (summary.before.first, summary.before.last) == (before - timedelta(days=1), before)
+    assert summary.query.period.before == Period(before - timedelta(days=1), before)
     changes = {card.title: (card.text_before, card.change_text, card.verdict) for card in summary.cards}
     assert changes["Daily active users"] == ("0.5", "+400 %", "good")
     assert changes["Turns"] == ("2", "+300 %", "good")
@@ -186,12 +191,12 @@ def test_what_users_said(db: None) -> None:
         event(ANN, at(MON, 11, number), f"client.{name}")
     event(BOB, at(MON - timedelta(days=1), 11), "client.thumbs_down")
 
-    summary = summarize(Window(MON.date(), TUE.date()))
+    summary = summary_of(from_to(MON, TUE))
 
     liked = card(summary, "Thumbs up")
     assert (liked.text, liked.text_before, liked.change_text, liked.verdict) == ("75 %", "0 %", "+75 points", "good")
     assert liked.note == "3 up, 1 down, 1 regenerated"
-    assert liked.course == [0.75, None]
+    assert liked.by_day == [0.75, None]
     shown = panel(summary, "What users said of replies")
     assert figures(shown) == {"thumbs up": "3", "thumbs down": "1", "regenerated": "1"}
     assert rows(shown) == [[MON.date().isoformat(), "3", "1", "1", "75 %"]]
@@ -227,18 +232,17 @@ def test_a_change(
 
 def test_filters(db: None) -> None:
     write_week()
-    roll()
 
-    summary = summarize(week(), Filters(model="gpt"))
+    summary = summary_of(week(Filters(model="gpt")))
 
     assert card(summary, "Cost").text == "$0.0000090"
     assert card(summary, "Turns").text == "10"
     assert figures(panel(summary, "Tokens by model")) == {"gpt": "900"}
-    priced = summarize(week(), Filters(model="gpt"))
+    priced = summary_of(week(Filters(model="gpt")))
     # 9,000 nanodollars on six users' days.
     assert card(priced, "Cost of a user").text == "$0.0000015"
-    assert card(summarize(week(), Filters(client_token_id=2)), "Turns").text == "4"
-    assert card(summarize(week(), Filters(app_version="2.0")), "Turns").text == "4"
+    assert card(summary_of(week(Filters(client_token_id=2))), "Turns").text == "4"
+    assert card(summary_of(week(Filters(app_version="2.0"))), "Turns").text == "4"
 
 
 def test_what_grows_until_the_day_is_over_is_not_judged(db: None) -> None:
@@ -247,17 +251,17 @@ def test_what_grows_until_the_day_is_over_is_not_judged(db: None) -> None:
         turn(ANN, at(day, 1), latency_ms=100 if day == SUN else 200)
     turn(ANN, at(SUN, 2), latency_ms=100)
 
-    of_today, of_yesterday = (summarize(Window(day.date(), day.date())) for day in (TODAY, SUN))
+    of_today, of_yesterday = (summary_of(from_to(day, day)) for day in (TODAY, SUN))
 
     assert (card(of_today, "Turns").change_text, card(of_today, "Turns").verdict) == ("−50 %", "neutral")
     assert card(of_today, "Latency, median").verdict == "bad"
     turn(ANN, at(SAT, 1))
-    assert card(summarize(Window(SUN.date(), SUN.date())), "Turns").verdict == "good"
+    assert card(summary_of(from_to(SUN, SUN)), "Turns").verdict == "good"
     assert card(of_yesterday, "Turns").change_text == ""
 
 
 def test_an_empty_database(db: None) -> None:
-    summary = summarize(Window.last_days(30))
+    summary = summary_of(Query.last_days(30))
 
     assert {card.text for card in summary.cards} == {"0", "–", "$0"}
     assert {card.change_text for card in summary.cards} == {""}
@@ -273,7 +277,7 @@ def drawn(panel: Panel) -> str:
 def test_one_day(db: None) -> None:
     write_week()
 
-    summary = summarize(Window(WED.date(), WED.date()))
+    summary = summary_of(from_to(WED, WED))
 
     assert card(summary, "Turns").text == "3"
     assert card(summary, "Turns").change_text == "−25 %"
@@ -282,53 +286,56 @@ def test_one_day(db: None) -> None:
 
 @pytest.mark.parametrize(("days", "cohorts"), [(14, 14), (30, 6), (365, 13), (3000, 10)])
 def test_retention_has_few_rows_whatever_the_window(db: None, days: int, cohorts: int) -> None:
-    window = Window.last_days(days)
-    for offset, day in enumerate(window.days):
+    query = Query.last_days(days)
+    for offset, day in enumerate(query.days):
         turn({**ANN, "user_id": f"u{offset}"}, at(TODAY, 1) - (TODAY.date() - day))
 
-    found = rows(panel(summarize(window), "Retention of new users"))
+    found = rows(panel(summary_of(query), "Retention of new users"))
 
     assert abs(len(found) - cohorts) <= 1
     assert sum(int(cells[1].replace(",", "")) for cells in found) == days
 
 
-def test_retention_is_of_those_whose_day_has_come() -> None:
-    days: list[dict[str, Any]] = [{"new": 3, "d7": 0.3333}, {"new": 1, "d7": 1.0}, {"new": 5, "d7": None}]
+def test_retention_is_of_those_whose_day_is_over(db: None) -> None:
+    """Three were new on Monday and one on Tuesday, a week ago and less; one each came the day after."""
+    for user, day in (("a", MON), ("b", MON), ("c", MON), ("d", SUN)):
+        turn({**ANN, "user_id": user}, at(day, 1))
+    turn({**ANN, "user_id": "a"}, at(TUE, 1))
 
-    cohort = panels.cohort("This week", [day | {"d1": 0.0, "d30": None} for day in days])
+    cohort = panels.cohort(table(), "This week", list(week().days))
 
-    # Two of the four; the five of the last day may still come.
-    assert (cohort.size, cohort.shares) == (9, [0, 0.5, None])
+    # One of the three; the one of Sunday may still come today. Nobody's seventh day is over.
+    assert (cohort.size, cohort.shares) == (4, [0.3333, None, None])
 
 
-def test_each_metric_is_read_once(db: None, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+def test_each_part_is_read_once(db: None, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     write_week()
-    with django_assert_num_queries(35):
-        summarize(week())
-    roll()
     for number in range(40):
         turn({**BOB, "model": f"model-{number}", "user_id": f"u{number}"}, at(TODAY, 7))
-    for days in (30, 365):
-        with django_assert_num_queries(39):
-            summarize(Window.last_days(days))
-    with django_assert_num_queries(44):
-        summarize(Window.last_days(30), Filters(model="gpt"))
-    # All of it is closed.
-    with django_assert_num_queries(23):
-        summarize(Window(MON.date(), SUN.date()))
+    coverage = roll_up()
+    # Of the period: usage, users, returned, activated, latency, first tokens, time, sessions, failures, refusals.
+    # Of the period before all but the returned, failures and refusals.
+    for query in (
+        Query.last_days(30),
+        Query.last_days(365),
+        Query.last_days(30, Filters(model="gpt")),
+        from_to(MON, SUN),
+    ):
+        with django_assert_num_queries(10 + 7):
+            summarize(query, coverage)
 
 
 def test_a_table_shows_its_first_rows() -> None:
-    table = Table.of([Column("Model"), Column("tokens", "tokens")], [(f"m{n}", 10**n) for n in range(8)], most=3)
+    table = DataTable.of([Column("Model"), Column("tokens", "tokens")], [(f"m{n}", 10**n) for n in range(8)], most=3)
 
     assert [[text for _, text in cells] for cells in table.cells] == [["m0", "1"], ["m1", "10"], ["m2", "100"]]
     assert table.note == "The first 3 of 8 rows."
-    assert Table.of([Column("tokens", "tokens")], [(12_345_678,), (None,)]).cells[0][0][1] == "12,345,678"
-    assert Table.of([], []).note == ""
+    assert DataTable.of([Column("tokens", "tokens")], [(12_345_678,), (None,)]).cells[0][0][1] == "12,345,678"
+    assert DataTable.of([], []).note == ""
 
 
 def test_every_figure_has_a_definition(db: None) -> None:
-    summary = summarize(week(), ALL)
+    summary = summary_of(week())
 
     assert all(card.definition.endswith((".", "did")) for card in summary.cards)
     assert all(definition for panel in summary.panels for definition in panel.definitions.values())
@@ -337,7 +344,7 @@ def test_every_figure_has_a_definition(db: None) -> None:
 def test_days_without_any_known_price_are_no_zero(db: None) -> None:
     row(CID, at(MON, 1))
 
-    summary = summarize(week())
+    summary = summary_of(week())
 
     assert "Nothing in this period." in drawn(panel(summary, "Cost by model"))
     assert card(summary, "Cost").text == "–"

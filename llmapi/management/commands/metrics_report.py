@@ -1,22 +1,20 @@
 import csv
 import io
 import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from rest_framework.exceptions import ValidationError
 
-from analytics.api import parameters as queries
 from analytics.management.progress import working
-from analytics.metrics import registry as metrics
-from analytics.query import DAY, Filters, Window, today
-from analytics.reports import mail as summary_report
-from analytics.reports import terminal as report
+from analytics.metrics.registry import report
+from analytics.query import DAY, DEFAULT_DAYS, MAX_DAYS, Filters, InvalidQuery, Query, today
+from analytics.reports.csv import report_rows
+from analytics.reports.mail import html
 from analytics.reports.summary import summarize
+from analytics.reports.terminal import console_for, print_summary
+from analytics.rollups.coverage import bring_up_to_date
 from llmapi.management.arguments import find_client, open_output
-from llmapi.staff.dashboard import describe_error
 
 WEEK = 7
 
@@ -29,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--days",
             type=int,
-            help=f"number of days, the last one being --to (default {queries.DEFAULT_DAYS}; html: {WEEK})",
+            help=f"number of days, the last one being --to (default {DEFAULT_DAYS}; html: {WEEK})",
         )
         parser.add_argument("--from", metavar="DAY", help="the first UTC day, YYYY-MM-DD")
         parser.add_argument("--to", metavar="DAY", help="the last UTC day (default today; html: yesterday)")
@@ -41,10 +39,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         format_name, path = options["format"], options["output"]
         client = None if options["client"] is None else find_client(options["client"])
-        window, filters = parse_options(options | {"client": client and client[0]})
+        query = parse_options(options | {"client": client and client[0]})
         with working("Reading the metrics"):
             is_terminal = path is None and self.stdout.isatty()
-            text = render(format_name, window, filters, describe_filters(filters, client), is_terminal=is_terminal)
+            text = render(format_name, query, describe_filters(query.filters, client), is_terminal=is_terminal)
         if path is None:
             self.stdout.write(text, ending="")
             return
@@ -52,23 +50,22 @@ class Command(BaseCommand):
             file.write(text)
 
 
-def parse_options(options: dict[str, Any]) -> tuple[Window, Filters]:
+def parse_options(options: dict[str, Any]) -> Query:
     """Read days and filters by the rules of /metrics."""
     days, is_mailed = options["days"], options["format"] == "html"
     if days is not None and options["from"]:
         raise CommandError("Give --days or --from, not both.")
-    if days is not None and not 1 <= days <= queries.MOST_DAYS:
-        raise CommandError(f"--days must be from 1 to {queries.MOST_DAYS}.")
-    query = {name: str(options[name]) for name in queries.FIELDS if options[name] is not None}
+    if days is not None and not 1 <= days <= MAX_DAYS:
+        raise CommandError(f"--days must be from 1 to {MAX_DAYS}.")
+    names = ("from", "to", "client", "model", "app_version")
+    params = {name: str(options[name]) for name in names if options[name] is not None}
     if is_mailed:
         # Only whole days can be compared with the period before.
-        query.setdefault("to", (today() - DAY).isoformat())
-        days = days or (None if options["from"] else WEEK)
+        params.setdefault("to", (today() - DAY).isoformat())
     try:
-        window, filters = queries.asked(query)
-    except ValidationError as exc:
-        raise CommandError(f"--{describe_error(exc).replace('app_version', 'app-version', 1)}") from exc
-    return (Window(window.last - timedelta(days=days - 1), window.last) if days else window), filters
+        return Query.from_params(params, default_days=days or (WEEK if is_mailed else DEFAULT_DAYS))
+    except InvalidQuery as exc:
+        raise CommandError(f"--{exc.param.replace('_', '-')}: {exc}") from exc
 
 
 def describe_filters(filters: Filters, client: tuple[int, str] | None) -> str:
@@ -78,16 +75,16 @@ def describe_filters(filters: Filters, client: tuple[int, str] | None) -> str:
     return ", ".join(parts)
 
 
-def render(format_name: str, window: Window, filters: Filters, description: str, *, is_terminal: bool) -> str:
+def render(format_name: str, query: Query, description: str, *, is_terminal: bool) -> str:
+    coverage = bring_up_to_date()
     out = io.StringIO()
     if format_name == "json":
-        json.dump(metrics.report(window, filters), out, indent=2)
+        json.dump(report(query, coverage.computed_at), out, indent=2)
         out.write("\n")
     elif format_name == "csv":
-        csv.writer(out).writerows(report.rows(metrics.report(window, filters)))
+        csv.writer(out).writerows(report_rows(report(query, coverage.computed_at)))
     elif format_name == "html":
-        out.write(summary_report.html(summarize(window, filters), description))
+        out.write(html(summarize(query, coverage), description))
     else:
-        console = report.console_for(out, is_terminal=is_terminal)
-        summary_report.print_summary(console, summarize(window, filters), description)
+        print_summary(console_for(out, is_terminal=is_terminal), summarize(query, coverage), description)
     return out.getvalue()

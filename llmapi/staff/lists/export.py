@@ -19,8 +19,8 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 
-from analytics.api.renderers import safe
 from analytics.query import today
+from analytics.reports.csv import escape_cell
 from chat import audit
 from chat.turns.lifecycle import release_connection
 from llmapi.staff.lists.changelist import KeysetChangeList
@@ -123,4 +123,4 @@ def format_cell(value: Any) -> Any:
         return f"{value:f}"
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
-    return safe(value)
+    return escape_cell(value)

@@ -1,7 +1,7 @@
 """Filters of lists: the value of one column, and a range of UTC days."""
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from django.contrib.admin import ListFilter, SimpleListFilter
@@ -12,6 +12,7 @@ from django.db import connection
 from django.db.models import Model
 from django.http import HttpRequest
 
+from analytics import query
 from analytics.models import UsageEvent
 from analytics.query import DAY, today
 from chat.models import ClientToken
@@ -158,13 +159,8 @@ class DayFilter(ListFilter):
 
 
 def parse_day(text: str) -> date | None:
-    """Read a day from a query string. Raises IncorrectLookupParameters if it is no day, or far from today."""
-    if not text:
-        return None
+    """Read a day of the query string. Raises IncorrectLookupParameters if it is no day, or far from today."""
     try:
-        day = date.fromisoformat(text)
-    except ValueError as exc:
+        return query.parse_day(text, "from") if text else None
+    except query.InvalidQuery as exc:
         raise IncorrectLookupParameters from exc
-    if not EARLIEST <= day <= today() + timedelta(days=366):
-        raise IncorrectLookupParameters
-    return day

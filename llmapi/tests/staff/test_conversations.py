@@ -272,11 +272,11 @@ def test_totals_of_the_newest_turns(staff: Client, conversation: Conversation, m
     assert totals is not None
     assert ("total tokens", "21") in totals.labelled
     assert totals.note == ""
-    monkeypatch.setattr("llmapi.staff.totals.NEWEST", 2)
+    monkeypatch.setattr(conversations, "MAX_TURNS", 2)
     totals = page(staff).totals
     assert totals is not None
     assert ("total tokens", "14") in totals.labelled
-    assert totals.note == "Totals of the newest turns only, at most 2."
+    assert totals.note == "Totals of the newest 2 turns only."
 
 
 def test_places_are_read_back() -> None:

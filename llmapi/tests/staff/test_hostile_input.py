@@ -2,15 +2,13 @@
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
-from analytics.rollups import schedule as rollups
-from analytics.tests.sample_week import ANN, TODAY, turn, write_week
+from analytics.tests.sample_week import ANN, TODAY, roll_up, turn, write_week
 from bench.openai_double import OpenAIDouble
 from chat.models import Budget, ClientToken
 from conftest import ApiClient
@@ -84,8 +82,7 @@ def test_the_hash_of_a_request_is_hidden_as_its_text_is(
 @pytest.mark.parametrize("value", ["foo", "latency_ms", "cost_nanos", " "])
 def test_a_status_that_is_none(staff: Client, value: str) -> None:
     write_week()
-    for day in rollups.due(TODAY + timedelta(hours=1)):
-        rollups.build_day(day)
+    roll_up()
 
     assert staff.get(USAGE, {"status": value}).status_code == 302
     assert staff.get(f"{USAGE}export/", {"status": value}).status_code == 302

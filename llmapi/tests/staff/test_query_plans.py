@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.rollups import schedule as rollups
+from analytics.rollups import store
 from analytics.tests.sample_week import TODAY, write_week
 from chat.models import AuditRecord, ClientToken, Conversation, IdempotencyKey, Message
 from llmapi.staff.lists import keyset
@@ -220,7 +220,7 @@ def pages() -> dict[str, str]:
 def test_pages(staff: Client, written: None, planner: Callable[..., None], name: str, is_rolled: bool) -> None:
     if is_rolled:
         for day in range(7, 0, -1):
-            rollups.build_day(TODAY.date() - timedelta(days=day))
+            store.build_day(TODAY.date() - timedelta(days=day))
     planner("sort")
     page = pages()[name]
     with plans() as found:

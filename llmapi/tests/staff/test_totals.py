@@ -1,4 +1,4 @@
-"""What lists add up to, by rollups and without them; what a user and a client token have used."""
+"""Totals above lists, the pages of usage and of one user, and what client tokens have used."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,9 +12,22 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from analytics.models import RollupDay, UsageEvent
-from analytics.query import Window
-from analytics.rollups import schedule as rollups
-from analytics.tests.sample_week import ANN, MON, SUN, TODAY, TUE, WED, at, event, row, turn, write_week
+from analytics.rollups import schedule
+from analytics.tests.sample_week import (
+    ANN,
+    MON,
+    SUN,
+    TODAY,
+    TUE,
+    WED,
+    at,
+    event,
+    make_current,
+    roll_up,
+    row,
+    turn,
+    write_week,
+)
 from bench.openai_double import OpenAIDouble
 from chat.models import Budget, ClientToken, Conversation
 from conftest import ApiClient
@@ -24,11 +37,6 @@ from llmapi.templatetags.thousands import figure
 USAGE = "/admin/analytics/usageevent/"
 USER = f"{USAGE}user/"
 BREAKDOWN = f"{USAGE}breakdown/"
-
-
-def roll() -> None:
-    for day in Window(MON.date(), SUN.date()).days:
-        rollups.build_day(day)
 
 
 def sums(admin: Client, **query: Any) -> tuple[dict[str, str], str]:
@@ -56,7 +64,7 @@ ALL = {
 def test_totals_say_what_the_list_cannot_show(staff: Client) -> None:
     """Single turns are deleted; what they add up to is not."""
     write_week()
-    roll()
+    roll_up()
     RollupDay.objects.filter(day__lte=TUE.date()).update(purged_at=timezone.now())
     UsageEvent.objects.filter(created_at__lt=WED).delete()
     deleted = f"Single turns of days up to {TUE.date()} are deleted, but counted here."
@@ -68,11 +76,11 @@ def test_totals_say_what_the_list_cannot_show(staff: Client) -> None:
     assert sums(staff, **{"from": WED.date()})[1] == ""
 
 
-def test_figures_that_are_not_of_now_say_so(staff: Client) -> None:
-    """A day that goes on is added up every few minutes, and the list shows newer turns."""
+def test_figures_that_are_not_of_now_say_so(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day of many rows is added up every minute, and the list shows newer turns."""
     write_week()
-    roll()
-    rollups.build_day(TODAY.date())
+    roll_up()
+    monkeypatch.setattr(schedule, "CHEAP_EVENTS", 0)
     built_at = timezone.now() - timedelta(minutes=4)
     RollupDay.objects.filter(is_partial=True).update(built_at=built_at)
     turn(ANN, timezone.now())
@@ -84,27 +92,20 @@ def test_figures_that_are_not_of_now_say_so(staff: Client) -> None:
         assert as_of in staff.get(page).content.decode()
 
 
-@pytest.mark.parametrize("is_rolled", [False, True])
-def test_a_turn_past_midnight_is_completed_once(staff: Client, is_rolled: bool) -> None:
+def test_a_turn_past_midnight_is_completed_once(staff: Client) -> None:
     """Opened on one day, and completed on the next."""
     row(ANN, at(SUN, 23, 59))
-    event(ANN, at(TODAY, 0, 1))
-    if is_rolled:
-        roll()
+    event(ANN, TODAY)
 
     page = staff.get(f"{USER}?user=ann&days=1")
 
-    assert (page.context["total"].turns, page.context["total"].tokens) == (1, 0)
+    assert (page.context["table"].total.turns, page.context["table"].total.tokens) == (1, 0)
 
 
-@pytest.mark.parametrize("is_rolled", [False, True])
-def test_totals_of_the_filtered_turns(staff: Client, is_rolled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(totals, "NEWEST", 4)
-    monkeypatch.setattr(totals, "RAW_DAYS", 30)
+def test_totals_of_the_filtered_turns(staff: Client) -> None:
     write_week()
-    if is_rolled:
-        roll()
-        UsageEvent.objects.filter(created_at__lt=TODAY).update(total_tokens=0)  # not read any more
+    roll_up()
+    UsageEvent.objects.filter(created_at__lt=TODAY).update(total_tokens=0)  # rows are not added up
 
     assert sums(staff) == (ALL, "")
     figures, note = sums(staff, client=1, model="gpt", to=SUN.date())
@@ -112,7 +113,6 @@ def test_totals_of_the_filtered_turns(staff: Client, is_rolled: bool, monkeypatc
     assert sums(staff, app_version="2.0")[0]["failed turns"] == "1"
     assert sums(staff, status="failed") == ({"failed turns": "1"}, "")
     assert sums(staff, **{"from": TODAY.date()})[0]["completed turns"] == "2"
-    # A user has more turns than are read one by one.
     assert sums(staff, user="ann") == (
         {"completed turns": "6", "total tokens": "600", "cost": "$0.000006"},
         "Turns without a reply count only for tokens and cost.",
@@ -121,72 +121,41 @@ def test_totals_of_the_filtered_turns(staff: Client, is_rolled: bool, monkeypatc
     assert sums(staff, user="ann", model="local")[0]["completed turns"] == "0"
 
 
-def test_totals_of_few_turns_are_read_from_them(staff: Client) -> None:
+@pytest.mark.parametrize("query", [{"q": "r_0"}, {"conversation": "c_1"}, {"user": "bob", "status": "failed"}])
+def test_no_totals_where_rollups_tell_none(staff: Client, query: dict[str, str]) -> None:
     write_week()
 
-    figures, note = sums(staff, user="bob", status="failed")
-    assert (figures["failed turns"], figures["completed turns"], note) == ("1", "0", "")
-    assert sums(staff, q="r_0")[0]["completed turns"] == "1"
-    assert sums(staff, conversation="c_none")[0]["completed turns"] == "0"
+    assert staff.get(USAGE, query).context["totals"] is None
 
 
-def test_days_that_are_not_added_up_are_not_read(
-    staff: Client, alice: ApiClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(totals, "NEWEST", 4)
-    write_week()
-
-    figures, note = sums(staff)
-    assert sum(int(figures[f"{status} turns"]) for status in ("pending", "completed", "failed", "abandoned")) == 4
-    assert note == "Totals of the newest turns only, at most 4."
-    assert sums(staff, user="ann")[1] == "Totals of the newest turns only, at most 4."
-    # Today alone is read.
-    assert sums(staff, **{"from": TODAY.date()})[1] == ""
-    assert b"not added up yet" in staff.get(BREAKDOWN, {"from": f"{MON.date()}"}).content
-    assert b"not added up yet" in staff.get(USER, {"user": "ann"}).content
-    assert "–" in staff.get("/admin/chat/clienttoken/").content.decode()
-
-
-def test_other_filters_bound_what_is_added_up(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmapi.staff.lists.keyset.SCAN_LIMIT", 2)
-    write_week()
-
-    figures, note = sums(staff, user="ann", status="completed", model="gpt")
-    assert (figures["completed turns"], note) == ("3", "Totals of the newest turns only, at most 1,000.")
-
-
-@pytest.mark.parametrize("is_rolled", [False, True])
-def test_breakdown(staff: Client, is_rolled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(totals, "RAW_DAYS", 30)
+def test_breakdown(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     write_week()
     turn({**ANN, "model": "asked"}, at(TODAY, 1), "failed")
     ClientToken.objects.create(pk=1, name="<b>web</b>", digest="x")
-    if is_rolled:
-        roll()
 
     monkeypatch.setattr(breakdown, "MAX_USER_DAYS", 8)
     answer = staff.get(BREAKDOWN, {"from": f"{MON.date()}"})
     tables = {
-        title: [(line.name, line.turns, line.tokens, line.cost) for line in lines]
-        for title, lines in answer.context["tables"]
+        table.title: [(*row.labels, row.turns, row.tokens, row.cost) for row in table.rows]
+        for table in answer.context["tables"]
     }
 
     assert tables == {
-        "Client": [("<b>web</b>", 9, 900, "$0.000009"), ("2", 3, 300, "–")],
-        "Model": [("gpt", 9, 900, "$0.000009"), ("local", 3, 300, "–")],
-        "User": [("ann", 6, 600, "$0.000006"), ("bob", 3, 300, "$0.000003"), ("cid", 3, 300, "–")],
+        "By client": [("<b>web</b>", 9, 900, "$0.000009"), ("2", 3, 300, "–")],
+        "By model": [("gpt", 9, 900, "$0.000009"), ("local", 3, 300, "–")],
+        "By user": [("ann", 6, 600, "$0.000006"), ("bob", 3, 300, "$0.000003"), ("cid", 3, 300, "–")],
     }
     text = answer.content.decode()
     assert "&lt;b&gt;web&lt;/b&gt;" in text
     assert f"{USAGE}?from={MON.date()}&amp;to={TODAY.date()}&amp;user=ann" in text
     of_one = staff.get(BREAKDOWN, {"from": f"{MON.date()}", "client": "2"}).context["tables"]
-    assert [line.name for line in of_one[2][1]] == ["cid"]
+    assert [row.labels for row in of_one[2].rows] == [["cid"]]
 
 
 def test_a_breakdown_of_many_days_names_no_users(staff: Client) -> None:
     year = staff.get(BREAKDOWN, {"from": f"{TODAY.date() - timedelta(days=365)}"})
 
-    assert [title for title, _ in year.context["tables"]] == ["Client", "Model"]
+    assert [table.title for table in year.context["tables"]] == ["By client", "By model"]
     for query in (
         {"from": "x"},
         {"from": "2020-01-01"},
@@ -197,29 +166,23 @@ def test_a_breakdown_of_many_days_names_no_users(staff: Client) -> None:
         assert staff.get(BREAKDOWN, query).status_code == 302
 
 
-@pytest.mark.parametrize("is_rolled", [False, True])
-def test_a_user_and_all_that_is_theirs(
-    staff: Client, alice: ApiClient, is_rolled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(totals, "RAW_DAYS", 30)
+def test_a_user_and_all_that_is_theirs(staff: Client, alice: ApiClient) -> None:
     write_week()
     Conversation.objects.create(pk="c_22", client_token=alice.token_row, user_id="ann", metadata={"x": "a secret"})
-    if is_rolled:
-        roll()
 
     answer = staff.get(USER, {"user": "ann", "days": "30"})
     text = answer.content.decode()
 
-    assert [(line.model, line.turns, line.tokens, line.cost) for line in answer.context["rows"]] == [
+    assert [(row.labels[1], row.turns, row.tokens, row.cost) for row in answer.context["table"].rows] == [
         ("gpt", 6, 600, "$0.000006")
     ]
-    assert answer.context["total"].tokens == 600
+    assert answer.context["table"].total.tokens == 600
     assert "/admin/chat/conversation/c_5F22/change/" in text
     assert "secret" not in text
     assert text.count("/admin/analytics/usageevent/") > 6
     for name in ("analytics/usageevent", "analytics/analyticsevent", "chat/conversation"):
         assert f'/admin/{name}/?user=ann"' in text
-    assert ("First active on" in text) == is_rolled
+    assert "First active on" in text
 
 
 def test_figures_are_written_to_be_read(staff: Client) -> None:
@@ -275,11 +238,12 @@ def test_pages_take_a_constant_number_of_queries(
             turn({**ANN, "client_token_id": client_id}, timezone.now())
 
     def read() -> None:
-        # Session, user; five of rollups and the days since; turns, clients, first day, conversations, events.
-        with django_assert_num_queries(12):
+        make_current()
+        # Session, user; five whether today is current; usage, turns, clients, first day, conversations, events.
+        with django_assert_num_queries(13):
             staff.get(USER, {"user": "ann"})
-        # Session, user; eight of rollups and the days since, for three tables, and names of clients.
-        with django_assert_num_queries(10):
+        # Session, user; five whether today is current; three tables, and names of clients.
+        with django_assert_num_queries(11):
             staff.get(BREAKDOWN)
         # Session, user, row, name of the client.
         with django_assert_num_queries(4):

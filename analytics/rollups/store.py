@@ -1,0 +1,144 @@
+"""Keep the rollups of a day whole: they are replaced together, so that each raw row counts once by construction.
+
+A day's raw rows are read and added up outside of any transaction; the result then replaces what was there, in one
+short transaction. That transaction first claims the day's row in `rollup_days` with the number of changes that was
+found there before reading. The claim fails where somebody has changed a raw row of the day since, or has built the
+day, and the day is read again. Whoever changes a raw row of a day that is over raises that number, in the same
+transaction (`ledger.invalidation`).
+"""
+
+from datetime import UTC, date, datetime
+
+from django.db import OperationalError, transaction
+from django.db.models import F, Max, Q, Sum
+from django.db.models.functions import Now
+
+from analytics.ledger.turns import SETTLING
+from analytics.models import ActivityRollup, Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
+from analytics.query import DAY
+from analytics.rollups import activity, build
+
+# Rows in one INSERT: a few dozen milliseconds of work.
+BATCH = 250
+# How often a day is read without a lock before it is read with one.
+TRIES = 3
+# The completed turn that makes a new user an activated one.
+ACTIVATED_BY = 5
+
+
+def build_day(day: date) -> bool:
+    """Read a day's raw rows and replace its rollups. Returns False where another process was faster."""
+    RollupDay.objects.bulk_create([RollupDay(day=day)], ignore_conflicts=True)
+    for _ in range(TRIES):
+        try:
+            outcome = try_to_build(day)
+        except OperationalError:
+            # A deadlock with another builder over users' rows: its victim has lost nothing, and reads again.
+            continue
+        if outcome is not None:
+            return outcome
+    with transaction.atomic():
+        # The rows change faster than they are read: this once, writers wait for the day's lock.
+        RollupDay.objects.filter(pk=day).update(changes=F("changes"))
+        return bool(try_to_build(day))
+
+
+def try_to_build(day: date) -> bool | None:
+    """Return None where the day's rows have changed since they were read."""
+    # The database's clock is the one that all nodes share.
+    now = RollupDay.objects.annotate(now=Now()).values_list("now", flat=True).get(pk=day)
+    before = RollupDay.objects.get(pk=day)
+    built = build.Day.read(day)
+    is_partial = day > last_final_day(now)
+    with transaction.atomic():
+        same = RollupDay.objects.filter(pk=day, changes=before.changes, built_at=before.built_at)
+        if same.update(built_changes=before.changes, built_at=now, changed_at=None, is_partial=is_partial):
+            if is_sealed(day) or has_purged_rows(built):
+                # Raw rows are missing: the users' rows are kept, and only what is computed from them is new.
+                replace_activity(day, activity.of_day(day, list(UserDay.objects.filter(day=day))))
+            else:
+                replace(built)
+            return True
+    is_built = RollupDay.objects.filter(pk=day, changes=F("built_changes")).exclude(built_at=before.built_at).exists()
+    return False if is_built else None
+
+
+def last_final_day(now: datetime) -> date:
+    """Return the last day that is over, and whose turns have had SETTLE_GRACE to settle."""
+    return (now.astimezone(UTC) - SETTLING).date() - DAY
+
+
+def is_sealed(day: date) -> bool:
+    """Whether raw rows that the day was built of are deleted: its own, or the day before's, whose turns it replays."""
+    return RollupDay.objects.filter(day__in=[day, day - DAY], purged_at__isnull=False).exists()
+
+
+def sealed_to() -> date:
+    """Return the last day that is not built again, because raw rows of it or of the day before are deleted."""
+    purged = purged_to()
+    return purged + DAY if purged else date.min
+
+
+def purged_to() -> date | None:
+    """Return the last day of which raw rows are deleted."""
+    last: date | None = RollupDay.objects.filter(purged_at__isnull=False).aggregate(last=Max("day"))["last"]
+    return last
+
+
+def has_purged_rows(built: build.Day) -> bool:
+    """Whether rows were deleted by hand: then the rollups are all that is left of them."""
+    kept = UsageRollup.objects.filter(day=built.day, grain=UsageRollup.Grain.TOTAL).first()
+    events = UserDay.objects.filter(day=built.day).aggregate(total=Sum("events"))["total"] or 0
+    return (kept is not None and kept.turns > built.turns) or events > built.events
+
+
+def replace(built: build.Day) -> None:
+    """Delete and insert all rows of a day. Later days that were computed from it become stale where it has changed."""
+    day = built.day
+    before = downstream_state(day)
+    UsageRollup.objects.filter(day=day).delete()
+    UserDay.objects.filter(day=day).delete()
+    SessionRollup.objects.filter(built_on=day).delete()
+    OpenSession.objects.filter(built_on=day).delete()
+    UsageRollup.objects.bulk_create(built.usage, BATCH)
+    UserDay.objects.bulk_create(built.users, BATCH)
+    SessionRollup.objects.bulk_create(built.sessions, BATCH)
+    OpenSession.objects.bulk_create(built.open_sessions, BATCH)
+    replace_activity(day, built.activity)
+    set_milestones(day, built.active)
+    if downstream_state(day) != before:
+        # Days that are being read for the first time included. Locked by day, the order of everyone who locks several.
+        later = RollupDay.objects.filter(day__gt=day)
+        list(later.select_for_update().order_by("day").values_list("day"))
+        later.note_change()
+
+
+def replace_activity(day: date, rows: list[ActivityRollup]) -> None:
+    ActivityRollup.objects.filter(day=day).delete()
+    ActivityRollup.objects.bulk_create(rows, BATCH)
+
+
+def downstream_state(day: date) -> set[tuple[object, ...]]:
+    """Return what later days are computed from: who was active how often, and the sessions open at the day's end."""
+    active = UserDay.objects.filter(day=day, turns__gt=0)
+    still_open = OpenSession.objects.filter(built_on=day)
+    columns = ("user_id", "client_token_id", "model", "app_version", "first_at", "last_at")
+    return {
+        *active.values_list("user_id", "client_token_id", "model", "app_version", "turns"),
+        *still_open.values_list(*columns),
+    }
+
+
+def set_milestones(day: date, active: set[str]) -> None:
+    """Set the milestones that users reached on the day, and clear those that they turn out not to have reached."""
+    on_day = UserDay.objects.filter(day=day, turns__gt=0).values("user_id")
+    Milestone.objects.filter(first_day=day).exclude(user_id__in=on_day).delete()
+    Milestone.objects.bulk_create(
+        [Milestone(user_id=user, first_day=day) for user in active], BATCH, ignore_conflicts=True
+    )
+    Milestone.objects.filter(first_day__gt=day, user_id__in=on_day).update(first_day=day)
+    Milestone.objects.filter(fifth_day=day).update(fifth_day=None)
+    not_yet = Milestone.objects.filter(Q(fifth_day=None) | Q(fifth_day__gt=day), user_id__in=on_day)
+    so_far = UserDay.objects.filter(day__lte=day, turns__gt=0, user_id__in=not_yet.values("user_id"))
+    reached = so_far.values("user_id").annotate(total=Sum("turns")).filter(total__gte=ACTIVATED_BY)
+    Milestone.objects.filter(user_id__in=reached.values("user_id")).update(fifth_day=day)
