@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pytest
 from django.conf import settings
 from django.core.signals import setting_changed
-from django.db import connection
+from django.db import connection, transaction
 from django.dispatch import receiver
 from django.test import Client
 from pytest_django import DjangoDbBlocker
@@ -78,6 +78,17 @@ class ApiClient(Client):
     def say(self, conversation_id: str, message: str, key: str | None = None, **fields: Any) -> Any:
         body = {"conversation_id": conversation_id, "message": message, **fields}
         return self.send("/v1/chat/completions", body, key)
+
+
+@contextlib.contextmanager
+def kept_rows(blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Keep what a fixture of a module writes for each test of it: their own transactions are inside this one.
+
+    Not for a module whose tests commit (`transactional_db`): they would commit into it, and empty its tables.
+    """
+    with blocker.unblock(), transaction.atomic():
+        yield
+        transaction.set_rollback(True)
 
 
 @pytest.fixture
