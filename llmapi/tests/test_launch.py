@@ -1,5 +1,7 @@
-"""What is in the way of a start is one sentence."""
+"""`make run`, `make stop` and `make help`. A start that fails says why in one sentence."""
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,7 +12,10 @@ import pytest
 
 from bench.openai_double import OpenAIDouble
 from conftest import environment
-from llmapi.launch import ROOT, CannotStart, banner, check_env_file, check_port
+from llmapi import pid_file, stop
+from llmapi.banner import banner
+from llmapi.launch import ROOT, CannotStart, check_env_file, check_port
+from llmapi.pid_file import RUN_DIR, running_launchers
 
 
 def test_a_busy_port(port: int) -> None:
@@ -70,18 +75,95 @@ def test_a_setting_in_the_way(
     assert "Traceback" not in stderr
 
 
-def test_it_starts_says_so_and_stops(tmp_path: Path, upstream: OpenAIDouble, port: int) -> None:
-    database = f"sqlite:///{tmp_path}/first.sqlite3"
-    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
+def wait_until_ready(process: subprocess.Popen[str]) -> list[str]:
+    """Read what the launcher prints, up to its last line."""
     assert process.stdout
     lines: list[str] = []
-    while "Ctrl-C stops it." not in "".join(lines[-1:]):
+    while "stops it." not in "".join(lines[-1:]):
         line = process.stdout.readline()
         assert line, process.communicate()[1]
         lines.append(line)
+    return lines
+
+
+def test_starts_and_stops_by_ctrl_c(tmp_path: Path, upstream: OpenAIDouble, port: int) -> None:
+    database = f"sqlite:///{tmp_path}/first.sqlite3"
+    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
+    lines = wait_until_ready(process)
+    path = RUN_DIR / f"{process.pid}.pid"
+    assert path.exists()
 
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
 
     assert process.returncode == 0
     assert any("Login    admin / " in line for line in lines)
+    assert not path.exists()
+
+
+def test_make_stop_ends_the_launcher_and_its_server(
+    tmp_path: Path,
+    upstream: OpenAIDouble,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    database = f"sqlite:///{tmp_path}/first.sqlite3"
+    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
+    wait_until_ready(process)
+    assert process.pid in running_launchers()
+    # A folder that knows this launcher alone: others of this machine go on.
+    monkeypatch.setattr(pid_file, "RUN_DIR", tmp_path)
+    (tmp_path / f"{process.pid}.pid").touch()
+
+    stop.main()
+
+    check_port(port)
+    assert capsys.readouterr().out == "llmapi has stopped.\n"
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+    stop.main()
+    assert capsys.readouterr().out == "Nothing runs here.\n"
+
+
+def named_as_launcher(cwd: str | None = None) -> subprocess.Popen[str]:
+    """Start a process whose arguments name the launcher, and wait until it runs."""
+    command = [sys.executable, "-c", "print(flush=True); input()", "llmapi.launch"]
+    process = subprocess.Popen(command, cwd=cwd, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    return process
+
+
+def test_a_stale_pid_file_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ids of a process that is no launcher, of a launcher of another folder, and of none."""
+    monkeypatch.setattr(pid_file, "RUN_DIR", tmp_path)
+    elsewhere = named_as_launcher(cwd="/")
+    for pid in (os.getpid(), elsewhere.pid, 2**22 + 1):
+        (tmp_path / f"{pid}.pid").touch()
+
+    stop.main()
+
+    assert capsys.readouterr().out == "Nothing runs here.\n"
+    assert elsewhere.poll() is None
+    assert list(tmp_path.iterdir()) == []
+    elsewhere.communicate("\n")
+
+
+@pytest.mark.skipif(not shutil.which("ps"), reason="some containers have no ps")
+def test_a_launcher_is_told_by_ps_where_there_is_no_proc() -> None:
+    process = named_as_launcher()
+    assert "llmapi.launch" in pid_file.command_of(process.pid)
+    process.communicate("\n")
+    assert pid_file.command_of(process.pid) == []
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = next(line for line in makefile.splitlines() if line.startswith(".PHONY: ")).split()[1:]
+
+    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["make", target] for target in targets]
