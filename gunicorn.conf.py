@@ -1,4 +1,4 @@
-"""How the server runs: greenlets, because a turn is mostly waiting. GUNICORN_CMD_ARGS overrides any of it."""
+"""Settings of the server. It runs greenlets, because a turn mostly waits. GUNICORN_CMD_ARGS overrides any setting."""
 
 import os
 import sqlite3
@@ -18,44 +18,44 @@ wsgi_app = "llmapi.wsgi"
 bind = f"127.0.0.1:{settings.number('PORT', 8080)}"
 worker_class = "gevent"
 worker_connections = 2000
-# SQLite has one writer at a time, and waits for it badly: one process needs no waiting.
+# SQLite allows one writer at a time, and its waiting is slow and unfair. One process never waits for another.
 workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
-# Seconds. A stop waits for idle connections too, so they are not kept for long.
+# Seconds. A stop also waits for idle connections, so they are kept only briefly.
 keepalive = 5
-# Seconds. A stop lets turns end for this long, less what it takes to settle those that have not.
+# Seconds. A stop waits this long for turns to end, minus the time to settle the rest.
 graceful_timeout = 30
 loglevel = "warning"
 control_socket_disable = True
 
-# Held open so that SQLite keeps its write-ahead log between requests: when the last connection
-# closes, it writes the log back and deletes it, which halves the speed.
+# An open connection, so that SQLite keeps its write-ahead log between requests. When the last connection closes, SQLite
+# writes the log back and deletes it, which halves the speed.
 _held: list[sqlite3.Connection] = []
 
 
 def post_worker_init(worker: Any) -> None:
-    from chat import background as chores
-    from chat.turns import registry as running
+    from chat import background
+    from chat.turns import registry
 
-    chores.start()
-    threading.Thread(target=running.watch, args=(lambda: worker.alive, patience(worker)), daemon=True).start()
+    background.start()
+    threading.Thread(target=registry.watch, args=(lambda: worker.alive, turn_seconds(worker)), daemon=True).start()
     if IS_SQLITE:
         held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
         held.execute("SELECT count(*) FROM sqlite_master").fetchone()
         _held.append(held)
 
 
-def patience(worker: Any) -> float:
-    """How long a stop waits for turns, in seconds."""
-    from chat.turns import registry as running
+def turn_seconds(worker: Any) -> float:
+    """Return how many seconds a stop waits for turns."""
+    from chat.turns import registry
 
     graceful: float = worker.cfg.graceful_timeout
-    return max(graceful - running.SETTLE_SECONDS, graceful / 2)
+    return max(graceful - registry.SETTLE_SECONDS, graceful / 2)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Replies whose clients have gone are settled too, and what was counted is written, before the process ends."""
+    """Before the process ends, settle the turns that still run and write the refusals that were only counted."""
     from analytics.ledger import refusals
-    from chat.turns import registry as running
+    from chat.turns import registry
 
-    running.wind_down(patience(worker))
+    registry.wind_down(turn_seconds(worker))
     refusals.flush_at_exit()

@@ -11,14 +11,15 @@ from django.db import InterfaceError, OperationalError, ProgrammingError
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmapi.settings")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that has no sparklines
+        # A terminal without the characters of sparklines shows question marks.
+        sys.stdout.reconfigure(errors="replace")
     try:
         execute_from_command_line(sys.argv)
         sys.stdout.flush()
     except ImproperlyConfigured as exc:
         sys.exit(f"llmapi: {exc}")
     except BrokenPipeError:
-        # Whoever reads has had enough. Python would flush once more at its end, and fail again.
+        # The reader has closed the pipe. At exit Python flushes again; into the pipe, that would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (InterfaceError, OperationalError, ProgrammingError) as exc:
@@ -27,7 +28,7 @@ def main() -> None:
         reason = str(exc).partition("\n")[0]
         sys.exit(
             f"llmapi: the database cannot be used: {reason}. "
-            "Check DATABASE_URL, that the server runs, and that manage.py migrate was run."
+            "Check DATABASE_URL and that the database server runs, and run manage.py migrate."
         )
 
 

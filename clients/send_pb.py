@@ -3,7 +3,7 @@
 
     TOKEN=<client token> CID=<conversation id> python clients/send_pb.py "Hello!"
 
-Without CID a conversation is made first.
+Without CID, it first creates a conversation.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--key", help="an Idempotency-Key")
     args = parser.parse_args()
     if not args.token:
-        parser.error("set TOKEN, or give --token")
+        parser.error("No client token; set TOKEN or give --token.")
     try:
         conversation_id = args.conversation
         if not conversation_id:
@@ -53,7 +53,7 @@ def main() -> None:
         is_protobuf = exc.headers.get_content_type() == MEDIA_TYPE
         sys.exit(f"{exc.code}: {Error.FromString(body) if is_protobuf else body.decode()}")
     except urllib.error.URLError as exc:
-        sys.exit(f"{args.url} cannot be reached: {exc.reason}")
+        sys.exit(f"{args.url} cannot be reached: {exc.reason}; check --url and that the server runs.")
     print(reply)
 
 

@@ -8,18 +8,18 @@ class ProjectConfig(AppConfig):
     name = "llmapi"
 
     def ready(self) -> None:
-        from analytics.ledger import retention as purge
-        from analytics.ledger import turns as recording
+        # Models can be imported only once all apps are loaded.
+        from analytics.ledger import retention, turns
         from analytics.rollups import schedule
-        from chat import background as chores
+        from chat import background
         from llmapi import checks, logging
 
         checks.register_all()
         logging.configure()
-        # The apps do not know each other's: chat has the clock, analytics what is to be done.
-        chores.TASKS["rollup"] = chores.Task(timedelta(minutes=1), schedule.run_due)
-        chores.TASKS["purge_raw_rows"] = chores.Task(timedelta(minutes=10), purge.run_due)
-        chores.OWN.append(recording.flush_refusals)
+        # chat runs background jobs. It must not import the jobs of analytics, so they are registered here.
+        background.TASKS["rollup"] = background.Task(timedelta(minutes=1), schedule.run_due)
+        background.TASKS["purge_raw_rows"] = background.Task(timedelta(minutes=10), retention.run_due)
+        background.OWN.append(turns.flush_refusals)
 
 
 class DashboardConfig(AdminConfig):

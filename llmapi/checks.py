@@ -1,6 +1,6 @@
-"""What must be right before strangers reach the server: run by the start command and `manage.py check --deploy`.
+"""Checks of what must be safe before others can reach the server. `make run` and `manage.py check --deploy` run them.
 
-While only loopback hosts are allowed nobody else can reach it, and each of these is left to the developer.
+While ALLOWED_HOSTS holds only loopback hosts, nobody else can reach the server, and all of these checks pass.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ SAMPLE_TOKENS = {"change-me", "changeme", "dev-token", "secret", "test", "token"
 def check_openai_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if settings.LOOPBACK_ONLY or settings.OPENAI_API_KEY or "://api.openai.com" not in settings.OPENAI_BASE_URL:
         return []
-    hint = "Set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs no key."
-    return [Error("OPENAI_API_KEY is not set: no message can be answered.", hint=hint, id="llmapi.E006")]
+    hint = "Set OPENAI_API_KEY, or set OPENAI_BASE_URL to a server that needs no key."
+    return [Error("OPENAI_API_KEY is not set, so no message can be answered.", hint=hint, id="llmapi.E006")]
 
 
 def check_client_token(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -23,13 +23,13 @@ def check_client_token(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if settings.LOOPBACK_ONLY or not token or (token.lower() not in SAMPLE_TOKENS and len(token) >= 20):
         return []
     hint = "Set it to 20 or more random characters, or leave it empty and use manage.py create_client_token."
-    return [Error("CLIENT_API_TOKEN is a sample or too short.", hint=hint, id="llmapi.E001")]
+    return [Error("CLIENT_API_TOKEN is a sample value or too short.", hint=hint, id="llmapi.E001")]
 
 
 def check_secret_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if settings.LOOPBACK_ONLY or len(settings.SECRET_KEY) >= 40:
         return []
-    hint = "Set it to 50 random characters: it signs the sessions of the admin."
+    hint = "Set it to 50 random characters. It signs the sessions of the admin."
     return [Error("SECRET_KEY is shorter than 40 characters.", hint=hint, id="llmapi.E002")]
 
 
@@ -43,14 +43,14 @@ def check_hosts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def check_metrics(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if settings.LOOPBACK_ONLY or not settings.METRICS_PUBLIC:
         return []
-    hint = "Set METRICS_PUBLIC=false; staff, and client tokens allowed to, still read them."
-    return [Error("METRICS_PUBLIC shows who uses the service to everybody.", hint=hint, id="llmapi.E004")]
+    hint = "Set METRICS_PUBLIC=false. Staff and client tokens with the permission can still read metrics."
+    return [Error("METRICS_PUBLIC=true shows everybody who uses the service.", hint=hint, id="llmapi.E004")]
 
 
 def check_debug(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if settings.LOOPBACK_ONLY or not settings.DEBUG:
         return []
-    return [Error("DEBUG shows settings and code to everybody.", hint="Set DEBUG=false.", id="llmapi.E005")]
+    return [Error("DEBUG=true shows everybody settings and code.", hint="Set DEBUG=false.", id="llmapi.E005")]
 
 
 def register_all() -> None:

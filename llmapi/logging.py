@@ -1,7 +1,7 @@
-"""One line a request and one a failure, as logfmt, on standard error.
+"""Logs in logfmt on standard error: one line for each request, and a traceback for each failure.
 
-No line carries a secret, a prompt or a reply: queries and bodies are not logged, and of an
-exception's message only the first line is (PostgreSQL puts the values of a row in the second).
+No line holds a secret, a prompt or a reply. Queries and bodies are not logged. Of the message of an exception only the
+first line is logged, because PostgreSQL puts the values of a row in the second.
 """
 
 import logging
@@ -19,14 +19,14 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 logger = logging.getLogger(__name__)
-# What a path may say as it is: RFC 3986's characters of a path, without those that logfmt gives a meaning.
-PLAIN = "/-._~!$&'()*+,;:@"
+# Characters that a path keeps: those of RFC 3986 for a path, without those that have a meaning in logfmt.
+UNQUOTED = "/-._~!$&'()*+,;:@"
 FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s request_id=%(request_id)s %(message)s"
 current_request_id: ContextVar[str] = ContextVar("current_request_id", default="-")
 
 
 class RequestLogMiddleware:
-    """Name each request `r_…`, answer with that name, and log how it went."""
+    """Give each request an id `r_…`, send it in `x-request-id`, and log the status and the time."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -40,22 +40,26 @@ class RequestLogMiddleware:
         response["x-request-id"] = request_id
         elapsed_ms = round((time.monotonic() - started) * 1000)
         logger.info(
-            "method=%s path=%s status=%d ms=%d", request.method, quoted(request.path), response.status_code, elapsed_ms
+            "method=%s path=%s status=%d ms=%d",
+            request.method,
+            quote_path(request.path),
+            response.status_code,
+            elapsed_ms,
         )
         return response
 
 
-def quoted(path: str) -> str:
-    """A path is a stranger's text: nothing in it may end the line or begin another field."""
-    return quote(path[:200], safe=PLAIN)
+def quote_path(path: str) -> str:
+    """Quote a path, so that no text of a stranger can end the line or begin another field."""
+    return quote(path[:200], safe=UNQUOTED)
 
 
 class HasTraceback(logging.Filter):
-    """Our own line says which request was answered with an error; why it failed is said with a traceback alone."""
+    """Keep only records with a traceback. Our own line already tells which request failed."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info:
-            # Django's own words have the path as it came.
+            # The message of Django has the unquoted path.
             record.msg, record.args = "request failed", None
         return bool(record.exc_info)
 
@@ -96,13 +100,13 @@ def configure() -> None:
             "loggers": {
                 "django": {"level": "INFO"},
                 "django.request": {"level": "ERROR", "filters": ["has_traceback"]},
-                # A stranger can ask for any host, and our own line says that it was refused.
+                # A stranger can send any host, and our own line tells that it was refused.
                 "django.security.DisallowedHost": {"level": "CRITICAL"},
                 "django.server": {"level": "CRITICAL"},
                 "django.db.backends": {"level": "WARNING"},
-                # It repeats, line after line, what the failed request says once.
+                # It repeats on every retry what the failed request tells once.
                 "psycopg.pool": {"level": "ERROR"},
-                # At DEBUG these print prompts, replies and keys.
+                # At level DEBUG these log prompts, replies and keys.
                 "openai": {"level": "WARNING"},
                 "httpx2": {"level": "WARNING"},
                 "httpcore2": {"level": "WARNING"},

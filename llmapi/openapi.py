@@ -1,4 +1,4 @@
-"""What OpenAPI says of the routes of analytics beyond what that app knows: how they fail."""
+"""Add error responses to the metrics routes in the OpenAPI schema. The app analytics does not know our error format."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ STATUSES = sorted({400, 403, 404, *schema.COMMON})
 
 
 def add_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """A postprocessing hook of drf-spectacular."""
+    """Postprocess the schema: a hook of drf-spectacular."""
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorOut"}}}
     for path, operations in result["paths"].items():
         if path.startswith("/metrics"):

@@ -1,4 +1,4 @@
-"""Every value an operator may change comes from the environment or from `.env`; the environment wins.
+"""Django's settings. Operators set theirs in the environment or in `.env`; the environment wins over the file.
 
 `.env.example` documents each of them.
 """
@@ -18,7 +18,7 @@ env.read_env(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
 
 
 def text(name: str, default: str = "") -> str:
-    """A blank value is an unset one: `.env.example` lists settings as `NAME=`."""
+    """Return a setting. An empty value means unset, because `.env.example` lists settings as `NAME=`."""
     return env.str(name, default="").strip() or default
 
 
@@ -41,45 +41,44 @@ def flag(name: str) -> bool:
 
 
 def database(url: str) -> dict[str, Any]:
-    """Django's settings for SQLite or PostgreSQL, tuned for short transactions in many greenlets."""
+    """Return Django's settings for SQLite or PostgreSQL, tuned for short transactions in many greenlets."""
     hint = "use sqlite:///db.sqlite3 or postgres://user:password@host:5432/name."
     if not url.startswith(("sqlite://", "postgres://", "postgresql://")):
-        raise ImproperlyConfigured(f"DATABASE_URL names no database that llmapi runs on; {hint}")
+        raise ImproperlyConfigured(f"DATABASE_URL must name a SQLite or PostgreSQL database; {hint}")
     try:
         config: dict[str, Any] = dict(env.db_url_config(url))
-    except ValueError as exc:  # a port that is no number, a bracket left open
+    except ValueError as exc:  # for example a port that is no number
         raise ImproperlyConfigured(f"DATABASE_URL cannot be read; {hint}") from exc
     if config["ENGINE"] == "django.db.backends.sqlite3":
         name = config["NAME"] if config["NAME"] == ":memory:" else str(BASE_DIR / config["NAME"])
-        # WAL lets readers go on while one writes; IMMEDIATE takes the write lock where a
-        # transaction begins, so that none fails halfway for want of it.
+        # WAL lets others read while one writes. IMMEDIATE takes the write lock when a transaction begins, so no
+        # transaction fails halfway because another holds the lock.
         options = {
             "transaction_mode": "IMMEDIATE",
             "timeout": 5,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
-        # A file, because tests run real server processes beside the test's own.
+        # A file, because tests also run real server processes, which must see the same database.
         return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
-    from llmapi.database import give_up
+    from llmapi.database import fail_waiting
 
     size = number("DATABASE_POOL_SIZE", 8, least=1)
     pool = {
         "min_size": 0,
         "max_size": size,
-        # A burst of some hundred requests waits its turn for a connection, and is served; who comes
-        # after those is told to come back.
+        # Some hundred requests may wait for a connection, up to 10 seconds each. Further ones get a 503.
         "timeout": 10,
         "max_waiting": 64 * size,
         "reconnect_timeout": 0,
-        "reconnect_failed": give_up,
+        "reconnect_failed": fail_waiting,
     }
-    # Seconds to connect, and milliseconds that the other side may leave a packet without an answer.
+    # Seconds to connect, and milliseconds that the server may leave a packet without an acknowledgement.
     options = {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2, "tcp_user_timeout": 3000}
-    # A connection that a restart of the server has broken is replaced before it is used.
+    # Health checks replace a connection that a restart of the server has broken, before it is used.
     return {**config, "OPTIONS": options, "CONN_HEALTH_CHECKS": True}
 
 
-# --- what llmapi is told ---
+# --- settings of operators ---
 
 SECRET_KEY = text("SECRET_KEY")
 if not SECRET_KEY:
@@ -92,23 +91,24 @@ OPENAI_API_KEY = text("OPENAI_API_KEY")
 OPENAI_BASE_URL = text("OPENAI_BASE_URL", "https://api.openai.com/v1")
 OPENAI_MODEL = text("OPENAI_MODEL", "gpt-4o-mini")
 OPENAI_MODELS = list(dict.fromkeys([OPENAI_MODEL, *words("OPENAI_MODELS")]))
-# Tokens that fit a model which genai-prices does not know.
+# Context size of a model that genai-prices does not know.
 OPENAI_CONTEXT_TOKENS = number("OPENAI_CONTEXT_TOKENS", 8192, least=256)
 SYSTEM_PROMPT = text("SYSTEM_PROMPT")
 
 CLIENT_API_TOKEN = text("CLIENT_API_TOKEN")
 RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
-# Turns that one process runs at once; who comes after those is told to come back.
+# Turns that one process runs at once. Further requests get a 503.
 MAX_RUNNING_TURNS = number("MAX_RUNNING_TURNS", 1000, least=1)
 MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 2 * 1024 * 1024, least=1024)
 METRICS_PUBLIC = flag("METRICS_PUBLIC")
-# Whole days for which usage and analytics events are kept; 0: for ever. Events of yesterday may still come today.
+# Whole days for which usage and analytics events are kept; 0 means for ever. At least 2, because events of yesterday
+# may still arrive today.
 RAW_RETENTION_DAYS = number("RAW_RETENTION_DAYS", 0)
 if RAW_RETENTION_DAYS == 1 or RAW_RETENTION_DAYS > 36_500:
-    hint = "set it to 2 to 36500 days, or to 0 to keep rows for ever"
+    hint = "set it to 2 to 36500 days, or to 0 to keep all rows"
     raise ImproperlyConfigured(f"RAW_RETENTION_DAYS is {RAW_RETENTION_DAYS}; {hint}.")
 
-# Seconds a whole upstream answer may take, and seconds a request waits for its twin's answer.
+# Seconds that a whole upstream answer may take, and seconds that a request waits for a duplicate that still runs.
 UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
 IDEMPOTENCY_WAIT_SECONDS = number("IDEMPOTENCY_WAIT_SECONDS", 25)
 
@@ -172,7 +172,7 @@ FORMAT_MODULE_PATH = "llmapi.formats"
 USE_TZ = True
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "clients" / "web" / "static"]
-# Files are served from where the packages keep them: there is no collectstatic step to forget.
+# Static files are served from where the packages keep them, so there is no collectstatic step.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
@@ -184,11 +184,11 @@ AUTH_PASSWORD_VALIDATORS = [
 # --- security ---
 
 SILENCED_SYSTEM_CHECKS = [
-    # HSTS for sibling hosts and the browsers' preload list bind a whole domain: not ours to decide.
+    # HSTS for subdomains and the browsers' preload list bind a whole domain. The owner of the domain decides that.
     "security.W005",
     "security.W021",
-    # TLS ends at the proxy in front, which also redirects to it: a redirect from here would
-    # come after a client has already sent its token in the clear.
+    # TLS ends at the proxy in front, which must also redirect to HTTPS. A redirect from here would come too late: the
+    # client would have sent its token unencrypted.
     "security.W008",
 ]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not LOOPBACK_ONLY
@@ -216,7 +216,7 @@ CORS_ALLOW_HEADERS = [
     "authorization",
     "content-type",
     "idempotency-key",
-    # What the official JavaScript SDK adds in a browser.
+    # The official JavaScript SDK adds these in a browser.
     "x-stainless-arch",
     "x-stainless-helper-method",
     "x-stainless-lang",
@@ -266,7 +266,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "COMPONENT_SPLIT_REQUEST": True,
-    # Closed sets stay where they are used, instead of becoming components with invented names.
+    # Adds the error responses of the metrics routes.
     "POSTPROCESSING_HOOKS": ["llmapi.openapi.add_errors"],
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": False, "displayRequestDuration": True},
 }

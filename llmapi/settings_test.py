@@ -1,4 +1,4 @@
-"""The settings under test: neither a developer's `.env` nor a real key counts."""
+"""Settings of the tests. They ignore the `.env` of the developer and use no real key."""
 
 import os
 
@@ -21,5 +21,5 @@ for name in ("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "DEBUG", "METRICS_PUBLIC",
 
 from llmapi.settings import *  # noqa: E402, F403
 
-# A slow hash is for attackers, and hundreds of tests make a user of the staff.
+# Hundreds of tests create a staff user. A slow hash would only slow them down.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -9,7 +9,7 @@ from chat.api.events import EventViewSet
 from chat.api.usage import UsageViewSet
 from llmapi.health import HealthView, ReadyView
 
-# What describes the API is for everybody to read, and counts against nobody's limit.
+# Everybody may read the description of the API, and it counts against no rate limit.
 OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
 
 urlpatterns = [

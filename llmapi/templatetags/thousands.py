@@ -5,5 +5,5 @@ register = template.Library()
 
 @register.filter
 def figure(number: int | None) -> str:
-    """With its thousands apart; what is not known is a dash, never a 0."""
+    """Format a number with thousands separators. An unknown number is a dash, never 0."""
     return "–" if number is None else f"{number:,}"

@@ -4,7 +4,7 @@ import sys
 import pytest
 from django.test import Client
 
-from llmapi.logging import LogfmtFormatter, quoted
+from llmapi.logging import LogfmtFormatter, quote_path
 
 
 def test_of_an_exception_only_the_first_line_is_logged() -> None:
@@ -26,9 +26,9 @@ def test_of_an_exception_only_the_first_line_is_logged() -> None:
 
 
 def test_a_path_cannot_forge_a_line(client: Client) -> None:
-    assert quoted("/a b\nlevel=INFO\r\u2028é") == "/a%20b%0Alevel%3DINFO%0D%E2%80%A8%C3%A9"
-    assert quoted("/\0\x1b[31m\t%") == "/%00%1B%5B31m%09%25"
-    assert quoted("/v1/chat/completions.pb") == "/v1/chat/completions.pb"
+    assert quote_path("/a b\nlevel=INFO\r\u2028é") == "/a%20b%0Alevel%3DINFO%0D%E2%80%A8%C3%A9"
+    assert quote_path("/\0\x1b[31m\t%") == "/%00%1B%5B31m%09%25"
+    assert quote_path("/v1/chat/completions.pb") == "/v1/chat/completions.pb"
 
 
 def test_why_a_page_of_the_admin_failed_is_logged(

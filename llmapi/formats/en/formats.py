@@ -1,4 +1,4 @@
-"""How the admin writes times: to the second; they are UTC."""
+"""Formats of the admin: times are UTC, to the second."""
 
 DATETIME_FORMAT = "Y-m-d H:i:s"
 DATE_FORMAT = "Y-m-d"

@@ -1,4 +1,4 @@
-// A plain chat page: one conversation, its replies streamed. What must outlive a reload is in `store`.
+// A plain chat page: one conversation with streamed replies. `store` keeps what must survive a reload.
 const $ = (id) => document.getElementById(id);
 const store = {
   get: (name) => localStorage.getItem(`llmapi.${name}`),
@@ -21,41 +21,41 @@ async function api(path, { method = "GET", body, key, keepalive = false } = {}) 
   try {
     response = await fetch(`/v1${path}`, { method, headers, keepalive, body: body && JSON.stringify(body) });
   } catch {
-    throw new Problem("The server cannot be reached. Your message is kept here; try again.");
+    throw new Problem("The server cannot be reached. Your message is saved in this browser. Try again.");
   }
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({ error: { message: `The server answered ${response.status}.` } }));
   throw new Problem(error.message, error.code);
 }
 
-// What only this page sees is told in batches. An event keeps its id until the server has it, and so counts once.
+// Events that only this page sees are sent in batches. An event keeps its id until the server has it, so it counts once.
 const unsent = [];
-const WAIT_MS = 10_000;
+const BATCH_MS = 10_000;
 
-function tell(name, request_id) {
+function recordEvent(name, request_id) {
   const id = request_id ? `${request_id}.${name}` : crypto.randomUUID();
   unsent.push({ id, name, request_id, occurred_at: Date.now() / 1000 });
-  setTimeout(tellAll, WAIT_MS);
+  setTimeout(sendEvents, BATCH_MS);
 }
 
-async function tellAll() {
+async function sendEvents() {
   if (!unsent.length || !store.get("token")) return;
   const batch = unsent.splice(0, 100);
   try {
     await api("/events", { method: "POST", body: { events: batch, sent_at: Date.now() / 1000 }, keepalive: true });
   } catch (problem) {
-    // What is refused stays so; what did not arrive goes with the next.
+    // Only events that did not arrive are sent again. A batch that the server refused would be refused again.
     if ([undefined, "unavailable", "rate_limit_exceeded"].includes(problem.code)) unsent.unshift(...batch);
   }
 }
 
-// The data of each server-sent event, up to [DONE].
+// Yield the data of each server-sent event, up to [DONE].
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read().catch(() => ({ done: true }));
-    if (done) throw new Problem("The connection was lost. The reply goes on at the server; try again to get it.");
+    if (done) throw new Problem("The connection was lost. The server still finishes the reply. Try again to get it.");
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     for (const line of lines) {
@@ -65,7 +65,7 @@ async function* events(response) {
   }
 }
 
-function show(role, text) {
+function addMessage(role, text) {
   const item = document.createElement("li");
   item.className = role;
   item.textContent = text;
@@ -74,7 +74,7 @@ function show(role, text) {
   return item;
 }
 
-function askForVerdict(item, request_id) {
+function addThumbs(item, request_id) {
   const buttons = ["thumbs_up", "thumbs_down"].map((name) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -84,21 +84,21 @@ function askForVerdict(item, request_id) {
     button.addEventListener("click", () => {
       buttons.forEach((other) => (other.disabled = true));
       button.ariaPressed = "true";
-      tell(name, request_id);
+      recordEvent(name, request_id);
     });
     return button;
   });
   item.append(...buttons);
 }
 
-function say(problem) {
+function showProblem(problem) {
   $("problem").hidden = !problem;
   if (!problem) return;
   $("problem").firstElementChild.textContent = problem.message;
   $("again").hidden = !store.get("pending") || !store.get("token");
 }
 
-function page() {
+function updatePage() {
   const known = Boolean(store.get("token"));
   $("enter").hidden = known;
   $("chat").hidden = $("new").hidden = $("forget").hidden = !known;
@@ -118,33 +118,33 @@ async function history() {
   if (!id) return;
   try {
     const { data } = await (await api(`/conversations/${id}/items?limit=100`)).json();
-    for (const item of data.reverse()) show(item.role, item.content.map((part) => part.text ?? `[${part.type}]`).join("\n"));
+    for (const item of data.reverse()) addMessage(item.role, item.content.map((part) => part.text ?? `[${part.type}]`).join("\n"));
   } catch (problem) {
     if (problem.code === "conversation_not_found") store.remove("conversation", "pending");
-    else say(problem);
+    else showProblem(problem);
   }
 }
 
-// The pending message keeps its key until its reply is here: however often it is sent, it is one turn.
+// The pending message keeps its idempotency key until its reply is here. So it is one turn, however often it is sent.
 async function deliver() {
   const { key, text } = JSON.parse(store.get("pending"));
-  say(null);
+  showProblem(null);
   $("send").lastElementChild.disabled = true;
-  const mine = show("user", text);
-  const reply = show("assistant waiting", "");
+  const mine = addMessage("user", text);
+  const reply = addMessage("assistant waiting", "");
   try {
     const body = { conversation_id: await conversation(), message: text, stream: true };
     let id;
     for await (const chunk of events(await api("/chat/completions", { method: "POST", body, key }))) {
       if (chunk.error) throw new Problem(chunk.error.message, chunk.error.code);
       const text = chunk.choices[0]?.delta.content ?? "";
-      if (text && !reply.textContent) tell("first_token_shown", chunk.id);
+      if (text && !reply.textContent) recordEvent("first_token_shown", chunk.id);
       id = chunk.id;
       reply.textContent += text;
       $("messages").scrollTop = $("messages").scrollHeight;
     }
     store.remove("pending");
-    askForVerdict(reply, id);
+    addThumbs(reply, id);
   } catch (problem) {
     mine.remove();
     reply.remove();
@@ -153,8 +153,8 @@ async function deliver() {
       store.remove("conversation");
       problem.message = "This conversation was deleted. Try again to send the message in a new one.";
     }
-    say(problem);
-    page();
+    showProblem(problem);
+    updatePage();
   } finally {
     reply.classList.remove("waiting");
     $("send").lastElementChild.disabled = false;
@@ -165,8 +165,8 @@ $("enter").addEventListener("submit", (event) => {
   event.preventDefault();
   store.set("token", $("token").value.trim());
   $("token").value = "";
-  say(null);
-  page();
+  showProblem(null);
+  updatePage();
   if (store.get("pending")) deliver();
 });
 
@@ -190,19 +190,19 @@ $("again").addEventListener("click", deliver);
 $("new").addEventListener("click", () => {
   store.remove("conversation", "pending");
   $("messages").replaceChildren();
-  say(null);
-  page();
+  showProblem(null);
+  updatePage();
 });
 $("forget").addEventListener("click", () => {
   store.remove("token", "conversation", "pending");
   $("messages").replaceChildren();
-  say(null);
-  page();
+  showProblem(null);
+  updatePage();
 });
 
-addEventListener("visibilitychange", () => document.visibilityState === "hidden" && tellAll());
+addEventListener("visibilitychange", () => document.visibilityState === "hidden" && sendEvents());
 
-page();
-tell("opened");
+updatePage();
+recordEvent("opened");
 if (store.get("token")) await history();
 if (store.get("pending")) await deliver();
