@@ -33,6 +33,7 @@ _held: list[sqlite3.Connection] = []
 
 
 def post_worker_init(worker: Any) -> None:
+    # Django is set up by now. When this file is read, it is not, and gevent has not patched anything yet.
     from chat import background
     from chat.turns import registry
 

@@ -17,6 +17,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import environ
+
 from llmapi import local_model
 from llmapi.banner import banner
 from llmapi.pid_file import write_pid_file
@@ -64,6 +66,7 @@ def check_env_file() -> None:
 
 def prepare_database() -> str | None:
     """Migrate the database. On the first run, return the password of the new staff user `admin`."""
+    # Django is imported only now: its settings must see `.env` and the trial model.
     import django
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import call_command
@@ -197,8 +200,6 @@ def stop(children: list[subprocess.Popen[bytes]]) -> None:
 def start(children: list[subprocess.Popen[bytes]]) -> None:
     write_env()
     check_env_file()
-    import environ
-
     environ.Env.read_env(env_file())
     port_text = os.environ.get("PORT") or "8080"
     if not port_text.isdecimal() or not 0 < int(port_text) < 65536:

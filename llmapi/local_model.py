@@ -29,7 +29,7 @@ def model_file() -> Path:
 
 
 def serve(port: int) -> None:
-    import xllamacpp
+    import xllamacpp  # only installed with requirements-local.txt
 
     params = xllamacpp.CommonParams()
     params.model.path = str(model_file())

@@ -11,6 +11,8 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from llmapi.database import fail_waiting
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
@@ -60,8 +62,6 @@ def database(url: str) -> dict[str, Any]:
         }
         # A file, because tests also run real server processes, which must see the same database.
         return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
-    from llmapi.database import fail_waiting
-
     size = number("DATABASE_POOL_SIZE", 8, least=1)
     pool = {
         "min_size": 0,

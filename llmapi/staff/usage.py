@@ -1,6 +1,7 @@
 """Usage events, one for each turn: the list, its totals, and the pages of figures that belong to it."""
 
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -66,8 +67,8 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
-            path("breakdown/", view(self.breakdown), name="analytics_usageevent_breakdown"),
-            path("user/", view(self.user_page), name="analytics_usageevent_user"),
+            path("breakdown/", view(partial(breakdown.page, self)), name="analytics_usageevent_breakdown"),
+            path("user/", view(partial(users.page, self)), name="analytics_usageevent_user"),
             *super().get_urls(),
         ]
 
@@ -77,12 +78,6 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
             page.context_data["totals"] = totals.list_totals(changelist)
             page.context_data["has_breakdown"] = changelist.filter_values.keys() <= totals.ROLLED_UP
         return page  # type: ignore[no-any-return]
-
-    def breakdown(self, request: HttpRequest) -> HttpResponse:
-        return breakdown.page(self, request)
-
-    def user_page(self, request: HttpRequest) -> HttpResponse:
-        return users.page(self, request)
 
     @admin.display(description="status")
     def outcome(self, row: UsageEvent) -> str:
