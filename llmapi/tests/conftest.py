@@ -1,4 +1,4 @@
-"""Staff who may do everything, and staff who may see lists but not what was said."""
+"""Clients of staff: with all permissions, and with chosen ones."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ def staff(db: None) -> Client:
 
 @pytest.fixture
 def clerk(db: None) -> Callable[..., Client]:
-    """`clerk("view_conversation")` is somebody with these permissions alone."""
+    """`clerk("view_conversation")` logs in a staff user with only these permissions."""
 
     def login(*codenames: str) -> Client:
         user = get_user_model().objects.create_user("clerk", is_staff=True)

@@ -1,4 +1,4 @@
-"""What the admin exports, written to a file by who has the server's shell."""
+"""`manage.py export` writes what the admin exports."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from llmapi.staff.lists import export as exports
 
 @pytest.fixture(autouse=True)
 def written(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More rows than are read at once."""
+    """Write more rows than one chunk holds."""
     monkeypatch.setattr(exports, "CHUNK_ROWS", 3)
     write_week()
     for name in ("web", "phone"):
@@ -40,7 +40,7 @@ def exported(*options: str) -> list[dict[str, str]]:
         ("conversations", "chat_conversation"),
     ],
 )
-def test_it_is_what_the_admin_exports(staff: Client, tmp_path: Path, table: str, name: str) -> None:
+def test_writes_what_the_admin_exports(staff: Client, tmp_path: Path, table: str, name: str) -> None:
     path = tmp_path / "rows.csv"
     out = io.StringIO()
 
@@ -53,7 +53,7 @@ def test_it_is_what_the_admin_exports(staff: Client, tmp_path: Path, table: str,
     assert out.getvalue() == f"{rows} rows written to {path}.\n"
 
 
-def test_days() -> None:
+def test_exports_a_range_of_days() -> None:
     found = exported("usage_events", f"--from={TUE.date()}", f"--to={WED.date()}")
 
     kept = UsageEvent.objects.filter(created_at__gte=TUE, created_at__lt=WED + timedelta(days=1))
@@ -65,8 +65,8 @@ def test_days() -> None:
 
 
 @pytest.mark.parametrize("table", ["usage_events", "analytics_events"])
-def test_a_client(table: str) -> None:
-    """An index leads to the turns of a client, and none to its events."""
+def test_exports_one_client_token(table: str) -> None:
+    """Usage events have an index by client token; analytics events have none."""
     phone = str(ClientToken.objects.get(name="phone").pk)
     for model in (UsageEvent, AnalyticsEvent):
         model._default_manager.filter(client_token_id=2).update(client_token_id=phone)
@@ -86,13 +86,13 @@ def test_an_empty_table_has_a_header() -> None:
     assert out.getvalue().count("\n") == 1
 
 
-def test_text_by_users_is_no_formula() -> None:
+def test_no_cell_is_a_formula() -> None:
     Conversation.objects.update(user_id="=cmd()")
 
     assert exported("conversations")[0]["user_id"] == "'=cmd()"
 
 
-def test_bad_options(tmp_path: Path) -> None:
+def test_bad_options_are_reported(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="--from must not be after --to"):
         exported("usage_events", f"--from={WED.date()}", f"--to={TUE.date()}")
     with pytest.raises(CommandError, match="takes a day as YYYY-MM-DD"):

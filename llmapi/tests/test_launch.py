@@ -18,7 +18,7 @@ from llmapi.launch import ROOT, CannotStart, check_env_file, check_port
 from llmapi.pid_file import RUN_DIR, running_launchers
 
 
-def test_a_busy_port(port: int) -> None:
+def test_a_busy_port_is_reported(port: int) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -28,7 +28,7 @@ def test_a_busy_port(port: int) -> None:
     check_port(port)
 
 
-def test_a_broken_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_env_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENV_FILE", str(tmp_path / ".env"))
     (tmp_path / ".env").write_text("# a comment\n\nPORT=1\nexport DEBUG=true\nwhat is this\n")
 
@@ -36,7 +36,7 @@ def test_a_broken_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         check_env_file()
 
 
-def test_the_banner_says_what_answers() -> None:
+def test_the_banner_names_the_model_and_the_login() -> None:
     trial = banner({"CLIENT_API_TOKEN": "t0"}, 8080, is_local=True, password="secret")
     real = banner({"CLIENT_API_TOKEN": "t0", "OPENAI_MODEL": "gpt-4o"}, 8080, is_local=False, password=None)
 
@@ -48,7 +48,7 @@ def test_the_banner_says_what_answers() -> None:
 
 
 def launched(folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:
-    """The start command on its first run, which writes its `.env` into `folder`."""
+    """Start the launcher for the first time. It writes its `.env` into `folder`."""
     env = {**env, "ENV_FILE": str(folder / ".env")}
     command = [sys.executable, "-m", "llmapi.launch"]
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -63,7 +63,7 @@ def launched(folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:
         ("ALLOWED_HOSTS", "*"),
     ],
 )
-def test_a_setting_in_the_way(
+def test_a_bad_setting_is_reported(
     tmp_path: Path, transactional_db: None, upstream: OpenAIDouble, port: int, name: str, value: str
 ) -> None:
     process = launched(tmp_path, environment(upstream, **{"PORT": str(port), name: value}))
@@ -112,7 +112,7 @@ def test_make_stop_ends_the_launcher_and_its_server(
     process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
     wait_until_ready(process)
     assert process.pid in running_launchers()
-    # A folder that knows this launcher alone: others of this machine go on.
+    # A folder with this launcher only, so that other launchers keep running.
     monkeypatch.setattr(pid_file, "RUN_DIR", tmp_path)
     (tmp_path / f"{process.pid}.pid").touch()
 
@@ -138,7 +138,7 @@ def named_as_launcher(cwd: str | None = None) -> subprocess.Popen[str]:
 def test_a_stale_pid_file_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The ids of a process that is no launcher, of a launcher of another folder, and of none."""
+    """Stale files name another process, a launcher of another folder, or no process."""
     monkeypatch.setattr(pid_file, "RUN_DIR", tmp_path)
     elsewhere = named_as_launcher(cwd="/")
     for pid in (os.getpid(), elsewhere.pid, 2**22 + 1):
@@ -153,7 +153,7 @@ def test_a_stale_pid_file_stops_nobody(
 
 
 @pytest.mark.skipif(not shutil.which("ps"), reason="some containers have no ps")
-def test_a_launcher_is_told_by_ps_where_there_is_no_proc() -> None:
+def test_ps_finds_a_launcher() -> None:
     process = named_as_launcher()
     assert "llmapi.launch" in pid_file.command_of(process.pid)
     process.communicate("\n")

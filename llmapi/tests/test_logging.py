@@ -7,8 +7,8 @@ from django.test import Client
 from llmapi.logging import LogfmtFormatter, quote_path
 
 
-def test_of_an_exception_only_the_first_line_is_logged() -> None:
-    """PostgreSQL puts the values of the row, and with them a prompt, into the second."""
+def test_logs_only_the_first_line_of_an_exception() -> None:
+    """PostgreSQL puts the values of the row into the second line, and a prompt may be among them."""
     prompt = " ".join(["my", "prompt"])  # not as one word in this source, whose lines the traceback shows
     try:
         try:
@@ -31,10 +31,10 @@ def test_a_path_cannot_forge_a_line(client: Client) -> None:
     assert quote_path("/v1/chat/completions.pb") == "/v1/chat/completions.pb"
 
 
-def test_why_a_page_of_the_admin_failed_is_logged(
+def test_logs_why_a_page_of_the_admin_failed(
     client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, db: None
 ) -> None:
-    """And of an answer that is an error by intent there is no more than our own line."""
+    """An intended error, such as a 401, is not logged as a failure."""
     client.raise_request_exception = False
     monkeypatch.setattr("llmapi.staff.site.DashboardSite.each_context", lambda *args: 1 / 0)
 

@@ -1,4 +1,4 @@
-"""What `manage.py` says at a terminal where something else is wrong than the command."""
+"""What `manage.py` prints when something other than the command is wrong."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def manage(*arguments: str, out: int | IO[Any] = subprocess.PIPE, **env: str) ->
 @pytest.mark.parametrize(
     "url", ["postgres://127.0.0.1:1/nowhere", "sqlite:////nowhere/db.sqlite3", "sqlite:///:memory:"]
 )
-def test_a_database_that_is_away_or_empty(url: str) -> None:
+def test_an_unusable_database_is_reported_in_one_sentence(url: str) -> None:
     done = manage("metrics_report", DATABASE_URL=url)
 
     assert done.returncode == 1
@@ -30,11 +30,11 @@ def test_a_database_that_is_away_or_empty(url: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_traceback_can_be_had() -> None:
+def test_traceback_option_shows_the_traceback() -> None:
     assert "Traceback" in manage("rollup", "--traceback", DATABASE_URL="sqlite:///:memory:").stderr
 
 
-def test_a_reader_that_has_gone() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as gone:
@@ -43,7 +43,7 @@ def test_a_reader_that_has_gone() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_terminal_without_sparklines() -> None:
+def test_a_terminal_without_sparklines_shows_question_marks() -> None:
     done = manage("shell", "-v", "0", "-c", "print('▁▂', end='')", PYTHONIOENCODING="ascii")
 
     assert (done.stdout, done.returncode) == ("??", 0)

@@ -1,4 +1,4 @@
-"""Reports of the week in `ledger`: in a terminal, for machines, and as a page to be mailed."""
+"""`manage.py metrics_report` over the sample week: tables, JSON, CSV, and HTML for mail."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def line(text: str, title: str) -> list[str]:
     return next(line.split() for line in text.splitlines() if line.strip().startswith(title))
 
 
-def test_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prints_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     printed = report(f"--from={MON.date()}", f"--to={TUE.date()}")
 
@@ -58,7 +58,7 @@ def test_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in printed
 
 
-def test_changes() -> None:
+def test_prints_changes() -> None:
     for _ in range(3):
         turn(ANN, at(MON - timedelta(days=1), 12))
     printed = report(f"--to={MON.date()}", "--days=1")
@@ -66,13 +66,13 @@ def test_changes() -> None:
     assert line(printed, "Turns") == ["Turns", "▇", "4", "3", "+33", "%"]
 
 
-def test_long_tables_are_cut_and_say_so() -> None:
+def test_long_tables_are_cut_with_a_note() -> None:
     printed = report("--days=90")
 
     assert "The first 14 of 90 rows." in printed
 
 
-def test_a_window_and_filters() -> None:
+def test_options_choose_days_and_filters() -> None:
     assert tokens() == 1200
     assert tokens("--days=1") == 200
     assert tokens(f"--from={TUE.date()}", f"--to={TUE.date()}") == 300
@@ -105,12 +105,12 @@ def test_a_window_and_filters() -> None:
         (["--output=/dev"], "--output: Is a directory"),
     ],
 )
-def test_bad_input_is_said(options: list[str], said: str) -> None:
+def test_bad_options_are_reported(options: list[str], said: str) -> None:
     with pytest.raises(CommandError, match=said):
         report(*options)
 
 
-def test_machines_are_given_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_and_csv_are_those_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
     now = timezone.now()
     monkeypatch.setattr(timezone, "now", lambda: now)
     body = json.loads(report("--format=json"))
@@ -126,7 +126,7 @@ def test_machines_are_given_what_they_were(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Page(HTMLParser):
-    """What a browser would ask others for, what is written, and whether every element ends."""
+    """Collects texts and whatever a browser would load, and checks that every element is closed."""
 
     VOID = {"meta", "br"}
 
@@ -146,7 +146,7 @@ class Page(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Of SVG."""
+        """Ignore the self-closing elements of SVG."""
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -160,7 +160,7 @@ class Page(HTMLParser):
         return (text for text in self.texts if text)
 
 
-def test_a_page_to_be_mailed() -> None:
+def test_html_is_one_page_for_mail() -> None:
     turn(ANN, at(MON - timedelta(days=1), 12))
     text = report("--format=html")
     page = Page(text)
@@ -181,7 +181,7 @@ def test_a_page_to_be_mailed() -> None:
     assert "Completed turns as a share of those that ended" in text
 
 
-def test_names_are_text() -> None:
+def test_names_are_escaped() -> None:
     odd = "[red]\x1b[31m<script>alert(1)</script>"
     turn({**ANN, "client_token_id": 5, "model": odd}, at(MON, 12))
 
@@ -195,13 +195,13 @@ def test_names_are_text() -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "json", "csv", "html"])
-def test_nothing_yet(form: str) -> None:
+def test_prints_dashes_without_rows(form: str) -> None:
     text = report(f"--format={form}", "--client=77", "--from=2001-01-01", "--to=2001-01-07")
 
     assert ("–" in text) == (form in ("table", "html"))
 
 
-def test_into_a_file(tmp_path: Path) -> None:
+def test_output_overwrites_the_file(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("of last week")
 
@@ -218,7 +218,7 @@ def test_a_full_disk_is_reported() -> None:
         report("--output=/dev/full")
 
 
-def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_are_only_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -52,7 +52,7 @@ def test_unsafe_values_are_refused(settings: Settings, values: dict[str, Any], e
     assert problems(settings, **values) == expected
 
 
-def test_on_this_machine_alone_they_are_not(settings: Settings) -> None:
+def test_unsafe_values_are_allowed_on_this_machine_only(settings: Settings) -> None:
     loopback = {"LOOPBACK_ONLY": True, "ALLOWED_HOSTS": ["localhost"]}
     found = problems(settings, **loopback, CLIENT_API_TOKEN="dev-token", METRICS_PUBLIC=True, DEBUG=True)
     assert not any(problem.startswith("llmapi") for problem in found)
@@ -70,7 +70,7 @@ def test_on_this_machine_alone_they_are_not(settings: Settings) -> None:
         ("DATABASE_URL", "nonsense"),
     ],
 )
-def test_a_bad_setting_is_one_sentence_that_names_it(name: str, value: str) -> None:
+def test_a_bad_setting_is_reported_in_one_sentence(name: str, value: str) -> None:
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "llmapi.settings", name: value}
     result = subprocess.run(
         [sys.executable, "manage.py", "check"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
@@ -97,7 +97,7 @@ def test_not_ready_without_a_database(client: Client, monkeypatch: pytest.Monkey
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
 
 
-def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) -> None:
+def test_the_schema_describes_routes_bodies_and_errors(client: Client) -> None:
     schema = yaml.safe_load(client.get("/schema").content)
 
     assert set(schema["paths"]) == {
@@ -133,7 +133,7 @@ def test_the_schema_tells_routes_bodies_errors_and_the_scheme(client: Client) ->
     assert {"conversation_id", "message", "messages"} <= set(fields)
 
 
-def test_the_first_run_writes_secrets_of_its_own(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_run_writes_new_secrets(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENV_FILE", str(tmp_path / ".env"))
 
     assert write_env()
@@ -163,7 +163,7 @@ def test_every_setting_is_documented() -> None:
         assert name in documented
 
 
-def test_a_browser_of_an_allowed_origin_may_call(client: Client, settings: Settings) -> None:
+def test_cors_allows_only_the_listed_origins(client: Client, settings: Settings) -> None:
     settings.CORS_ALLOWED_ORIGINS = ["chrome-extension://abcdefghijklmnop"]
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,idempotency-key"}
 

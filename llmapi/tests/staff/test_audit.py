@@ -1,4 +1,4 @@
-"""Who may read what users said; and that reading is on record."""
+"""Texts of users need a permission, and reading them is recorded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def test_texts_need_the_permission(conversation: Conversation, clerk: Callable[.
     assert not AuditRecord.objects.exists()
 
 
-def test_with_the_permission_reading_is_recorded(conversation: Conversation, clerk: Callable[..., Client]) -> None:
+def test_reading_is_recorded(conversation: Conversation, clerk: Callable[..., Client]) -> None:
     client = clerk("view_conversation", "read_messages")
 
     assert b"a secret" in client.get(f"{url('c_1')}?before=99.99").content
@@ -59,7 +59,7 @@ def test_with_the_permission_reading_is_recorded(conversation: Conversation, cle
     assert AuditRecord.objects.count() == 1
 
 
-def test_what_cannot_be_recorded_is_not_shown(
+def test_nothing_is_shown_if_the_record_fails(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_recorded_is_not_shown(
 
 
 @pytest.mark.parametrize("name", ["chat_idempotencykey", "analytics_analyticsevent"])
-def test_stored_answers_and_metadata_are_texts_too(
+def test_stored_responses_and_metadata_need_it_too(
     staff: Client, alice: ApiClient, upstream: OpenAIDouble, clerk: Callable[..., Client], name: str
 ) -> None:
     alice.say(alice.conversation(), "Hello", key="k")
@@ -97,14 +97,12 @@ def test_stored_answers_and_metadata_are_texts_too(
     assert (record.subject, record.subject_id) == expected
 
 
-def test_no_conversation_is_no_reading(staff: Client) -> None:
+def test_a_missing_conversation_is_not_recorded(staff: Client) -> None:
     assert staff.get(url("c_none")).status_code == 302
     assert not AuditRecord.objects.exists()
 
 
-def test_the_record_is_for_reading_alone(
-    staff: Client, conversation: Conversation, clerk: Callable[..., Client]
-) -> None:
+def test_the_record_is_read_only(staff: Client, conversation: Conversation, clerk: Callable[..., Client]) -> None:
     staff.get(url("c_1"))
     record = AuditRecord.objects.get()
     change = reverse("admin:chat_auditrecord_change", args=[record.pk])

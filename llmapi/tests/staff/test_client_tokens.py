@@ -1,3 +1,5 @@
+"""Client tokens: making, rotating and revoking them; and what all read-only pages refuse."""
+
 from typing import Any
 
 import pytest
@@ -19,13 +21,6 @@ LISTS = [
     "analytics_analyticsevent",
     "chat_auditrecord",
 ]
-
-
-@pytest.fixture
-def staff(db: None) -> Client:
-    client = Client()
-    client.force_login(get_user_model().objects.create_superuser("staff", password="a-long-password"))
-    return client
 
 
 def talk(alice: ApiClient, turns: int) -> str:
@@ -75,7 +70,7 @@ def works(token: str) -> bool:
     return Client().get("/v1/models", headers={"authorization": f"Bearer {token}"}).status_code == 200
 
 
-def test_a_token_is_created_shown_once_rotated_and_revoked(staff: Client) -> None:
+def test_a_token_is_shown_once_rotated_and_revoked(staff: Client) -> None:
     first = token_in(staff.post(reverse("admin:chat_clienttoken_add"), {"name": "web", "is_active": "on"}))
     row = ClientToken.objects.get()
     change = reverse("admin:chat_clienttoken_change", args=[row.pk])
@@ -92,7 +87,7 @@ def test_a_token_is_created_shown_once_rotated_and_revoked(staff: Client) -> Non
     assert staff.post(reverse("admin:chat_clienttoken_delete", args=[row.pk])).status_code == 403
 
 
-def test_rotating_needs_a_post_and_the_right(staff: Client, alice: ApiClient) -> None:
+def test_rotating_needs_a_post_and_the_permission(staff: Client, alice: ApiClient) -> None:
     url = reverse("admin:chat_clienttoken_rotate", args=[alice.token_row.pk])
     assert staff.get(url).status_code == 405
 
@@ -102,7 +97,7 @@ def test_rotating_needs_a_post_and_the_right(staff: Client, alice: ApiClient) ->
     assert works(alice.token)
 
 
-def test_pages_have_a_strict_policy(staff: Client) -> None:
+def test_pages_have_a_strict_content_security_policy(staff: Client) -> None:
     for path in ("/admin/", "/docs"):
         policy = staff.get(path)["Content-Security-Policy"]
         assert "default-src 'self'" in policy

@@ -1,4 +1,4 @@
-"""The page of a conversation: what was said and what it took, for those who may read it, and on record."""
+"""The page of a conversation: its messages and its turns."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,8 +34,8 @@ def conversation(alice: ApiClient) -> Conversation:
     return Conversation.objects.create(pk="c_1", client_token=alice.token_row, user_id="ann")
 
 
-def said(when: datetime, request_id: str, reply: str = "Yes.", question: str = "Well?") -> None:
-    """A completed turn as it is left: its row opened at `when`, and both messages a second later."""
+def write_turn(when: datetime, request_id: str, reply: str = "Yes.", question: str = "Well?") -> None:
+    """Write a completed turn: its row at `when`, and both messages a second later."""
     UsageEvent.objects.create(
         request_id=request_id,
         client_token_id=1,
@@ -53,12 +53,12 @@ def said(when: datetime, request_id: str, reply: str = "Yes.", question: str = "
         Message.objects.create(conversation_id="c_1", role=role, content=text, request_id=request_id, created_at=later)
 
 
-def broken(when: datetime, status: str = "failed") -> None:
+def write_failure(when: datetime, status: str = "failed") -> None:
     row(ANN, when, status, conversation_id="c_1", error_code="upstream_error" if status == "failed" else "")
 
 
 def shape(thread: Thread) -> list[str]:
-    """`u` and `a` for messages, `a+` for a reply with its figures, and the status of turns without one."""
+    """Return `u` and `a` for messages, `a+` for a reply with its turn, and the status of turns without a reply."""
     return [
         f"{entry.message.role[0]}{'+' if entry.turn else ''}"
         if entry.message
@@ -74,12 +74,12 @@ def page(client: Client, query: str = "", conversation_id: str = "c_1") -> Threa
     return thread
 
 
-def test_it_works(
+def test_shows_messages_and_the_turns_of_replies(
     staff: Client, alice: ApiClient, upstream: OpenAIDouble, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     cid = talk(alice, 3)
 
-    staff.get(url(cid))  # Django looks up the content type once a process
+    staff.get(url(cid))  # Django reads the content type once per process
     # Session, user, conversation, client, the record; messages, turns, those of the replies, and their totals.
     with django_assert_num_queries(9):
         answer = staff.get(url(cid)).content.decode()
@@ -96,12 +96,12 @@ def test_it_works(
     assert f"usageevent/?conversation={cid}" in answer
 
 
-def test_turns_without_a_reply_are_in_their_place(staff: Client, conversation: Conversation) -> None:
-    said(at(TODAY, 1), "r_a")
-    broken(at(TODAY, 2))
-    broken(at(TODAY, 3), "abandoned")
-    said(at(TODAY, 4), "r_b")
-    broken(at(TODAY, 5), "pending")
+def test_turns_without_a_reply_are_shown_in_order(staff: Client, conversation: Conversation) -> None:
+    write_turn(at(TODAY, 1), "r_a")
+    write_failure(at(TODAY, 2))
+    write_failure(at(TODAY, 3), "abandoned")
+    write_turn(at(TODAY, 4), "r_b")
+    write_failure(at(TODAY, 5), "pending")
 
     answer = staff.get(url("c_1"))
 
@@ -109,14 +109,14 @@ def test_turns_without_a_reply_are_in_their_place(staff: Client, conversation: C
     assert "Failed: upstream_error" in answer.content.decode()
 
 
-def test_a_cancelled_reply_says_so(staff: Client, alice: ApiClient, conversation: Conversation) -> None:
-    said(at(TODAY, 1), "r_a")
+def test_a_cancelled_reply_is_marked(staff: Client, alice: ApiClient, conversation: Conversation) -> None:
+    write_turn(at(TODAY, 1), "r_a")
     UsageEvent.objects.update(error_code="cancelled")
 
     assert b"<dt>Ended</dt><dd>cancelled</dd>" in staff.get(url("c_1")).content
 
 
-def test_a_failed_turn_of_the_api(staff: Client, alice: ApiClient, upstream: OpenAIDouble) -> None:
+def test_a_failed_turn_of_the_api_is_shown(staff: Client, alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = talk(alice, 1)
     upstream.plan(Behaviour(status=500))
     alice.say(cid, "Hello?")
@@ -124,14 +124,14 @@ def test_a_failed_turn_of_the_api(staff: Client, alice: ApiClient, upstream: Ope
     assert shape(page(staff, "", cid)) == ["u", "a+", "failed"]
 
 
-def test_pages_have_every_entry_once(
+def test_every_entry_is_on_exactly_one_page(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversations, "PAGE_SIZE", 4)
     for hour in range(6):
-        said(at(TODAY, hour), f"r_{hour}x")
+        write_turn(at(TODAY, hour), f"r_{hour}x")
         for minute in range(hour):
-            broken(at(TODAY, hour, 10 + minute))
+            write_failure(at(TODAY, hour, 10 + minute))
     in_order = [name for hour in range(6) for name in ("u", "a+", *["failed"] * hour)]
 
     back, query = [], ""
@@ -157,12 +157,12 @@ def test_pages_have_every_entry_once(
     assert shape(page(staff, f"?before={forth[1].older}")) == shape(forth[0])
 
 
-def test_a_page_that_is_just_full_has_no_empty_one_behind(
+def test_no_empty_page_follows_a_full_one(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversations, "PAGE_SIZE", 2)
     for hour in range(2):
-        said(at(TODAY, hour), f"r_{hour}x")
+        write_turn(at(TODAY, hour), f"r_{hour}x")
 
     first = page(staff)
     second = page(staff, f"?before={first.older}")
@@ -171,13 +171,13 @@ def test_a_page_that_is_just_full_has_no_empty_one_behind(
     assert second.older is None
 
 
-def test_clocks_that_differ_lose_nothing(
+def test_different_clocks_lose_no_entry(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversations, "PAGE_SIZE", 2)
     for hour in (5, 1, 9, 3, 4):
-        said(at(TODAY, hour), f"r_{hour}x")
-        broken(at(TODAY, 10 - hour))
+        write_turn(at(TODAY, hour), f"r_{hour}x")
+        write_failure(at(TODAY, 10 - hour))
 
     entries: list[Any] = []
     query = ""
@@ -192,12 +192,12 @@ def test_clocks_that_differ_lose_nothing(
     assert len({(type(entry), entry.pk) for entry in entries}) == 15
 
 
-def test_a_thread_of_failures_alone_is_paged(
+def test_a_thread_of_failures_only_has_pages(
     staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversations, "PAGE_SIZE", 3)
     for minute in range(8):
-        broken(at(TODAY, 1, minute))
+        write_failure(at(TODAY, 1, minute))
 
     first = page(staff)
     second = page(staff, f"?before={first.older}")
@@ -213,12 +213,12 @@ def test_deleted_messages_leave_no_empty_pages(
 ) -> None:
     monkeypatch.setattr(conversations, "PAGE_SIZE", 2)
     for hour in range(12):
-        said(at(TODAY, hour), f"r_{hour}x")
+        write_turn(at(TODAY, hour), f"r_{hour}x")
     Message.objects.exclude(request_id="r_0x").delete()
 
     thread = page(staff)
 
-    # More turns than a page reads lie between, so it goes on from there.
+    # More turns than a page reads lie in between. So a page may be short and still link on.
     assert len(thread.entries) < 2
     found = []
     while thread.older:
@@ -230,17 +230,17 @@ def test_deleted_messages_leave_no_empty_pages(
 @pytest.mark.parametrize(
     "query", ["before=x", "before=1", "before=1.x", "after=-1.1", "after=", "before=" + "9" * 40 + ".1", "whole=x"]
 )
-def test_a_place_that_is_none_is_the_newest(staff: Client, conversation: Conversation, query: str) -> None:
-    said(at(TODAY, 1), "r_a")
+def test_a_bad_place_shows_the_newest_page(staff: Client, conversation: Conversation, query: str) -> None:
+    write_turn(at(TODAY, 1), "r_a")
 
     assert shape(page(staff, f"?{query}")) == ["u", "a+"]
 
 
-def test_a_long_message_is_cut_and_can_be_read_whole(
+def test_a_long_message_is_cut_and_linked_in_full(
     staff: Client, alice: ApiClient, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversations, "MAX_CHARACTERS", 10)
-    said(at(TODAY, 1), "r_a", reply="0123456789 and the end")
+    write_turn(at(TODAY, 1), "r_a", reply="0123456789 and the end")
     reply = Message.objects.get(role="assistant")
 
     answer = staff.get(url("c_1")).content.decode()
@@ -253,8 +253,8 @@ def test_a_long_message_is_cut_and_can_be_read_whole(
     assert "Well?" not in whole
 
 
-def test_what_is_beside_the_text_is_shown(staff: Client, conversation: Conversation) -> None:
-    said(at(TODAY, 1), "r_a")
+def test_shows_what_a_message_has_beside_its_text(staff: Client, conversation: Conversation) -> None:
+    write_turn(at(TODAY, 1), "r_a")
     Message.objects.filter(role="assistant").update(extra={"tool_calls": [{"name": "<b>look</b>"}]})
 
     answer = staff.get(url("c_1")).content.decode()
@@ -266,7 +266,7 @@ def test_what_is_beside_the_text_is_shown(staff: Client, conversation: Conversat
 
 def test_totals_of_the_newest_turns(staff: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
     for hour in range(3):
-        said(at(TODAY, hour), f"r_{hour}x")
+        write_turn(at(TODAY, hour), f"r_{hour}x")
 
     totals = page(staff).totals
     assert totals is not None
@@ -279,7 +279,7 @@ def test_totals_of_the_newest_turns(staff: Client, conversation: Conversation, m
     assert totals.note == "Totals of the newest 2 turns only."
 
 
-def test_places_are_read_back() -> None:
+def test_places_are_parsed_back() -> None:
     assert Place.parse(str(conversations.NEWEST)) == conversations.NEWEST
     assert Place.parse("3.4") == Place(3, 4)
     assert Place.parse("3.4 ") is None

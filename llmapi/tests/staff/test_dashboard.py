@@ -19,13 +19,13 @@ from analytics.tests.sample_week import ANN, BOB, CID, MON, TODAY, TUE, at, even
 from chat.models import ClientToken
 
 WEEK = f"/admin/?from={MON.date()}&to={TODAY.date()}"
-# Text as the page around it is.
+# Classes without a style of their own.
 PLAIN = {"dash-neutral"}
 RUDE = "<script>alert('x')</script>\"&"
 
 
 class Page(HTMLParser):
-    """What of a page its tests look for: cards, links, attributes, and text."""
+    """Collects tags, attributes and texts of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def page_of(staff: Client, url: str) -> Page:
     return Page(answer.content.decode())
 
 
-def test_it_shows_the_figures_of_the_period(staff: Client) -> None:
+def test_shows_the_figures_of_the_period(staff: Client) -> None:
     write_week()
     event(ANN, at(MON, 11), "client.thumbs_up")
 
@@ -82,9 +82,9 @@ def test_it_shows_the_figures_of_the_period(staff: Client) -> None:
         page.texts
     )
     assert "Nothing in this period." not in page.texts
-    # A plot's table.
+    # In the tables of the plots.
     assert page.texts.count(MON.date().isoformat()) >= 4
-    # Above the list of apps, which is as it was.
+    # The list of apps stays below it.
     assert page.texts.index("Turns") < page.texts.index("Usage events") < page.texts.index("Recent actions")
 
 
@@ -111,7 +111,7 @@ def test_a_period_ends_today(staff: Client, query: str, days: int) -> None:
     assert [attrs["href"] for attrs in current] == [f"?days={days}"]
 
 
-def test_filters(staff: Client) -> None:
+def test_filters_narrow_the_figures_and_are_kept_by_links(staff: Client) -> None:
     token = ClientToken(pk=2, name="Web page")
     token.renew()
     token.save()
@@ -131,7 +131,7 @@ def test_filters(staff: Client) -> None:
     assert page_of(staff, f"{WEEK}&app_version=2.0").after("Turns") == "4"
 
 
-def test_a_deleted_client_can_still_be_asked_for(staff: Client) -> None:
+def test_a_deleted_client_can_still_be_chosen(staff: Client) -> None:
     write_week()
 
     page = page_of(staff, f"{WEEK}&client=1")
@@ -157,7 +157,7 @@ def test_a_deleted_client_can_still_be_asked_for(staff: Client) -> None:
         ("app_version=" + "1" * 65, "app_version: takes 1 to 64 characters"),
     ],
 )
-def test_what_cannot_be_read_is_said(staff: Client, query: str, said: str) -> None:
+def test_a_bad_query_is_reported(staff: Client, query: str, said: str) -> None:
     page = page_of(staff, f"/admin/?{query}")
 
     assert any(text.startswith(said) and text.endswith("Showing the last 30 days.") for text in page.texts)
@@ -165,7 +165,7 @@ def test_what_cannot_be_read_is_said(staff: Client, query: str, said: str) -> No
     assert f"from={today() - timedelta(days=29)}&to={today()}" in link
 
 
-def test_it_is_for_staff_who_may_read_metrics(db: None, settings: Settings) -> None:
+def test_only_staff_who_may_read_metrics_see_it(db: None, settings: Settings) -> None:
     write_week()
     clerk = login("view_conversation")
 
@@ -180,14 +180,14 @@ def test_it_is_for_staff_who_may_read_metrics(db: None, settings: Settings) -> N
     assert "Turns" not in page_of(clerk, WEEK).texts
 
 
-def test_it_is_not_for_others(db: None) -> None:
+def test_others_must_log_in(db: None) -> None:
     for client in (Client(), login("view_usageevent", is_staff=False)):
         answer = client.get(WEEK)
         assert answer.status_code == 302
         assert answer["Location"].startswith("/admin/login/?next=/admin/")
 
 
-def test_each_table_can_be_had_as_csv(staff: Client, settings: Settings) -> None:
+def test_each_table_has_a_csv(staff: Client, settings: Settings) -> None:
     write_week()
     assert settings.METRICS_PUBLIC is False
 
@@ -199,7 +199,7 @@ def test_each_table_can_be_had_as_csv(staff: Client, settings: Settings) -> None
         assert (table.status_code, table["Content-Type"]) == (200, "text/csv; charset=utf-8")
 
 
-def test_a_fixed_number_of_queries(staff: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+def test_takes_a_fixed_number_of_queries(staff: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     write_week()
     make_current()
     # Session, user, permissions of the user and of groups, names of clients, recent actions; whether today is current,
@@ -219,7 +219,7 @@ def test_a_fixed_number_of_queries(staff: Client, django_assert_num_queries: Dja
 
 
 @pytest.mark.parametrize("query", ["", "?days=365", f"?from={TUE.date()}&to={TUE.date()}", "?days=x"])
-def test_there_is_no_inline_style_or_script(staff: Client, query: str) -> None:
+def test_has_no_inline_style_or_script(staff: Client, query: str) -> None:
     write_week()
 
     answer = staff.get(f"/admin/{query}")
@@ -234,7 +234,7 @@ def test_there_is_no_inline_style_or_script(staff: Client, query: str) -> None:
     assert "unsafe" not in policy
 
 
-def test_names_are_text(staff: Client) -> None:
+def test_names_are_escaped(staff: Client) -> None:
     token = ClientToken(pk=1, name=RUDE)
     token.renew()
     token.save()
@@ -255,7 +255,7 @@ def test_names_are_text(staff: Client) -> None:
         assert staff.get(link).status_code == 200
 
 
-def test_an_empty_database(staff: Client) -> None:
+def test_shows_dashes_for_an_empty_database(staff: Client) -> None:
     page = page_of(staff, "/admin/")
 
     assert page.after("Turns") == "0"
@@ -265,7 +265,7 @@ def test_an_empty_database(staff: Client) -> None:
     assert "Table" not in page.texts
 
 
-def test_one_day(staff: Client) -> None:
+def test_one_day_has_no_sparklines(staff: Client) -> None:
     write_week()
 
     page = page_of(staff, f"/admin/?from={MON.date()}&to={MON.date()}")
@@ -276,7 +276,7 @@ def test_one_day(staff: Client) -> None:
     assert not any("sparkline" in (attrs.get("class") or "") for _, attrs in page.tags)
 
 
-def test_its_style_sheets_are_served(staff: Client) -> None:
+def test_every_class_has_a_style(staff: Client) -> None:
     page = page_of(staff, "/admin/")
 
     sheets = [attrs["href"] or "" for tag, attrs in page.tags if tag == "link" and "css" in (attrs["href"] or "")]

@@ -1,4 +1,4 @@
-"""What a list shows, as CSV."""
+"""Export of lists as CSV."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ def exported(client: Client, name: str, **query: Any) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(body(answer), newline="")))
 
 
-def test_it_works(staff: Client) -> None:
+def test_exports_every_column_of_the_list(staff: Client) -> None:
     write_week()
 
     answer = staff.get(reverse(f"admin:{USAGE}_export"))
@@ -73,7 +73,7 @@ def test_it_works(staff: Client) -> None:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_every_list_has_one(staff: Client, alice: ApiClient, upstream: OpenAIDouble, name: str) -> None:
+def test_every_list_has_an_export(staff: Client, alice: ApiClient, upstream: OpenAIDouble, name: str) -> None:
     alice.token_row.day_tokens = 1_000_000
     alice.token_row.save()
     alice.say(alice.conversation(), "Hello", key="k")
@@ -82,7 +82,7 @@ def test_every_list_has_one(staff: Client, alice: ApiClient, upstream: OpenAIDou
     assert exported(staff, name)
 
 
-def test_the_filters_of_the_list_are_kept(staff: Client) -> None:
+def test_keeps_the_filters_of_the_list(staff: Client) -> None:
     write_week()
     page = staff.get(reverse(f"admin:{USAGE}_changelist"), {"user": "bob", "status": "failed", "before": "1.1"})
     assert 'export/?status=failed&amp;user=bob"' in page.content.decode()
@@ -91,7 +91,7 @@ def test_the_filters_of_the_list_are_kept(staff: Client) -> None:
     assert (found["user_id"], found["error_code"]) == ("bob", "upstream_error")
 
 
-def test_it_is_read_in_chunks(
+def test_reads_in_chunks(
     staff: Client, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     monkeypatch.setattr(exports, "CHUNK_ROWS", 3)
@@ -107,7 +107,7 @@ def test_it_is_read_in_chunks(
     assert [line.split(",")[0] for line in lines] == [f"r_{n}" for n in (6, 5, 4, 3, 2, 1, 0)]
 
 
-def test_it_lets_others_be_served(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_for_other_requests(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(exports, "CHUNK_ROWS", 1)
     monkeypatch.setattr("llmapi.staff.lists.export.time.sleep", pauses.append)
@@ -119,7 +119,7 @@ def test_it_lets_others_be_served(staff: Client, monkeypatch: pytest.MonkeyPatch
     assert min(pauses) > 0
 
 
-def test_where_few_match_it_goes_on_to_the_end(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_goes_on_where_few_rows_match(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyset, "SCAN_LIMIT", 2)
     for minute in range(10):
         row({**ANN, "app_version": "2.0" if minute in (0, 8) else "1.0"}, at(TODAY, 1, minute))
@@ -129,7 +129,7 @@ def test_where_few_match_it_goes_on_to_the_end(staff: Client, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("days", ["", f"&from={TODAY.date() - timedelta(days=31)}", f"&to={TODAY.date()}"])
-def test_nobody_waits_for_a_search_without_an_end(staff: Client, days: str) -> None:
+def test_refuses_a_search_over_too_many_days(staff: Client, days: str) -> None:
     answer = staff.get(f"{reverse(f'admin:{USAGE}_export')}?app_version=2.0{days}", follow=True)
 
     assert "at most 31 days" in answer.content.decode()
@@ -155,7 +155,7 @@ def test_metadata_needs_the_permission(staff: Client, clerk: Callable[..., Clien
     assert exported(other, EVENTS)[0]["user_id"] == "ann"
 
 
-def test_texts_are_in_none(staff: Client, alice: ApiClient, upstream: OpenAIDouble) -> None:
+def test_no_export_has_texts_of_users(staff: Client, alice: ApiClient, upstream: OpenAIDouble) -> None:
     alice.say(alice.conversation(), "a secret", key="k")
 
     assert IdempotencyKey.objects.get().response_json
@@ -163,7 +163,7 @@ def test_texts_are_in_none(staff: Client, alice: ApiClient, upstream: OpenAIDoub
         assert "a secret" not in str(exported(staff, name))
 
 
-def test_metadata_of_conversations(
+def test_exports_metadata_of_conversations(
     staff: Client, alice: ApiClient, clerk: Callable[..., Client], django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     for n in range(3):
@@ -178,7 +178,7 @@ def test_metadata_of_conversations(
     assert Conversation.objects.count() == 3
 
 
-def test_it_is_recorded_before_anything_is_sent(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_recorded_before_anything_is_sent(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     row(ANN, TODAY)
     exported(staff, USAGE, user="ann")
 
@@ -200,7 +200,7 @@ def test_it_is_recorded_before_anything_is_sent(staff: Client, monkeypatch: pyte
     assert b"ann" not in answer.content
 
 
-def test_it_needs_the_right_to_see_the_list(clerk: Callable[..., Client]) -> None:
+def test_needs_the_permission_to_see_the_list(clerk: Callable[..., Client]) -> None:
     client = clerk("view_conversation")
 
     assert client.get(reverse(f"admin:{USAGE}_export")).status_code == 403
@@ -208,7 +208,7 @@ def test_it_needs_the_right_to_see_the_list(clerk: Callable[..., Client]) -> Non
     assert Client().get(reverse("admin:chat_conversation_export")).status_code == 302
 
 
-def test_filters_that_cannot_be_read_are_an_error(staff: Client) -> None:
+def test_a_bad_filter_goes_back_to_the_list(staff: Client) -> None:
     for query in ("from=x", "user_id__contains=a", "client=x"):
         answer = staff.get(f"{reverse(f'admin:{USAGE}_export')}?{query}", follow=True)
         assert "The filters cannot be read" in answer.content.decode()
@@ -216,7 +216,7 @@ def test_filters_that_cannot_be_read_are_an_error(staff: Client) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_no_connection_is_held_while_the_client_reads(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holds_no_connection_while_the_client_reads(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     from django.db import connection
 
     monkeypatch.setattr(exports, "CHUNK_ROWS", 1)

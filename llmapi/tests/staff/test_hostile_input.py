@@ -1,4 +1,4 @@
-"""What strangers and clumsy hands do to the admin's pages."""
+"""Hostile and mistaken input to the pages of the admin."""
 
 import re
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from llmapi.staff.base import KeysetAdmin
 USAGE = "/admin/analytics/usageevent/"
 
 
-def test_enter_saves_a_token_and_does_not_rotate_it(staff: Client, alice: ApiClient) -> None:
-    """A browser presses the first button of the form; that of another form is none of it."""
+def test_enter_saves_a_token_without_rotating_it(staff: Client, alice: ApiClient) -> None:
+    """Enter presses the first button of its form. A button with `form="rotate"` belongs to another form."""
     client = ClientToken.objects.create(name="web", digest="x", prefix="llm_x")
 
     page = staff.get(reverse("admin:chat_clienttoken_change", args=[client.pk])).content.decode()
@@ -31,7 +31,7 @@ def test_enter_saves_a_token_and_does_not_rotate_it(staff: Client, alice: ApiCli
     assert f'id="rotate" method="post" action="/admin/chat/clienttoken/{client.pk}/rotate/"' in page
 
 
-def test_a_revoked_token_is_in_the_log(staff: Client) -> None:
+def test_revoking_a_token_is_logged(staff: Client) -> None:
     client = ClientToken.objects.create(name="web", digest="x", prefix="llm_x")
 
     staff.post("/admin/chat/clienttoken/", {"action": "revoke", "_selected_action": [client.pk]})
@@ -40,7 +40,7 @@ def test_a_revoked_token_is_in_the_log(staff: Client) -> None:
 
 
 @pytest.mark.parametrize("chosen", ["abc", "1\0", "99999999999999999999"])
-def test_a_choice_of_rows_that_are_none(staff: Client, chosen: str) -> None:
+def test_selected_rows_must_have_valid_keys(staff: Client, chosen: str) -> None:
     answer = staff.post("/admin/chat/clienttoken/", {"action": "revoke", "_selected_action": [chosen]})
 
     assert (answer.status_code, answer.json()["error"]["message"]) == (
@@ -52,24 +52,24 @@ def test_a_choice_of_rows_that_are_none(staff: Client, chosen: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/admin/r/7/%00/", "/admin/auth/group/?name__icontains=%00", "/admin/auth/user/?q=%00"]
 )
-def test_pages_of_django_itself(staff: Client, path: str) -> None:
-    """PostgreSQL holds no such text, and says so; SQLite finds nothing."""
+def test_null_characters_are_no_server_error(staff: Client, path: str) -> None:
+    """PostgreSQL raises an error for a null character. SQLite finds nothing."""
     assert staff.get(path).status_code in (200, 302, 400, 404)
 
 
-def test_a_link_to_no_field(staff: Client) -> None:
+def test_an_empty_to_field_is_ignored(staff: Client) -> None:
     client = ClientToken.objects.create(name="web", digest="x", prefix="llm_x")
 
     assert staff.get(f"/admin/chat/clienttoken/{client.pk}/change/?_to_field=").status_code == 200
 
 
-def test_a_breakdown_that_cannot_be_read_says_so(staff: Client) -> None:
+def test_a_bad_breakdown_is_reported(staff: Client) -> None:
     page = staff.get(f"{USAGE}breakdown/", {"from": "zz", "model": "gpt"}, follow=True)
 
     assert "cannot be read" in page.content.decode()
 
 
-def test_the_hash_of_a_request_is_hidden_as_its_text_is(
+def test_the_hash_of_a_request_is_hidden(
     clerk: Callable[..., Client], alice: ApiClient, upstream: OpenAIDouble
 ) -> None:
     alice.say(alice.conversation(), "yes", key="k1")
@@ -80,7 +80,7 @@ def test_the_hash_of_a_request_is_hidden_as_its_text_is(
 
 
 @pytest.mark.parametrize("value", ["foo", "latency_ms", "cost_nanos", " "])
-def test_a_status_that_is_none(staff: Client, value: str) -> None:
+def test_an_unknown_status_is_refused(staff: Client, value: str) -> None:
     write_week()
     roll_up()
 
@@ -88,23 +88,23 @@ def test_a_status_that_is_none(staff: Client, value: str) -> None:
     assert staff.get(f"{USAGE}export/", {"status": value}).status_code == 302
 
 
-def test_days_in_the_wrong_order(staff: Client) -> None:
+def test_days_in_the_wrong_order_are_refused(staff: Client) -> None:
     assert staff.get(USAGE, {"from": "2026-11-24", "to": "2026-11-21"}).status_code == 302
 
 
-def test_nothing_is_completed_for_a_form(staff: Client) -> None:
+def test_autocomplete_is_refused(staff: Client) -> None:
     query = {"app_label": "chat", "model_name": "message", "field_name": "conversation", "term": "x"}
 
     assert staff.get("/admin/autocomplete/", query).status_code == 403
 
 
 @pytest.mark.parametrize("page", ["change", "history"])
-def test_a_key_that_no_row_can_have(staff: Client, page: str) -> None:
+def test_an_impossible_key_is_not_found(staff: Client, page: str) -> None:
     for name in ("conversation", "budget"):
         assert staff.get(f"/admin/chat/{name}/%00/{page}/").status_code in (302, 404)
 
 
-def test_a_list_goes_on_past_a_user_with_a_line_break(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cursors_may_hold_line_breaks(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KeysetAdmin, "list_per_page", 1)
     client = ClientToken.objects.create(name="web", digest="x", prefix="llm_x")
     for user in ("a\nb", "a\nc", "a\nd"):
@@ -129,7 +129,7 @@ def test_a_breakdown_keeps_its_filters(staff: Client) -> None:
     assert re.findall(r'href="\?(client=2&amp;from=[0-9-]+)"', page)
 
 
-def test_a_breakdown_is_offered_for_what_it_can_filter(staff: Client) -> None:
+def test_lists_link_to_a_breakdown_with_the_same_filters(staff: Client) -> None:
     turn(ANN, TODAY)
 
     assert "breakdown/" in staff.get(f"{USAGE}?client=1&model=gpt").content.decode()

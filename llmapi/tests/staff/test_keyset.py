@@ -1,4 +1,4 @@
-"""Pages of lists: each row is on one of them, whatever comes meanwhile, and few are looked at for each."""
+"""Pages of lists: each row is on exactly one page, and each page compares a limited number of rows."""
 
 from datetime import timedelta
 from typing import Any
@@ -15,8 +15,8 @@ from llmapi.staff.lists.keyset import Cursor, Key, KeysetQuery, parse_value
 from llmapi.tests.staff.test_lists import USAGE, url, write
 
 
-def walked(client: Client, name: str, first: str = "", **query: Any) -> list[list[Any]]:
-    """The pages from the first to the last, by their links; and back again, where they must be the same."""
+def all_pages(client: Client, name: str, first: str = "", **query: Any) -> list[list[Any]]:
+    """Follow the links from the first page to the last and back. The way back must have the same rows."""
     pages, links = [], [first or url(name) + "?" + "&".join(f"{key}={value}" for key, value in query.items())]
     while True:
         page = client.get(links[-1]).context["cl"]
@@ -33,28 +33,28 @@ def walked(client: Client, name: str, first: str = "", **query: Any) -> list[lis
 
 
 @pytest.mark.parametrize("name", [USAGE, "chat_conversation", "chat_budget"])
-def test_every_row_is_on_one_page(staff: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_is_on_exactly_one_page(staff: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmapi.staff.base.KeysetAdmin.list_per_page", 2)
     write(5)
 
-    pages = walked(staff, name)
+    pages = all_pages(staff, name)
 
     assert [len(rows) for rows in pages] == [2, 2, 1]
     assert len({pk for rows in pages for pk in rows}) == 5
 
 
-def test_rows_of_one_instant_are_not_lost(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_one_instant_are_all_listed(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmapi.staff.base.KeysetAdmin.list_per_page", 2)
     for _ in range(5):
         row(ANN, TODAY)
 
-    pages = walked(staff, USAGE)
+    pages = all_pages(staff, USAGE)
 
     newest = list(UsageEvent.objects.order_by("-pk").values_list("pk", flat=True))
     assert pages == [newest[:2], newest[2:4], newest[4:]]
 
 
-def test_a_row_that_comes_meanwhile_moves_no_page(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_row_moves_no_page(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmapi.staff.base.KeysetAdmin.list_per_page", 2)
     for minute in range(4):
         row(ANN, at(TODAY, 1, minute))
@@ -71,7 +71,7 @@ def test_a_row_that_comes_meanwhile_moves_no_page(staff: Client, monkeypatch: py
 
 
 @pytest.mark.parametrize("key", ["user", "model", "status", "conversation", "nothing"])
-def test_where_few_match_a_page_ends_early_and_goes_on(
+def test_a_page_with_few_matches_ends_early_and_goes_on(
     staff: Client, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setattr(keyset, "SCAN_LIMIT", 3)
@@ -85,7 +85,7 @@ def test_where_few_match_a_page_ends_early_and_goes_on(
         "conversation": {"conversation": "c_1"},
     }
 
-    pages = walked(staff, USAGE, app_version="2.0", **leading.get(key, {}))
+    pages = all_pages(staff, USAGE, app_version="2.0", **leading.get(key, {}))
 
     minutes = UsageEvent.objects.in_bulk([pk for rows in pages for pk in rows])
     assert [minutes[pk].created_at.minute for rows in pages for pk in rows] == [9, 0]
@@ -105,7 +105,7 @@ def test_where_few_match_a_page_ends_early_and_goes_on(
         "after=1.%00",
     ],
 )
-def test_a_place_that_is_none_is_the_first_page(staff: Client, query: str) -> None:
+def test_a_bad_cursor_shows_the_newest_page(staff: Client, query: str) -> None:
     row(ANN, TODAY)
     answer = staff.get(f"{url(USAGE)}?{query}")
 
@@ -114,7 +114,7 @@ def test_a_place_that_is_none_is_the_first_page(staff: Client, query: str) -> No
     assert len(answer.context["cl"].result_list) == 1
 
 
-def test_cursors_are_read_back() -> None:
+def test_cursors_are_parsed_back() -> None:
     by_time, by_pk = Key(), Key(by_time=False)
     for cursor in (Cursor(TODAY, 7), Cursor(TODAY + timedelta(microseconds=3), None)):
         assert Cursor.parse(str(cursor), by_time, UsageEvent) == cursor
@@ -129,7 +129,7 @@ def test_cursors_are_read_back() -> None:
         parse_value(UsageEvent, "user_id", "x" * 256)
 
 
-def test_beyond_all_rows_is_a_way_back(staff: Client) -> None:
+def test_a_page_beyond_all_rows_links_back(staff: Client) -> None:
     row(ANN, TODAY)
     for query in ("before=1.", "after=99999999999999999.1"):
         page = staff.get(f"{url(USAGE)}?{query}").context["cl"]
@@ -138,7 +138,7 @@ def test_beyond_all_rows_is_a_way_back(staff: Client) -> None:
         assert len(staff.get(url(USAGE) + back).context["cl"].result_list) == 1
 
 
-def test_what_leads_is_the_most_selective() -> None:
+def test_the_most_selective_key_is_chosen() -> None:
     keys = [Key("user_id"), Key("status", only=frozenset({"failed"})), Key()]
 
     def led(**values: str) -> str:

@@ -1,4 +1,4 @@
-"""Lists are read by key: every row once, in constant queries, whatever is asked of them."""
+"""Lists: filters, searches, links, and a constant number of queries."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -36,7 +36,7 @@ def url(name: str, page: str = "changelist") -> str:
 
 
 def write(count: int) -> None:
-    """So many rows in every list."""
+    """Write `count` rows for every list."""
     now = timezone.now()
     for n in range(count):
         client = ClientToken(name=f"client {n}", day_tokens=1000, user_month_usd=Decimal(1))
@@ -51,7 +51,7 @@ def write(count: int) -> None:
         AuditRecord.objects.create(staff_id=1, staff_name="staff", action="read", subject="conversations")
 
 
-def shown(admin: Client, name: str, **query: Any) -> list[Any]:
+def listed(admin: Client, name: str, **query: Any) -> list[Any]:
     page = admin.get(url(name), query)
     assert page.status_code == 200
     return [row.pk for row in page.context["cl"].result_list]
@@ -65,11 +65,11 @@ def test_lists_take_a_constant_number_of_queries(
     staff.get(url(name))
     make_current()
     with django_assert_num_queries(LISTS[name]):
-        assert len(shown(staff, name)) == 1
+        assert len(listed(staff, name)) == 1
     write(4)
     make_current()
     with django_assert_num_queries(LISTS[name]):
-        assert len(shown(staff, name)) == 5
+        assert len(listed(staff, name)) == 5
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -77,10 +77,10 @@ def test_no_list_counts(staff: Client, name: str, monkeypatch: pytest.MonkeyPatc
     write(2)
     monkeypatch.setattr("django.db.models.QuerySet.count", None)
 
-    assert len(shown(staff, name)) == 2
+    assert len(listed(staff, name)) == 2
 
 
-def test_filters(staff: Client) -> None:
+def test_filters_select_rows(staff: Client) -> None:
     write_week()
     everything = set(UsageEvent.objects.values_list("pk", flat=True))
     expected: dict[str, Any] = {
@@ -111,7 +111,7 @@ def test_filters(staff: Client) -> None:
         assert b"All" in page.content
 
 
-def test_a_filter_of_a_link_is_shown_and_can_be_taken_back(staff: Client) -> None:
+def test_a_filter_that_a_link_set_is_shown(staff: Client) -> None:
     turn(ANN, TODAY)
     page = staff.get(url(EVENTS), {"user": "<b>ann</b>"})
 
@@ -121,7 +121,7 @@ def test_a_filter_of_a_link_is_shown_and_can_be_taken_back(staff: Client) -> Non
     assert b"User: " not in staff.get(url(EVENTS)).content
 
 
-def test_choices_are_the_values_that_there_are(staff: Client) -> None:
+def test_choices_are_the_stored_values(staff: Client) -> None:
     write_week()
     page = staff.get(url(USAGE)).content.decode()
 
@@ -140,14 +140,14 @@ def test_choices_are_the_values_that_there_are(staff: Client) -> None:
         "client=99999999999999999999",
         "user=%00",
         "model=" + "x" * 101,
-        # Lookups that no filter has: scans, and questions about what is hidden.
+        # Lookups that no filter has. They would scan the table, or reveal what is hidden.
         "user_id__contains=a",
         "created_at__month=3",
         "error_code=x",
         "created_at__gte=2020-01-01",
     ],
 )
-def test_filters_that_cannot_be_read_are_left_out(staff: Client, query: str) -> None:
+def test_a_bad_filter_shows_the_whole_list(staff: Client, query: str) -> None:
     row(ANN, TODAY)
     answer = staff.get(f"{url(USAGE)}?{query}", follow=True)
 
@@ -157,7 +157,7 @@ def test_filters_that_cannot_be_read_are_left_out(staff: Client, query: str) -> 
 
 
 @pytest.mark.parametrize("query", ["metadata_json__contains=secret", "metadata_json__x__startswith=s"])
-def test_no_filter_asks_about_what_is_hidden(staff: Client, query: str) -> None:
+def test_no_filter_reveals_hidden_columns(staff: Client, query: str) -> None:
     assert staff.get(f"{url(EVENTS)}?{query}").status_code == 302
     assert staff.get(f"{url('chat_idempotencykey')}?response_json__startswith=a").status_code == 302
     assert staff.get(f"{url('chat_conversation')}?messages__content__startswith=a").status_code == 302
@@ -169,37 +169,37 @@ def test_a_bad_search_is_no_error(staff: Client) -> None:
             assert staff.get(url(name), {"q": term}).status_code == 200, (name, term)
 
 
-def test_searches(staff: Client) -> None:
+def test_searches_find_rows(staff: Client) -> None:
     write(2)
     newest = ClientToken.objects.order_by("-pk").first()
     assert newest
 
-    assert shown(staff, "chat_conversation", q=f"c_{newest.pk}") == [f"c_{newest.pk}"]
-    assert len(shown(staff, "chat_conversation", q="ann")) == 2
-    assert shown(staff, "chat_clienttoken", q="ient 1") == [newest.pk]
-    assert shown(staff, "chat_clienttoken", q=newest.prefix) == [newest.pk]
-    assert shown(staff, "chat_clienttoken", is_active="False") == []
-    assert len(shown(staff, "chat_idempotencykey", q="k1")) == 1
-    assert len(shown(staff, "chat_idempotencykey", q="r_1")) == 2
-    assert shown(staff, "chat_idempotencykey", q="k") == []
-    assert len(shown(staff, "chat_budget", client=newest.pk)) == 1
-    assert shown(staff, EVENTS, event="chat.completed", user="ann", q="ann")
-    assert shown(staff, EVENTS, event="chat.failed") == []
+    assert listed(staff, "chat_conversation", q=f"c_{newest.pk}") == [f"c_{newest.pk}"]
+    assert len(listed(staff, "chat_conversation", q="ann")) == 2
+    assert listed(staff, "chat_clienttoken", q="ient 1") == [newest.pk]
+    assert listed(staff, "chat_clienttoken", q=newest.prefix) == [newest.pk]
+    assert listed(staff, "chat_clienttoken", is_active="False") == []
+    assert len(listed(staff, "chat_idempotencykey", q="k1")) == 1
+    assert len(listed(staff, "chat_idempotencykey", q="r_1")) == 2
+    assert listed(staff, "chat_idempotencykey", q="k") == []
+    assert len(listed(staff, "chat_budget", client=newest.pk)) == 1
+    assert listed(staff, EVENTS, event="chat.completed", user="ann", q="ann")
+    assert listed(staff, EVENTS, event="chat.failed") == []
 
 
 @pytest.mark.parametrize(
     ("name", "column"),
     [(EVENTS, "metadata_json"), ("chat_conversation", "metadata"), ("chat_idempotencykey", "response_json")],
 )
-def test_what_is_hidden_is_not_even_read_for_a_list(staff: Client, name: str, column: str) -> None:
+def test_lists_do_not_read_hidden_columns(staff: Client, name: str, column: str) -> None:
     write(1)
     with CaptureQueriesContext(connection) as queries:
-        shown(staff, name)
+        listed(staff, name)
 
     assert not any(f'"{column}",' in query["sql"] for query in queries)
 
 
-def test_links_go_from_a_turn_to_all_that_is_its(staff: Client, clerk: Any) -> None:
+def test_a_turn_links_to_all_that_belongs_to_it(staff: Client, clerk: Any) -> None:
     write(1)
     found = UsageEvent.objects.get()
     page = staff.get(reverse(f"admin:{USAGE}_change", args=[found.pk])).content.decode()
@@ -210,34 +210,34 @@ def test_links_go_from_a_turn_to_all_that_is_its(staff: Client, clerk: Any) -> N
     assert "/admin/analytics/analyticsevent/?user=ann&amp;request=r_0&amp;from=" in page
 
 
-def test_events_of_a_user(staff: Client) -> None:
+def test_events_are_found_by_user(staff: Client) -> None:
     for who in (ANN, BOB, CID):
         turn(who, TODAY)
 
-    assert len(shown(staff, EVENTS, q="bob")) == 1
-    assert shown(staff, EVENTS, client="2", model="local") == [AnalyticsEvent.objects.get(user_id="cid").pk]
+    assert len(listed(staff, EVENTS, q="bob")) == 1
+    assert listed(staff, EVENTS, client="2", model="local") == [AnalyticsEvent.objects.get(user_id="cid").pk]
 
 
-def test_a_search_and_a_filter_both_hold(staff: Client) -> None:
+def test_a_search_and_a_filter_must_both_match(staff: Client) -> None:
     write_week()
 
-    assert shown(staff, USAGE, q="bob", user="ann") == []
-    assert shown(staff, USAGE, q="bob", user="bob") == shown(staff, USAGE, q="bob") != []
+    assert listed(staff, USAGE, q="bob", user="ann") == []
+    assert listed(staff, USAGE, q="bob", user="bob") == listed(staff, USAGE, q="bob") != []
 
 
 @pytest.mark.parametrize("query", ["p=x", "o=9.-9.x", "all=", "_facets=", "_popup=1", "e=1", "q=&q=x", "x"])
-def test_what_else_a_query_may_say_is_no_error(staff: Client, query: str) -> None:
+def test_unknown_parameters_are_no_error(staff: Client, query: str) -> None:
     row(ANN, TODAY)
     for name in LISTS:
         assert staff.get(f"{url(name)}?{query}").status_code in {200, 302}, name
 
 
-def test_no_list_can_name_another_column(staff: Client) -> None:
+def test_no_list_can_name_another_key_column(staff: Client) -> None:
     assert staff.get(f"{url('chat_idempotencykey')}?_popup=1&_to_field=response_json").status_code == 400
 
 
 DETAILS = {
-    # Session, user and the row; the name of its client; the record of who reads; what it adds up to.
+    # Queries: session, user and the row; on some pages also the name of the client, the audit record, and totals.
     USAGE: 4,
     EVENTS: 5,
     "chat_conversation": 8,

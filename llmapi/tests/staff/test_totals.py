@@ -56,13 +56,13 @@ ALL = {
     "completion tokens": "120",
     "reasoning tokens": "60",
     "total tokens": "1,200",
-    # Of cid's turns no price is known.
+    # The model of cid has no known price.
     "cost": "–",
 }
 
 
-def test_totals_say_what_the_list_cannot_show(staff: Client) -> None:
-    """Single turns are deleted; what they add up to is not."""
+def test_totals_count_deleted_turns_and_say_so(staff: Client) -> None:
+    """Deleting turns does not delete their totals."""
     write_week()
     roll_up()
     RollupDay.objects.filter(day__lte=TUE.date()).update(purged_at=timezone.now())
@@ -76,7 +76,7 @@ def test_totals_say_what_the_list_cannot_show(staff: Client) -> None:
     assert sums(staff, **{"from": WED.date()})[1] == ""
 
 
-def test_figures_that_are_not_of_now_say_so(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_figures_say_when_they_were_computed(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A day of many rows is added up every minute, and the list shows newer turns."""
     write_week()
     roll_up()
@@ -102,7 +102,7 @@ def test_a_turn_past_midnight_is_completed_once(staff: Client) -> None:
     assert (page.context["table"].total.turns, page.context["table"].total.tokens) == (1, 0)
 
 
-def test_totals_of_the_filtered_turns(staff: Client) -> None:
+def test_totals_follow_the_filters(staff: Client) -> None:
     write_week()
     roll_up()
     UsageEvent.objects.filter(created_at__lt=TODAY).update(total_tokens=0)  # rows are not added up
@@ -152,7 +152,7 @@ def test_breakdown(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.labels for row in of_one[2].rows] == [["cid"]]
 
 
-def test_a_breakdown_of_many_days_names_no_users(staff: Client) -> None:
+def test_a_breakdown_of_many_days_has_no_users(staff: Client) -> None:
     year = staff.get(BREAKDOWN, {"from": f"{TODAY.date() - timedelta(days=365)}"})
 
     assert [table.title for table in year.context["tables"]] == ["By client", "By model"]
@@ -185,7 +185,7 @@ def test_a_user_and_all_that_is_theirs(staff: Client, alice: ApiClient) -> None:
     assert "First active on" in text
 
 
-def test_figures_are_written_to_be_read(staff: Client) -> None:
+def test_figures_have_thousands_separators(staff: Client) -> None:
     turn(ANN, TODAY, latency_ms=12345, total_tokens=6789)
 
     answer = staff.get(USER, {"user": "ann"}).content.decode()
@@ -195,7 +195,7 @@ def test_figures_are_written_to_be_read(staff: Client) -> None:
     assert figure(None) == "–"
 
 
-def test_a_user_of_any_name(staff: Client) -> None:
+def test_a_user_with_any_name(staff: Client) -> None:
     name = "a/b?c&d=<script>é\"' "
     turn({**ANN, "user_id": name}, TODAY)
 
@@ -212,7 +212,7 @@ def test_a_user_of_any_name(staff: Client) -> None:
     assert b"Nothing is known" in staff.get(USER, {"user": "nobody"}).content
 
 
-def test_a_users_page_shows_what_somebody_may_see(clerk: Callable[..., Client]) -> None:
+def test_the_page_of_a_user_respects_permissions(clerk: Callable[..., Client]) -> None:
     event(ANN, TODAY)
     client = clerk("view_usageevent")
 
@@ -223,7 +223,7 @@ def test_a_users_page_shows_what_somebody_may_see(clerk: Callable[..., Client]) 
     assert "All events" not in text
 
 
-def test_pages_of_figures_need_the_right(clerk: Callable[..., Client]) -> None:
+def test_pages_of_figures_need_the_permission(clerk: Callable[..., Client]) -> None:
     client = clerk("view_conversation")
 
     assert client.get(USER, {"user": "ann"}).status_code == 403
@@ -257,7 +257,7 @@ def test_pages_take_a_constant_number_of_queries(
     read()
 
 
-def test_client_tokens_show_what_they_spent_of_their_budgets(
+def test_client_tokens_show_their_use_of_budgets(
     staff: Client, alice: ApiClient, bob: ApiClient, upstream: OpenAIDouble
 ) -> None:
     limits = {"day_tokens": 1000, "month_usd": Decimal("0.01"), "user_day_tokens": 200, "concurrent_turns": 3}
@@ -286,7 +286,7 @@ def test_client_tokens_show_what_they_spent_of_their_budgets(
     assert "1,000 tokens" not in user
 
 
-def test_a_budget_that_is_used_up_is_marked(staff: Client, alice: ApiClient) -> None:
+def test_a_used_up_budget_is_marked(staff: Client, alice: ApiClient) -> None:
     ClientToken.objects.filter(pk=alice.token_row.pk).update(day_tokens=10)
     Budget.objects.create(
         key=f"{alice.token_row.pk}:tokens:{TODAY.date()}:",
