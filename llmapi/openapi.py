@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from chat.api import openapi as schema
+from chat.api.openapi import COMMON, DESCRIPTIONS
 
-STATUSES = sorted({400, 403, 404, *schema.COMMON})
+STATUSES = sorted({400, 403, 404, *COMMON})
 
 
 def add_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def add_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
             for operation in operations.values():
                 for status in STATUSES:
                     operation["responses"][str(status)] = {
-                        "description": schema.DESCRIPTIONS[status],
+                        "description": DESCRIPTIONS[status],
                         "content": content,
                     }
     return result

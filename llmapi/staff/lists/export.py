@@ -24,7 +24,6 @@ from analytics.reports.csv import escape_cell
 from chat import audit
 from chat.turns.lifecycle import release_connection
 from llmapi.staff.lists.changelist import KeysetChangeList
-from llmapi.staff.lists.filters import DayFilter
 from llmapi.staff.lists.keyset import Key, KeysetQuery, Page
 
 CHUNK_ROWS = 200
@@ -56,7 +55,9 @@ class ExportMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             return redirect(f"{list_url}?{ERROR_FLAG}=1")
         assert isinstance(changelist, KeysetChangeList)
         query = changelist.keyset_query
-        if query.conditions and query.key == Key() and not is_short(changelist.days):
+        days = changelist.days
+        has_few_days = days and days.since and ((days.to or today()) - days.since).days < MAX_SCAN_DAYS
+        if query.conditions and query.key == Key() and not has_few_days:
             # Minutes may pass between two rows. A client that goes away would not be noticed.
             messages.warning(request, f"Too many rows to search; choose at most {MAX_SCAN_DAYS} days as well.")
             return redirect(f"{list_url}?{request.GET.urlencode()}")
@@ -72,10 +73,6 @@ class ExportMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             content_type="text/csv; charset=utf-8",
             headers={"Content-Disposition": f'attachment; filename="{table}-{today().isoformat()}.csv"'},
         )
-
-
-def is_short(days: DayFilter | None) -> bool:
-    return bool(days and days.since and ((days.to or today()) - days.since).days < MAX_SCAN_DAYS)
 
 
 def stream(query: KeysetQuery, columns: Sequence[str], model_admin: ExportMixin) -> Iterator[str]:

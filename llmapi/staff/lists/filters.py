@@ -117,7 +117,7 @@ class YesNoFilter(ColumnFilter):
 
 
 class DayFilter(ListFilter):
-    """Rows of whole UTC days. The parameters are called as at /metrics."""
+    """Rows of whole UTC days. Its parameters have the same names as those of /metrics."""
 
     title = "day (UTC)"
     template = "llmapi/day_filter.html"
