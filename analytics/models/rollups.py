@@ -15,6 +15,11 @@ class RollupDayQuerySet(models.QuerySet["RollupDay"]):
         """Days whose raw rows have changed since they were read, or were still to come."""
         return self.built().filter(~Q(changes=F("built_changes")) | Q(is_partial=True))
 
+    def unsettled(self) -> Self:
+        """The newest built day, days that went on when they were built, and days that have changed since; by day."""
+        newest = RollupDay.objects.built().order_by("-day").values("day")[:1]
+        return self.built().filter(Q(day=newest) | Q(is_partial=True) | Q(changed_at__isnull=False)).order_by("day")
+
     def note_change(self) -> None:
         """Make these days stale, inside the transaction that changes their raw rows or what they are built of."""
         self.update(changes=F("changes") + 1, changed_at=Coalesce("changed_at", Now()))

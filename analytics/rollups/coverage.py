@@ -2,12 +2,12 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from django.db import OperationalError
-from django.db.models import Max, Min, Q
 from django.utils import timezone
 
 from analytics.ledger import sums
@@ -29,17 +29,17 @@ class Coverage:
     computed_at: datetime
 
     @classmethod
-    def read(cls, *, checked_at: datetime | None = None) -> Self:
-        """Read when the rollups were built. `checked_at` says when the days that go on were found to be current."""
+    def of(cls, unsettled: Sequence[RollupDay], *, checked_at: datetime | None = None) -> Self:
+        """Tell it from the rows of RollupDayQuerySet.unsettled.
+
+        `checked_at` is when the days that go on were found to be current, however long ago they were built.
+        """
         now = timezone.now()
-        found = RollupDay.objects.built().aggregate(
-            last=Max("day"),
-            open_built_at=Min("built_at", filter=Q(is_partial=True)),
-            changed_at=Min("changed_at", filter=Q(is_partial=False)),
-        )
+        ends = [row.built_at if row.is_partial else row.changed_at for row in unsettled]
+        if checked_at:
+            ends = [checked_at, *(row.changed_at for row in unsettled if not row.is_partial)]
         # Days are built in order, so every day before the last has rollups too.
-        missing = found["last"] + DAY if found["last"] else sums.oldest_day()
-        ends = [checked_at or found["open_built_at"], found["changed_at"]]
+        missing = unsettled[-1].day + DAY if unsettled else sums.oldest_day()
         if missing and missing <= now.astimezone(UTC).date():
             ends.append(midnight(missing))
         return cls(min([now, *(end for end in ends if end)]))
@@ -54,18 +54,20 @@ class Coverage:
 def bring_up_to_date() -> Coverage:
     """Build the days that go on, where that is cheap, and say as of when the rollups are.
 
-    To be called before figures are read. A day of many rows is left to the server's job, which builds it every minute.
+    To be called before figures are read: two statements where nothing has changed. A day of many rows is left to the
+    server's job, which builds it every minute.
     """
     started = timezone.now()
     deadline = time.monotonic() + READER_SECONDS
+    unsettled = list(RollupDay.objects.unsettled())
     try:
-        for day in open_days(started):
+        for day in open_days(started, unsettled):
             if time.monotonic() >= deadline or not is_cheap(day):
-                return Coverage.read()
+                return Coverage.of(list(RollupDay.objects.unsettled()))
             build_day(day)
+            unsettled = []
     except OperationalError as exc:
-        # What is there can still be read, and says how old it is; unless the database is away, which is told next.
-        found = Coverage.read()
+        # What is there can still be read, and says how old it is.
         logger.warning("rollups could not be built for a reader: %s", type(exc).__name__)
-        return found
-    return Coverage.read(checked_at=started)
+        return Coverage.of(list(RollupDay.objects.unsettled()))
+    return Coverage.of(unsettled or list(RollupDay.objects.unsettled()), checked_at=started)

@@ -1,9 +1,10 @@
 """Which days are built when: by the server's job every minute, by `manage.py rollup`, and before figures are read."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import chain
+
+from django.db.models import Exists, F, Q
 
 from analytics.ledger import sums
 from analytics.models import AnalyticsEvent, RollupDay, UsageEvent, UsageRollup, UserDay
@@ -25,14 +26,19 @@ def run_due(now: datetime) -> int:
     """Build what is due, for JOB_SECONDS at most. Returns how many days were built."""
     deadline = time.monotonic() + JOB_SECONDS
     built = 0
-    just_built = RollupDay.objects.built().filter(built_at__gt=now - PAUSE, is_partial=False)
-    recent = set(just_built.values_list("day", flat=True))
-    # Lazily, because the days that go on are chosen by what has been built before them.
-    for day in chain((day for day in due(now) if day not in recent), open_days(now)):
+    for day in days_of_job(now):
         if time.monotonic() >= deadline:
             break
         built += build_day(day)
     return built
+
+
+def days_of_job(now: datetime) -> Iterator[date]:
+    just_built = RollupDay.objects.built().filter(built_at__gt=now - PAUSE, is_partial=False)
+    recent = set(just_built.values_list("day", flat=True))
+    yield from (day for day in due(now) if day not in recent)
+    # Read only now, because what goes on follows what has just been built.
+    yield from open_days(now, list(RollupDay.objects.unsettled()))
 
 
 def due(now: datetime) -> list[date]:
@@ -46,31 +52,32 @@ def due(now: datetime) -> list[date]:
     return sorted({*missing, *stale})
 
 
-def open_days(now: datetime) -> Iterator[date]:
-    """Yield the days that are not final yet and have changed since they were built: today, for an hour also yesterday.
+def open_days(now: datetime, unsettled: Sequence[RollupDay]) -> Iterator[date]:
+    """Yield the days that go on and have changed since they were built: today, and for an hour also yesterday.
 
-    Also yields final days that nobody has built so far, where they follow the last one that was.
+    Also yields the days after the last one that was built. `unsettled` are the rows of RollupDayQuerySet.unsettled.
     """
-    recent = list(RollupDay.objects.built().order_by("-day")[:3])
     final = last_final_day(now)
-    for row in reversed(recent):
+    for row in unsettled:
         if row.is_partial and (row.day <= final or has_changed(row)):
             yield row.day
     today = now.astimezone(UTC).date()
-    first = recent[0].day + DAY if recent else min(sums.oldest_day() or today, today)
+    first = unsettled[-1].day + DAY if unsettled else min(sums.oldest_day() or today, today)
     yield from days_between(first, today)
 
 
 def has_changed(row: RollupDay) -> bool:
-    """Whether an open day may have other rows than when it was built."""
+    """Whether a day that goes on may have other rows than when it was built; one statement."""
     assert row.built_at is not None
-    if row.changes != row.built_changes:
-        return True
     young = {"created_at__gt": row.built_at - COMMIT_TIME}
-    if AnalyticsEvent.objects.filter(**young).exists() or UsageEvent.objects.filter(**young).exists():
-        return True
-    # A pending turn may have ended since, with an event or, where another turn took its key over, without one.
-    return UsageRollup.objects.filter(day=row.day, grain=UsageRollup.Grain.TOTAL, pending__gt=0).exists()
+    changed = RollupDay.objects.filter(pk=row.day).filter(
+        ~Q(changes=F("built_changes"))
+        | Exists(AnalyticsEvent.objects.filter(**young))
+        | Exists(UsageEvent.objects.filter(**young))
+        # A pending turn may have ended since: with an event, or without one where another turn took its key over.
+        | Exists(UsageRollup.objects.filter(day=row.day, grain=UsageRollup.Grain.TOTAL, pending__gt=0))
+    )
+    return changed.exists()
 
 
 def is_cheap(day: date) -> bool:

@@ -82,5 +82,5 @@ def test_queries(alice: ApiClient, upstream: OpenAIDouble, django_assert_num_que
     alice.send("/v1/chat/completions", HI)
 
     make_current()
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(7):
         assert alice.get("/v1/usage").status_code == 200

@@ -115,7 +115,7 @@ def test_the_page(
     alice.say(cid, "Hi", user="u2")
 
     make_current()
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(6):
         body = Client().get("/metrics").json()
 
     assert body["dau_last_30_days"][-1]["users"] == 1

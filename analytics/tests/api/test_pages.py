@@ -236,9 +236,9 @@ def test_label_values_are_escaped(browser: Client) -> None:
 def test_few_queries_whatever_the_period(browser: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     make_current()
     for days in (7, 365):
-        with django_assert_num_queries(9):
+        with django_assert_num_queries(6):
             browser.get(f"/metrics?from={TODAY.date() - timedelta(days=days)}")
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(5):
         browser.get("/metrics?format=prometheus")
 
 

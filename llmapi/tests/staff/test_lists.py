@@ -21,11 +21,11 @@ USAGE = "analytics_usageevent"
 EVENTS = "analytics_analyticsevent"
 LISTS = {
     # Session, user and rows; beside them, names of clients, choices of filters, and what the rows add up to.
-    USAGE: 13,
+    USAGE: 10,
     EVENTS: 7,
     "chat_conversation": 5,
     "chat_idempotencykey": 5,
-    "chat_clienttoken": 10,
+    "chat_clienttoken": 7,
     "chat_budget": 5,
     "chat_auditrecord": 3,
 }
@@ -242,7 +242,7 @@ DETAILS = {
     EVENTS: 5,
     "chat_conversation": 8,
     "chat_idempotencykey": 6,
-    "chat_clienttoken": 10,
+    "chat_clienttoken": 7,
     "chat_budget": 4,
     "chat_auditrecord": 3,
 }

@@ -239,11 +239,11 @@ def test_pages_take_a_constant_number_of_queries(
 
     def read() -> None:
         make_current()
-        # Session, user; five whether today is current; usage, turns, clients, first day, conversations, events.
-        with django_assert_num_queries(13):
+        # Session, user; two whether today is current; usage, turns, clients, first day, conversations, events.
+        with django_assert_num_queries(10):
             staff.get(USER, {"user": "ann"})
-        # Session, user; five whether today is current; three tables, and names of clients.
-        with django_assert_num_queries(11):
+        # Session, user; two whether today is current; three tables, and names of clients.
+        with django_assert_num_queries(8):
             staff.get(BREAKDOWN)
         # Session, user, row, name of the client.
         with django_assert_num_queries(4):
