@@ -13,7 +13,7 @@ Values = Sequence[float | None]
 NANOS_PER_DOLLAR = 1_000_000_000
 UNKNOWN = "–"
 
-# From which figure on, what it is divided by, and how it is written.
+# Of each unit: the least figure of a scale, what figures are divided by, and how they are written; largest first.
 SCALES: dict[Unit, list[tuple[float, float, str]]] = {
     "count": [(1e12, 1e12, "{} T"), (1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
     "tokens": [(1e12, 1e12, "{} T"), (1e9, 1e9, "{} B"), (1e6, 1e6, "{} M"), (1e4, 1e3, "{} k"), (0, 1, "{}")],
@@ -25,8 +25,9 @@ SCALES: dict[Unit, list[tuple[float, float, str]]] = {
 
 
 def ticks(top: float, unit: Unit) -> list[float]:
-    """From 0 to `top` or the next round figure, by 1, 2 or 5 times a power of ten."""
-    # In the scale that they are written in: hours are not round in seconds. Decimal, because 3 * 0.1 is not 0.3.
+    """Return the figures of an axis, from 0 to at least `top`, in steps of 1, 2 or 5 times a power of ten."""
+    # Steps are round in the scale in which they are written: an hour is no round number of seconds. Decimal, because
+    # 3 * 0.1 is not 0.3.
     divisor = Decimal(repr(scale(top or 1, unit)[0]))
     highest = Decimal(repr(float(top or 1))) / divisor
     least = highest / 5
@@ -38,8 +39,8 @@ def ticks(top: float, unit: Unit) -> list[float]:
 
 
 def tick_labels(values: Sequence[float], unit: Unit) -> list[str]:
-    """All in one scale, with as many decimals as their step needs."""
-    # 20, 40 and 60 seconds are no round parts of a minute.
+    """Write the figures of an axis, all in one scale, with as many decimals as their step needs."""
+    # The scale of the figure before the last: 20, 40 and 60 seconds are no round parts of a minute.
     divisor, text = scale(values[-2] if unit == "seconds" else values[-1], unit)
     decimals = max(0, -Decimal(repr(values[1] / divisor)).adjusted())
     if unit == "usd" and decimals == 1:
@@ -48,7 +49,7 @@ def tick_labels(values: Sequence[float], unit: Unit) -> list[str]:
 
 
 def scale(value: float, unit: Unit) -> tuple[float, str]:
-    # Three digits are what is shown: 999 999 is 1 M, not 1,000 k.
+    # Rounded to the three digits that are shown first: 999 999 is 1 M, not 1,000 k.
     rounded = float(f"{value:.3g}")
     return next((divisor, text) for least, divisor, text in SCALES[unit] if rounded >= least)
 
@@ -100,7 +101,7 @@ def usd(nanos: int | None) -> float | None:
 
 
 def cents(dollars: float) -> str:
-    """Two digits of the smallest price: a turn may cost far less than a cent."""
+    """Write dollars: whole ones, or cents, or two digits of a price below a cent."""
     if dollars >= 1000 or dollars == round(dollars):
         return f"{dollars:,.0f}"
     return f"{dollars:.{max(2, 1 - math.floor(math.log10(dollars)))}f}"

@@ -1,7 +1,7 @@
-"""Counts of values rounded to three significant digits: small enough to keep, exact enough for percentiles.
+"""Histograms: how many values there are, each rounded to three significant digits.
 
-Percentiles are by nearest rank. Values under 1,000 are kept as they are, so their percentiles are exact;
-above, they are within 0.5 %.
+They are small enough to store for each day, and exact enough for percentiles. Percentiles are by nearest rank: exact
+below 1,000, where values are not rounded, and within 0.5 % above.
 """
 
 import sys
@@ -18,40 +18,40 @@ from django.db.models import BigIntegerField, Case, Value, When
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 
-# The highest value of a PositiveIntegerField has ten digits.
+# What a value is rounded to a multiple of. The highest value of a PositiveIntegerField has ten digits.
 STEPS = [10**power for power in range(1, 8)]
-# Of a place: no place of any histogram counts up to 2 ** 32.
+# Bits of the count at one place: no place of any histogram counts to 2 ** 32.
 BITS = 32
-# So many values are kept as they are, for who looks at the table.
+# Up to so many different values are stored as plain counts, which a person can read in the table.
 FEW = 50
-# The percentiles that anybody asks for, and that are kept beside the counts.
+# The percentiles that are asked for. They are stored beside the counts.
 RANKS = (50, 90, 95, 99)
 
 
 def rounded(value: int) -> int:
-    """`value`, to three significant digits; halves go up."""
+    """Round to three significant digits; halves go up."""
     step = next((step for step in reversed(STEPS) if value >= 100 * step), 1)
     return (value + step // 2) // step * step
 
 
 def rounded_column(name: str) -> Case:
-    """The same, done by the database."""
+    """Return an expression that rounds as `rounded` does, in the database."""
     cases = [When(**{f"{name}__gte": 100 * step}, then=nearest(name, step)) for step in reversed(STEPS)]
     return Case(*cases, default=wide(name), output_field=BigIntegerField())
 
 
 def nearest(name: str, step: int) -> Combinable:
-    # Both databases divide whole numbers without a rest.
+    # Both databases divide whole numbers without a remainder.
     return (wide(name) + Value(step // 2)) / Value(step) * Value(step)
 
 
 def wide(name: str) -> Cast:
-    """The highest value, rounded up, is more than its column holds."""
+    """Return the column as a wider type: the highest value, rounded up, does not fit its own."""
     return Cast(name, BigIntegerField())
 
 
 def place_of(value: int) -> int:
-    """Where a rounded value is among all of them: 0 to 999, and then the 900 of each power of ten."""
+    """Return the place of a rounded value: 0 to 999, and then 900 places for each power of ten."""
     power = max(0, len(str(value)) - 3)
     step: int = 10**power
     return value // step + 900 * power
@@ -64,15 +64,15 @@ def value_at(place: int) -> int:
 
 
 class Histogram:
-    """How many values there are at each place, as one number: the counts are its digits, of 32 bits each.
+    """Counts by place, kept as one large number whose digits of 32 bits are the counts.
 
-    To merge two is to add two numbers, which takes a microsecond for as many places as a year of durations has.
+    Two histograms are merged by adding two numbers: about a microsecond for the places of a year of durations.
     """
 
     def __init__(self, values: Iterable[int] = ()) -> None:
         self.digits = 0
         self.total = 0
-        # Of what was read and has not changed since.
+        # Percentiles that were read with the counts; empty once these have changed.
         self.kept: dict[int, int | None] = {}
         for value in values:
             self.add(value)
@@ -95,9 +95,9 @@ class Histogram:
                 self.add(int(value), count)
 
     def stored(self) -> dict[str, Any]:
-        """Of few values the count of each, by the value; of many, the digits from the first place on.
+        """Return what is stored: the count of each value where they are few, else the digits from the first place on.
 
-        Compressed to a sixth, a year of days takes the database a third of the time to read.
+        Digits are compressed to about a sixth, which cuts the time to read a year of days to a third.
         """
         counts = self.counts()
         places = [place for place, count in enumerate(counts) if count]
@@ -108,7 +108,7 @@ class Histogram:
         return {"first": places[0], "digits": text, "total": self.total, "percentiles": self.percentiles(*RANKS)}
 
     def counts(self) -> "array[int]":
-        """By place."""
+        """Return the counts by place."""
         places = -(-self.digits.bit_length() // BITS)
         counts = array("I", self.digits.to_bytes(BITS // 8 * places, sys.byteorder))
         if sys.byteorder == "big":
@@ -116,7 +116,7 @@ class Histogram:
         return counts
 
     def percentiles(self, *ranks: int) -> list[int | None]:
-        """The value below or at which `rank` percent of all values lie, for each rank; None without values."""
+        """Return the value at or below which `rank` percent of all values lie, for each rank; None without values."""
         if self.kept.keys() >= {*ranks}:
             return [self.kept[rank] for rank in ranks]
         if not self.total:

@@ -8,14 +8,14 @@ VIEW_USAGE = "analytics.view_usageevent"
 
 
 def may_read_metrics(user: Any) -> bool:
-    """Everybody in DEBUG or with METRICS_PUBLIC; else staff who may view usage events."""
+    """Allow everybody in DEBUG or with METRICS_PUBLIC, else staff who may view usage events."""
     if settings.DEBUG or settings.METRICS_PUBLIC:
         return True
     return user is not None and user.is_staff and user.has_perm(VIEW_USAGE)
 
 
 class MayReadMetrics(BasePermission):
-    """Whoever may read metrics, and client tokens that were allowed to."""
+    """Allow client tokens that may read metrics, and whoever `may_read_metrics` allows."""
 
     message = "Tick 'can read metrics' on this token in the admin, or allow the staff account to view usage events."
 

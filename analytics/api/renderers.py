@@ -1,4 +1,4 @@
-"""Metrics for machines: cells for a spreadsheet, and what Prometheus scrapes."""
+"""Metrics for machines: CSV for a spreadsheet, and the text that Prometheus scrapes."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from analytics.reports.csv import escape_cell
 
 
 class CSVRenderer(BaseRenderer):
-    """The rows of one metric; of one with an overall figure, those by day."""
+    """The rows of one metric; where it has an overall figure, its rows by day."""
 
     media_type = "text/csv"
     format = "csv"
@@ -32,7 +32,7 @@ class CSVRenderer(BaseRenderer):
             writer = csv.writer(out)
             writer.writerow(rows[0])
             writer.writerows([escape_cell(cell) for cell in row.values()] for row in rows)
-        # An answer without a body would have no type.
+        # Without a body the answer would have no Content-Type.
         return (out.getvalue() or "\r\n").encode()
 
 
@@ -65,7 +65,7 @@ class OpenMetricsRenderer(PrometheusRenderer):
 
 
 class FormatNegotiation(DefaultContentNegotiation):
-    """`?format=` names a renderer, for the few clients that cannot set a header."""
+    """Let `?format=` name the renderer, for clients that cannot set a header."""
 
     def select_renderer(  # type: ignore[override]
         self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None

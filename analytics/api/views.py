@@ -59,7 +59,7 @@ class MetricsAPIView(APIView):
     content_negotiation_class = FormatNegotiation
 
     def handle_exception(self, exc: Exception) -> Response:
-        """An error is JSON, whatever else was asked for."""
+        """Answer an error as JSON, whatever else was asked for."""
         self.request.accepted_renderer = JSONRenderer()
         self.request.accepted_media_type = JSONRenderer.media_type
         return super().handle_exception(exc)
@@ -70,12 +70,12 @@ class MetricsView(MetricsAPIView):
 
     @extend_schema(operation_id="metrics", tags=["Metrics"], parameters=[*PARAMETERS, FORMAT], responses=REPORT)
     def get(self, request: Request) -> Response:
-        """Who uses the service, how well it works, and what it costs; over the last 30 days where nothing is asked.
+        """Return who uses the service, how well it works, and what it costs: over the last 30 days by default.
 
-        For everybody while METRICS_PUBLIC is set; otherwise for staff, and for tokens that may read metrics.
-        Prometheus is given totals since the beginning, of everything. The first five figures are `dau`, `success_rate`,
-        `avg_latency_ms`, `total_tokens` and `time_spent_samples`, of the window; of the last 30 days, the first and the
-        fourth have the names `dau_last_30_days` and `token_burn_last_30_days` as well.
+        Everybody may read it while METRICS_PUBLIC is set; otherwise staff, and tokens that may read metrics. Prometheus
+        gets totals since the beginning. The first five figures of the period are `dau`, `success_rate`,
+        `avg_latency_ms`, `total_tokens` and `time_spent_samples`. For the last 30 days, the first and the fourth are
+        there as `dau_last_30_days` and `token_burn_last_30_days`, too. `computed_at` says as of when all figures are.
         """
         if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
             check_names(request.query_params, known=())
@@ -89,7 +89,7 @@ class MetricView(MetricsAPIView):
 
     @extend_schema(operation_id="metric", tags=["Metrics"], parameters=[NAME, *PARAMETERS], responses=METRIC)
     def get(self, request: Request, name: str, **kwargs: Any) -> Response:
-        """One metric, and what it means."""
+        """Return one metric, and what it means."""
         if name not in METRICS:
             raise Http404
         return Response(one(name, query_of(request.query_params), bring_up_to_date().computed_at))
@@ -105,5 +105,5 @@ class MetricTableView(MetricView):
         responses={(200, "text/csv"): str},
     )
     def get(self, request: Request, name: str, **kwargs: Any) -> Response:
-        """The same as a table for a spreadsheet: its rows, or where it has an overall figure, those by day."""
+        """Return one metric as a table for a spreadsheet: its rows; where it has an overall figure, its rows by day."""
         return super().get(request, name, **kwargs)

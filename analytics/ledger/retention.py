@@ -1,7 +1,7 @@
-"""Raw rows past RAW_RETENTION_DAYS, deleted day by day: the rollups of their days stay, and are all that is left.
+"""Delete raw rows past RAW_RETENTION_DAYS, day by day. Their rollups stay, and are then all that is left of them.
 
-A day is sealed before its first row goes: from then on neither it nor the day after it, whose replays look at the
-turns of the day before, is built again.
+A day is sealed before its first row is deleted: from then on it is not built again. Neither is the day after it,
+whose replays are computed from the turns of the day before.
 """
 
 import logging
@@ -20,12 +20,12 @@ from analytics.query import DAY, Period, days_between
 
 logger = logging.getLogger(__name__)
 
-# Rows a transaction: a few dozen milliseconds, after which others have their turn.
+# Rows deleted in one transaction: a few dozen milliseconds, after which others can write.
 BATCH = 1000
-# SQLite deals its one lock out to whoever asks first.
+# SQLite gives its one lock to whoever asks first, so others need a moment in which to ask.
 PAUSE_SECONDS = 0.01
-# How long the server's chore deletes before it lets other chores run.
-CHORE_SECONDS = 10
+# Seconds for which the server's job deletes before it lets other jobs run.
+JOB_SECONDS = 10
 TABLES: dict[str, type[UsageEvent] | type[AnalyticsEvent]] = {
     "usage events": UsageEvent,
     "analytics events": AnalyticsEvent,
@@ -33,12 +33,12 @@ TABLES: dict[str, type[UsageEvent] | type[AnalyticsEvent]] = {
 
 
 class NotYet(Exception):
-    """The rows of a day are still needed; the message says what for."""
+    """The rows of a day are still needed. The message says what for."""
 
 
 def run_due(now: datetime) -> int:
-    """Delete what is due, for a while; how many rows."""
-    deadline = time.monotonic() + CHORE_SECONDS
+    """Delete what is due, for JOB_SECONDS at most. Returns how many rows were deleted."""
+    deadline = time.monotonic() + JOB_SECONDS
     deleted = 0
     try:
         for day in expired(now):
@@ -52,7 +52,7 @@ def run_due(now: datetime) -> int:
 
 
 def expired(now: datetime) -> list[date]:
-    """The days whose raw rows are past their time, in order, from the oldest that has any."""
+    """Return the days whose raw rows are past their time, oldest first."""
     if not settings.RAW_RETENTION_DAYS:
         return []
     last = now.astimezone(UTC).date() - timedelta(days=settings.RAW_RETENTION_DAYS + 1)
@@ -61,7 +61,7 @@ def expired(now: datetime) -> list[date]:
 
 
 def purge_day(day: date) -> Iterator[tuple[str, int]]:
-    """Delete the day's rows, each batch in a transaction of its own: what was deleted, and how many."""
+    """Delete the day's rows, each batch in a transaction of its own. Yields what was deleted, and how many."""
     seal(day)
     for what, table in TABLES.items():
         rows = table.objects.filter(Period(day, day).instants)
@@ -71,11 +71,11 @@ def purge_day(day: date) -> Iterator[tuple[str, int]]:
 
 
 def seal(day: date) -> None:
-    """See that nothing of the day is left to be built, and let it never be built again."""
+    """Mark the day so that it is never built again. Raises NotYet while its rows are still needed."""
     if RollupDay.objects.filter(pk=day, purged_at__isnull=False).exists():
         return
     with transaction.atomic():
-        # Locked in the order of all others, so that whoever builds or changes one of them has done so, or waits.
+        # Locked by day, the order of everyone who locks several: a builder has committed by now, or waits for us.
         for needed in (day, day + DAY):
             settled = RollupDay.objects.built().filter(pk=needed, changes=F("built_changes"), is_partial=False)
             if not settled.update(changes=F("changes")):

@@ -1,11 +1,14 @@
-"""What arguments of several commands are."""
+"""Arguments that commands share."""
 
 from argparse import ArgumentTypeError
 from datetime import date
 
+from analytics.query import InvalidQuery, parse_day
 
-def iso_day(value: str) -> date:
+
+def iso_day(text: str) -> date:
+    """Read a day of the command line."""
     try:
-        return date.fromisoformat(value)
-    except ValueError as exc:
-        raise ArgumentTypeError("takes a day as YYYY-MM-DD.") from exc
+        return parse_day(text, "day")
+    except InvalidQuery as exc:
+        raise ArgumentTypeError(str(exc)) from exc

@@ -1,4 +1,4 @@
-"""Progress of what takes long, for who sits at the terminal; files and pipes are told nothing."""
+"""Show the progress of long work at a terminal. Files and pipes get nothing of it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +12,14 @@ T = TypeVar("T")
 
 
 def track(items: Sequence[T], what: str) -> Iterable[T]:
+    """Yield the items, and show how many are done."""
     console = Console(stderr=True)
     return rich_track(items, what, console=console, disable=not console.is_terminal, transient=True)
 
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """For what takes some seconds, and cannot say how many."""
+    """Show that work goes on that cannot tell how long it takes."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield
@@ -29,7 +30,7 @@ def working(what: str) -> Iterator[None]:
 
 @contextmanager
 def advancing(what: str, total: float) -> Iterator[Callable[[float, int], None]]:
-    """For what knows how far it has come, of `total`, and how many rows it has dealt with."""
+    """Show how far work has come, of `total`. Yields a function that takes what is done, and how many rows that was."""
     console = Console(stderr=True)
     rows = TextColumn("{task.fields[rows]:,} rows")
     shown = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), rows, TimeRemainingColumn())

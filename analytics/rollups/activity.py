@@ -1,6 +1,7 @@
-"""Users of one day: of all, and of every client, model, version, and any of these together.
+"""Users of one day: of everybody, and of each client, model, version, and combination of these (a slice).
 
-Such figures do not add up over days, nor over slices. Who is back belongs to the slices of the user's first day.
+Users add up neither over days nor over slices: one user may come on several days, with several models. A returning
+user is counted in the slices of the day on which the user was new.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ from analytics.cooperative import taking_breaks
 from analytics.histograms import Histogram
 from analytics.models import ActivityRollup, UserDay
 
-# A client, model and version; 0 and empty where a slice is of all of them.
+# Client, model and version of a slice; 0 or empty where the slice is of all of them.
 Slice = tuple[int, str, str]
 KEY = ("client_token_id", "model", "app_version")
 EVERYBODY: Slice = (0, "", "")
@@ -23,12 +24,12 @@ RETURNS = (1, 7, 30)
 
 @dataclass
 class Activity:
-    """What the users of a slice did on a day, and when each was last active within 30 days."""
+    """The users of a slice on one day, and when each was last active within 30 days."""
 
     turns: int = 0
     active: set[str] = field(default_factory=set)
     new: set[str] = field(default_factory=set)
-    # By how many days before they were new in this slice, who is active again, in whichever.
+    # Users who were new in this slice 1, 7 or 30 days before, and are active again, in any slice.
     returned: dict[int, set[str]] = field(default_factory=lambda: {age: set() for age in RETURNS})
     spans: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
     last_days: dict[str, date] = field(default_factory=dict)
@@ -44,7 +45,7 @@ class Activity:
             first, last = self.spans.get(row.user_id, (row.first_at, row.last_at))
             self.spans[row.user_id] = (min(first, row.first_at), max(last, row.last_at))
 
-    def add_earlier(self, last_days: dict[str, date]) -> None:
+    def add_last_days(self, last_days: dict[str, date]) -> None:
         for user, last in last_days.items():
             if last > self.last_days.get(user, date.min):
                 self.last_days[user] = last
@@ -66,10 +67,10 @@ class Activity:
 
 
 def of_day(day: date, rows: list[UserDay]) -> list[ActivityRollup]:
-    """Of each slice in which anybody was active within 30 days; `rows` are all of the day, with ages."""
-    before, back = active_before(day), came_back(day, rows)
+    """Return the rollup of each slice that had an active user within 30 days. `rows` are all of the day, with ages."""
+    before, back = active_before(day), returning(day, rows)
     rollups: list[ActivityRollup] = []
-    # One kind of slice after the other, so that the users of only one are held at a time.
+    # One kind of slice after the other: the users of one kind alone are in memory.
     for named in product((False, True), repeat=len(KEY)):
         found = {} if any(named) else {EVERYBODY: Activity()}
         for row in taking_breaks(rows):
@@ -77,7 +78,7 @@ def of_day(day: date, rows: list[UserDay]) -> list[ActivityRollup]:
                 found.setdefault(key, Activity()).add(row)
         for whole_key, last_days in taking_breaks(before.items()):
             if key := slice_of(whole_key, named):
-                found.setdefault(key, Activity()).add_earlier(last_days)
+                found.setdefault(key, Activity()).add_last_days(last_days)
         for whole_key, age, user in back:
             if key := slice_of(whole_key, named):
                 found.setdefault(key, Activity()).returned[age].add(user)
@@ -86,15 +87,15 @@ def of_day(day: date, rows: list[UserDay]) -> list[ActivityRollup]:
 
 
 def slice_of(key: Slice, named: tuple[bool, ...]) -> Slice | None:
-    """Where a row counts in the slices that name these columns; None where it has nothing in one of them."""
+    """Return the slice of a row that names these columns; None where the row is empty in one of them."""
     client, model, version = key
     of_client, of_model, of_version = named
     found = (client if of_client else 0, model if of_model else "", version if of_version else "")
     return found if tuple(map(bool, found)) == named else None
 
 
-def came_back(day: date, rows: list[UserDay]) -> list[tuple[Slice, int, str]]:
-    """Users who were new 1, 7 or 30 days before and are active: each client, model and version of their first day."""
+def returning(day: date, rows: list[UserDay]) -> list[tuple[Slice, int, str]]:
+    """Return users who are active and were new 1, 7 or 30 days before, with the slices of the day they were new."""
     ages = {row.user_id: row.age_days for row in rows if row.turns and row.age_days in RETURNS}
     first_days = [day - timedelta(days=age) for age in RETURNS]
     first = UserDay.objects.filter(day__in=first_days, turns__gt=0, age_days=0).order_by()
@@ -103,7 +104,7 @@ def came_back(day: date, rows: list[UserDay]) -> list[tuple[Slice, int, str]]:
 
 
 def active_before(day: date) -> dict[Slice, dict[str, date]]:
-    """By client, model and version, the last day on which each user was active, within the 29 days before."""
+    """Return the last day within the 29 days before on which each user was active, by client, model and version."""
     rows = UserDay.objects.filter(day__gt=day - timedelta(days=30), day__lt=day, turns__gt=0).order_by()
     found: defaultdict[Slice, dict[str, date]] = defaultdict(dict)
     columns = rows.values_list(*KEY, "user_id").annotate(last=Max("day"))

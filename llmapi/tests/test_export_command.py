@@ -95,7 +95,7 @@ def test_no_cell_is_a_formula() -> None:
 def test_bad_options_are_reported(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="--from must not be after --to"):
         exported("usage_events", f"--from={WED.date()}", f"--to={TUE.date()}")
-    with pytest.raises(CommandError, match="takes a day as YYYY-MM-DD"):
+    with pytest.raises(CommandError, match="takes a UTC day as YYYY-MM-DD"):
         exported("usage_events", "--from=soon")
     with pytest.raises(CommandError, match="no token has the name 'nobody'"):
         exported("usage_events", "--client=nobody")

@@ -13,7 +13,7 @@ from analytics.reconcile.output import causes, comparison_rows, print_comparison
 
 
 class Command(BaseCommand):
-    help = "Compare one day of the ledger with OpenAI's usage export; exits with 1 where they differ, 2 on bad input."
+    help = "Compare one day of the ledger with OpenAI's usage export. Exits with 1 if they differ, with 2 on bad input."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", help="pages of the usage API grouped by model, or the dashboard's CSV; - for stdin")

@@ -10,16 +10,18 @@ from analytics.rollups import schedule, store
 
 
 class Command(BaseCommand):
-    help = "Build the rollups of closed UTC days that are missing or stale; the server does so every minute."
+    help = "Build the rollups of UTC days that are over and have none, or stale ones. The server does so every minute."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--from", dest="first", type=iso_day, help="the first day to rebuild, YYYY-MM-DD")
-        parser.add_argument("--to", dest="last", type=iso_day, help="the last day to build (the last that is closed)")
-        parser.add_argument("--rebuild", action="store_true", help="build again what is not stale, too")
+        parser.add_argument(
+            "--to", dest="last", type=iso_day, help="the last day to build (default: all that are over)"
+        )
+        parser.add_argument("--rebuild", action="store_true", help="also build days that are up to date")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["first"] and not options["rebuild"]:
-            raise CommandError("--from says where to begin with --rebuild; without it, all that is missing is built.")
+            raise CommandError("--from needs --rebuild; without it, every day that is missing is built.")
         if options["first"] and options["last"] and options["first"] > options["last"]:
             raise CommandError("--from takes a day that is not after --to.")
         days = schedule.days_to_build(timezone.now(), options["first"], options["last"], rebuild=options["rebuild"])
@@ -27,4 +29,4 @@ class Command(BaseCommand):
         self.stdout.write(f"{built} days built.")
         sealed_to = store.sealed_to()
         if options["rebuild"] and date.min < sealed_to >= (options["first"] or date.min):
-            self.stdout.write(f"Up to {sealed_to} figures stay as they are: raw rows of these days are deleted.")
+            self.stdout.write(f"Days up to {sealed_to} are not built again: their raw rows are deleted.")

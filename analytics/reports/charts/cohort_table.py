@@ -1,4 +1,4 @@
-"""A retention triangle as plain data, for `analytics/plots/cohorts.html`."""
+"""A retention table as plain data. The template `analytics/plots/cohorts.html` draws it."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from analytics.formatting import Values, finite, format_figure
 
 @dataclass(frozen=True)
 class Cohort:
-    """People who came first in the same day or week, and the share of them that was back each one after it."""
+    """Users who were new in the same day, week, month or year, and the share of them that came back by each column."""
 
     label: str
     size: int
@@ -38,7 +38,7 @@ class Cohorts:
 
 
 def cohorts(title: str, columns: Sequence[str], rows: Sequence[Cohort]) -> Cohorts:
-    """A retention triangle: who was back after as long as each column says."""
+    """Return the table: each row is a cohort, each column a number of days after which users may be back."""
     return Cohorts(title, [*columns], [(row, cells(row, columns)) for row in rows])
 
 
@@ -50,7 +50,7 @@ def cells(row: Cohort, columns: Sequence[str]) -> list[Cell]:
 def cell(row: Cohort, column: str, share: float | None) -> Cell:
     if share is None:
         return Cell(None, "", "")
-    # Level 0 is nobody: a single person is seen. Rounded first, because 0.7 * 10 is more than 7.
+    # Level 0 is for nobody alone: one user shows a colour. Rounded first, because 0.7 * 10 is more than 7.
     level = math.ceil(round(share * 10, 6))
     text = f"{row.label}, {column}: {format_figure(share, 'share')} of {row.users}"
     return Cell(level, f"{share * 100:.0f} %", text)

@@ -1,4 +1,4 @@
-"""Plots as plain data, for the templates in `analytics/plots/` to draw: no script, no inline style."""
+"""Plots as plain data. The templates in `analytics/plots/` draw them, without a script or an inline style."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import ClassVar
 
 from analytics.formatting import Unit, Values, finite, format_day, format_days, format_figure, tick_labels, ticks
 
-# Small, because text scales with the picture: at 12 units it is still read on a phone.
+# Units of the picture. It is small, because text scales with it: 12 units can still be read on a phone.
 WIDTH, HEIGHT = 400, 200
 TOP, RIGHT, BASE = 10, 22, 176
-# A little more than a figure is wide in the widest of usual fonts.
+# The width of a digit in the widest of the usual fonts, and a little more.
 CHARACTER = 7.4
 MOST_SERIES = 6
 MOST_DAY_LABELS = 6
-# For where there is no style sheet. dashboard.css has the same for light pages, and others for dark ones.
+# For mail, which has no style sheet. dashboard.css has the same colours for light pages, and others for dark ones.
 COLOURS = {
     "1": "#264aad",
     "2": "#cc4a0c",
@@ -49,13 +49,13 @@ class Series:
 
     @property
     def short_name(self) -> str:
-        """Cut in the middle: names of fine-tuned models differ at their ends."""
+        """The name, cut in the middle: names of fine-tuned models differ at their ends."""
         return self.name if len(self.name) <= 28 else f"{self.name[:17]}…{self.name[-10:]}"
 
 
 @dataclass(frozen=True)
 class Column:
-    """The whole height of a day, or of a bar of several, which shows its figures when pointed at."""
+    """The area of a day, or of several that share a bar. It shows their figures when pointed at."""
 
     x: float
     width: float
@@ -97,7 +97,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where days and values are on a plot."""
+    """The axes of a plot: which place a day and a value have."""
 
     days: Sequence[date]
     ticks: list[float]
@@ -146,18 +146,18 @@ def lines(
     unit: Unit,
     overall: Mapping[str, float | None] | None = None,
 ) -> Plot:
-    """A line for each series; what is not known leaves a gap.
+    """Draw a line for each series. A value that is not known leaves a gap.
 
-    The legend tells the figures of the whole period where they are given, and those of the last day otherwise.
+    The legend shows the `overall` figures of the period where they are given, else those of the last day.
     """
     known = {name: [finite(value) for value in values] for name, values in series.items()}
     figures = [value for values in known.values() for value in values if value is not None]
     if not figures:
         return Plot(title)
     frame = Frame.up_to(max(figures), days, unit)
-    told = overall or {name: values[-1] for name, values in known.items()}
+    totals = overall or {name: values[-1] for name, values in known.items()}
     drawn = [
-        line(frame, Series(name, str(number % MOST_SERIES + 1), format_figure(told[name], unit)), values)
+        line(frame, Series(name, str(number % MOST_SERIES + 1), format_figure(totals[name], unit)), values)
         for number, (name, values) in enumerate(known.items())
     ]
     note = "of the period" if overall else f"on {format_day(days[-1])}"
@@ -175,10 +175,10 @@ def line(frame: Frame, series: Series, values: Values) -> Series:
 def stacked_bars(
     title: str, days: Sequence[date], series: Mapping[str, Sequence[float]], unit: Unit, *, is_additive: bool = True
 ) -> Plot:
-    """A bar for each day, or for each week of many days, made of all series. The legend tells the period's totals.
+    """Draw a bar for each day, stacked of all series; for many days, a bar for each week or 30 days.
 
-    Where days do not add up, as people who came on several of them do not, a week's bar is a mean day of it; the
-    legend tells the last day's figures, or with such bars those of the period's mean day.
+    The legend shows the totals of the period. Figures that do not add up over days, such as users, are not additive:
+    a bar of a week is then its mean day, and the legend shows the last day, or the mean day of the period.
     """
     layers = with_few_series(series)
     if not any(any(layer.values) for layer in layers):
@@ -188,19 +188,21 @@ def stacked_bars(
     heights = [layer.heights(of_bars, is_additive=is_additive) for layer in layers]
     tops = [sum(stack) for stack in zip(*heights, strict=True)]
     frame = Frame.up_to(max(tops), days, unit)
-    told = [layer.told(len(days), is_additive=is_additive) for layer in layers]
+    totals = [layer.total(len(days), is_additive=is_additive) for layer in layers]
     floors = [0.0] * len(of_bars)
     drawn = []
     named: list[tuple[str, Values]] = []
-    for layer, figure, those in zip(layers, told, heights, strict=True):
+    for layer, figure, bar_heights in zip(layers, totals, heights, strict=True):
         drawn.append(
-            Series(layer.name, layer.colour, format_figure(figure, unit), bars=bars(frame, of_bars, floors, those))
+            Series(
+                layer.name, layer.colour, format_figure(figure, unit), bars=bars(frame, of_bars, floors, bar_heights)
+            )
         )
-        floors = [floor + height for floor, height in zip(floors, those, strict=True)]
-        named.append((layer.name, those))
+        floors = [floor + height for floor, height in zip(floors, bar_heights, strict=True)]
+        named.append((layer.name, bar_heights))
     if len(layers) > 1:
         named.append(("total", tops))
-    note = f"{format_figure(sum(told), unit)} in total" if is_additive else f"on {format_day(days[-1])}"
+    note = f"{format_figure(sum(totals), unit)} in total" if is_additive else f"on {format_day(days[-1])}"
     if size > 1:
         note = f"{note if is_additive else 'mean day'}, by {'week' if size == 7 else '30 days'}"
     return frame.plot(title, note, drawn, columns(frame, of_bars, named, unit))
@@ -216,14 +218,14 @@ class Layer:
         sums = [sum(self.values[i] for i in span) for span in of_bars]
         return sums if is_additive else [total / len(span) for total, span in zip(sums, of_bars, strict=True)]
 
-    def told(self, days: int, *, is_additive: bool) -> float:
+    def total(self, days: int, *, is_additive: bool) -> float:
         if is_additive:
             return sum(self.values)
         return self.values[-1] if bar_size(days) == 1 else sum(self.values) / days
 
 
 def with_few_series(series: Mapping[str, Sequence[float]]) -> list[Layer]:
-    """The largest series in their order, and the rest as one."""
+    """Return the largest series in their order, and the rest added up as one."""
     largest = sorted(series, key=lambda name: sum(series[name]), reverse=True)[:MOST_SERIES]
     kept = [name for name in series if name in largest]
     layers = [Layer(name, str(number), series[name]) for number, name in enumerate(kept, start=1)]
@@ -234,17 +236,17 @@ def with_few_series(series: Mapping[str, Sequence[float]]) -> list[Layer]:
 
 
 def bar_size(days: int) -> int:
-    """How many days a bar is of: bars of a pixel or two are a haze."""
+    """Return how many days share a bar: bars of a pixel or two cannot be told apart."""
     return 1 if days <= 100 else 7 if days <= 750 else 30
 
 
 def spans(days: int, size: int = 1) -> list[range]:
-    """The days that are shown together, by their index. The newest are whole, and what is left over comes first."""
+    """Return the days that share a bar, by index. The oldest bar takes the days that are left over."""
     return [range(max(stop - size, 0), stop) for stop in range(days, 0, -size)][::-1]
 
 
 def bars(frame: Frame, of_bars: Sequence[range], floors: Sequence[float], heights: Sequence[float]) -> str:
-    """One path for a whole series: side by side in one path, even bars thinner than a pixel leave no seams."""
+    """Return one path for a whole series: bars thinner than a pixel leave no seams in one path."""
     share = 0.8 if len(of_bars) <= 62 else 1
     path = []
     for span, floor, height in zip(of_bars, floors, heights, strict=True):
@@ -256,7 +258,7 @@ def bars(frame: Frame, of_bars: Sequence[range], floors: Sequence[float], height
 
 
 def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tuple[float, float]]]:
-    """The path through points, broken at gaps; and dots for the newest point and for those without a neighbour."""
+    """Return the path through the points, broken at gaps, and dots for the newest point and for single points."""
     path, dots = [], []
     for before, point, after in zip([None, *points], points, [*points[1:], None], strict=False):
         if point is None:
@@ -272,7 +274,7 @@ def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tupl
 def columns(
     frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], unit: Unit, *, of_last: bool = False
 ) -> list[Column]:
-    """Where many days share a column, its figures are of all of them, or of the last."""
+    """Return the columns of a plot. With `of_last`, a column of several days shows the figures of the last."""
     found = []
     for i, span in enumerate(of):
         figures = [f"{name}: {format_figure(values[i], unit)}" for name, values in named]
@@ -283,10 +285,10 @@ def columns(
 
 
 def day_labels(days: Sequence[date]) -> list[tuple[int, str]]:
-    """So few days, weeks or months by their index that their names have room beside each other."""
+    """Return the days that are named on the axis, by index: so few that their names have room."""
     for step in (1, 2, 3, 7, 14):
         if len(days) <= step * MOST_DAY_LABELS:
-            # Counted from the newest, which is the one people look for.
+            # Counted from the newest day, which is always named.
             shown_days = range((len(days) - 1) % step, len(days), step)
             return [(index, f"{days[index].day} {days[index]:%b}") for index in shown_days]
     for months in (1, 2, 3, 6, 12):

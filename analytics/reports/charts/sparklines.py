@@ -1,4 +1,4 @@
-"""The course of a figure beside it: as a small picture, and as a line of text."""
+"""Sparklines: how a figure went day by day, as a small picture or as a line of text."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Sparkline:
 
 
 def sparkline(values: Values) -> Sparkline:
-    """The course of a figure beside it, from a floor of 0: a small change looks small."""
+    """Draw the values above a floor of 0, so that a small change looks small."""
     known = thinned(values)
     top = max((value for value in known if value is not None), default=0) or 1
     step = (Sparkline.width - 6) / max(len(known) - 1, 1)
@@ -34,21 +34,21 @@ def sparkline(values: Values) -> Sparkline:
     ]
     path, dots = traced(points)
     drawn = [point for point in points if point]
-    # Over a gap an area would claim figures that are not there.
+    # No area over a gap: it would show figures that are not known.
     whole = len(drawn) == len(points) > 1
     area = f"{path}L{drawn[-1][0]} {floor}L{drawn[0][0]} {floor}z" if whole else ""
     return Sparkline(path, area, dots)
 
 
 def text_sparkline(values: Values, most: int = MOST_POINTS) -> str:
-    """The same in a line of text: ▁ is 0, and a space is not known."""
+    """Write the values as a line of text: ▁ is 0, and a space is a value that is not known."""
     known = thinned(values, most)
     top = max((value for value in known if value is not None), default=0) or 1
     return "".join(" " if value is None else "▁▂▃▅▇"[math.ceil(value / top * 4)] for value in known)
 
 
 def thinned(values: Values, most: int = MOST_POINTS) -> list[float | None]:
-    """As many points as can be told apart: means of what is known of the days that share one."""
+    """Return at most `most` points: where days share a point, the mean of their known values."""
     size = math.ceil(len(values) / most)
     shared = [[values[i] for i in span] for span in spans(len(values), size or 1)]
     return [mean([value for each in those if (value := finite(each)) is not None]) for those in shared]

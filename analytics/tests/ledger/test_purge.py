@@ -105,7 +105,7 @@ def test_no_figure_changes(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(figures()) == before
     out = StringIO()
     call_command("rollup", "--rebuild", stdout=out)
-    assert out.getvalue().startswith("1 days built.\nUp to ")
+    assert out.getvalue().startswith("1 days built.\nDays up to ")
     assert list(figures()) == before
 
 
@@ -179,13 +179,13 @@ def test_a_build_that_has_read_before_a_purge_is_not_kept(week: None, monkeypatc
 def test_a_day_that_was_interrupted_is_gone_on_with(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
     before = list(figures())
     monkeypatch.setattr(retention, "BATCH", 1)
-    monkeypatch.setattr(retention, "CHORE_SECONDS", 0)
+    monkeypatch.setattr(retention, "JOB_SECONDS", 0)
 
     assert retention.run_due(NOON) == 1
     assert UsageEvent.objects.filter(created_at__lt=TUE).count() == 3
     assert list(figures()) == before
 
-    monkeypatch.setattr(retention, "CHORE_SECONDS", 60)
+    monkeypatch.setattr(retention, "JOB_SECONDS", 60)
     assert retention.run_due(NOON) == 14 + 16 - 1
     assert list(figures()) == before
 
