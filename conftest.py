@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -19,8 +20,11 @@ import pytest
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connection, transaction
+from django.db.models import DateTimeField, Value
+from django.db.models.functions import Now
 from django.dispatch import receiver
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from bench.openai_double import OpenAIDouble
@@ -102,11 +106,28 @@ def bob(db: None) -> ApiClient:
 
 
 @pytest.fixture
-def by_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Around midnight a turn asks the database whether a clock is wrong."""
-    from analytics.ledger import turns as recording
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`set_clock(at)` stops the clocks of the database and of this process, which `node` may set to another time."""
 
-    monkeypatch.setattr(recording, "is_near_midnight", lambda: False)
+    def set_to(at: datetime, *, node: datetime | None = None) -> None:
+        now = Value(at, DateTimeField())
+
+        def as_sql(_: Now, compiler: Any, connection: Any, **context: Any) -> Any:
+            return now.resolve_expression(compiler.query, allow_joins=False).as_sql(compiler, connection)
+
+        for vendor in ("sqlite", "postgresql"):
+            monkeypatch.setattr(Now, f"as_{vendor}", as_sql)
+        monkeypatch.setattr(timezone, "now", lambda: node or at)
+
+    return set_to
+
+
+@pytest.fixture(autouse=True)
+def _no_refusals_are_left() -> None:
+    """Refusals are counted in the memory of this process, which tests share."""
+    from analytics.ledger import refusals
+
+    refusals._counted.clear()
 
 
 @pytest.fixture(autouse=True)

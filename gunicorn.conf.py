@@ -55,8 +55,8 @@ def turn_seconds(worker: Any) -> float:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Before the process ends, settle the turns that still run and write the refusals that were only counted."""
-    from analytics.ledger import refusals
+    from analytics import ledger
     from chat.turns import registry
 
     registry.wind_down(turn_seconds(worker))
-    refusals.flush_at_exit()
+    ledger.flush_at_exit()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import date
 from multiprocessing import get_context
 
+import django
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
@@ -81,7 +82,7 @@ def write_days(cursor: CursorWrapper, made_up: past.Past, progress: Progress) ->
 def days_ahead(made_up: past.Past) -> Iterator[past.Day]:
     """The days in order, made up by processes of their own while the database takes in those before."""
     # Not forked: a child would share the connection.
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn"), initializer=django.setup) as pool:
         ahead: deque[Future[past.Day]] = deque()
         for arguments in made_up.plan():
             ahead.append(pool.submit(past.make_day, *arguments))

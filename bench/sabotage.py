@@ -1,6 +1,6 @@
-"""The application of a fault run: its clock can be stepped, and one guard is taken away, as SABOTAGE names it.
+"""The application of a fault run: its clock can be stepped, and SABOTAGE names one guard that is taken away.
 
-What is taken away, bench/faults.py must catch. Empty: everything is as it is.
+bench/faults.py must then find violations. Where SABOTAGE is empty, nothing is taken away.
 """
 
 import os
@@ -17,7 +17,7 @@ real_now, real_time = timezone.now, time.time
 
 
 def wrong_by() -> float:
-    """Seconds, as the node's file says."""
+    """Read from the node's file by how many seconds its clock is wrong."""
     try:
         return float(Path(os.environ["CLOCK"]).read_text() or 0)
     except OSError:
@@ -28,32 +28,32 @@ def wrong_now(tz: tzinfo | None = None) -> datetime:
     return real_now() + timedelta(seconds=wrong_by())
 
 
-# Before any model takes its default from it.
+# Set before any model takes its default from it.
 timezone.now = wrong_now
 time.time = lambda: real_time() + wrong_by()
 
-from analytics.ledger import turns as recording  # noqa: E402
-from chat.limits import budgets  # noqa: E402
-from chat.limits import rates as throttling  # noqa: E402
+from llmapi.wsgi import application  # isort: skip  (it sets Django up)  # noqa: E402
+
+from analytics import ledger  # noqa: E402
+from chat.limits import budgets, rates  # noqa: E402
+from chat.limits.status import LimitStatus  # noqa: E402
 from chat.models import Budget, IdempotencyKey, Message, RateLimit  # noqa: E402
-from chat.turns import idempotency  # noqa: E402
-from chat.turns import registry as running  # noqa: E402
-from llmapi.wsgi import application  # noqa: E402
+from chat.turns import idempotency, registry  # noqa: E402
 
 __all__ = ["application"]
 
-running.LEASE = timedelta(seconds=float(os.environ["LEASE_SECONDS"]))
-running.RENEW_SECONDS = int(running.LEASE.total_seconds() / 3)
+registry.LEASE = timedelta(seconds=float(os.environ["LEASE_SECONDS"]))
+registry.RENEW_SECONDS = int(registry.LEASE.total_seconds() / 3)
 
 
 def no_fencing() -> None:
     """Leases end at once, and a turn that has lost its key settles all the same."""
-    running.LEASE *= 0
+    registry.LEASE *= 0
     idempotency.Idempotency.complete = lambda *_: True  # type: ignore[method-assign]
 
 
 def no_transaction() -> None:
-    """Messages are written apart from what they belong to, and now and then a process dies in between."""
+    """Messages are written outside the transaction of their turn, and sometimes the process dies in between."""
     write = Message.objects.bulk_create
 
     def lose_some(messages: Any, *args: Any) -> Any:
@@ -63,39 +63,39 @@ def no_transaction() -> None:
 
 
 def no_keys() -> None:
-    """Every request is a turn of its own."""
+    """Every request is a turn of its own, whatever its key."""
     idempotency.Idempotency.claim = lambda *_: idempotency.Claim()  # type: ignore[method-assign]
     idempotency.Idempotency.complete = lambda *_: True  # type: ignore[method-assign]
 
 
 def no_recovery() -> None:
-    """Nobody closes what a dead process left."""
-    recording.abandon = lambda *_: []
+    """Turns whose process died stay open."""
+    ledger.abandon = ledger.turns.abandon = lambda *_: []
     IdempotencyKey.objects.stale = lambda *_: IdempotencyKey.objects.none()
 
 
 def check_then_add() -> None:
-    """Limits are read first and written later, as everybody does who has no one statement for both."""
+    """Limits are read first and written later, in two statements."""
 
-    def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> throttling.Verdict:
-        backlog = throttling.backlog_of(key)
+    def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> LimitStatus:
+        backlog = rates.backlog_of(key)
         time.sleep(0.05)
         if backlog + cost * 60 / limit > 60:
-            return throttling.Verdict(False, limit, backlog, unit, cost)
+            return rates.status_of(limit, backlog, unit=unit, cost=cost, is_exceeded=True)
         backlog += cost * 60 / limit
         RateLimit.objects.update_or_create(key=key, defaults={"theoretical_arrival": real_time() + backlog})
-        return throttling.Verdict(True, limit, backlog, unit, cost)
+        return rates.status_of(limit, backlog, unit=unit, cost=cost)
 
-    def take(limits: list[budgets.Limit], wanted: dict[str, int]) -> set[str]:
-        used = budgets.used_of(limits)
+    def take(rows: list[Budget], wanted: dict[str, int]) -> set[str]:
+        used = budgets.read_used(rows)
         time.sleep(0.05)
-        for limit in limits:
-            values = {"client_token": limit.client, "unit": limit.unit, "period": limit.period}
-            values |= {"used": used.get(limit.key, 0) + wanted[limit.key], "most": limit.most}
-            Budget.objects.update_or_create(key=limit.key, defaults=values)
-        return {limit.key for limit in limits}
+        for row in rows:
+            values = {"client_token": row.client_token, "unit": row.unit, "period": row.period}
+            values |= {"used": used.get(row.key, 0) + wanted[row.key], "most": row.most}
+            Budget.objects.update_or_create(key=row.key, defaults=values)
+        return {row.key for row in rows}
 
-    throttling.admit = admit
+    rates.admit = admit
     budgets._take = take
 
 

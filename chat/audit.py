@@ -1,4 +1,4 @@
-"""Who has read what users said, and who has taken data away."""
+"""Who of the staff has read users' messages, and who has exported data."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ READ_MESSAGES = "chat.read_messages"
 
 
 class AuditRecord(models.Model):
-    """Somebody of the staff has read or exported something.
+    """A member of the staff has read or exported something.
 
-    Not Django's LogEntry, which is about changes, is deleted with its user, and is written after the fact. Ids
-    are plain columns: a record outlives the person and the conversation it is about.
+    Django's LogEntry does not serve: it is about changes, is deleted with its user, and is written afterwards. Ids are
+    plain columns: a record outlives the person and the conversation that it is about.
     """
 
     class Action(models.TextChoices):
@@ -46,12 +46,12 @@ Action = AuditRecord.Action
 
 
 def may_read(user: AbstractBaseUser | AnonymousUser) -> bool:
-    """Whether prompts, replies and metadata may be shown to this member of the staff."""
+    """Tell whether prompts, replies and metadata may be shown to this member of the staff."""
     return bool(getattr(user, "has_perm", lambda _: False)(READ_MESSAGES))
 
 
 def record(user: Any, action: AuditRecord.Action, subject: str, subject_id: str = "", detail: str = "") -> None:
-    """To be called before what it is about is shown."""
+    """Store a record. To be called before the data is shown."""
     AuditRecord.objects.create(
         staff_id=user.pk,
         staff_name=user.get_username(),

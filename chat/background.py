@@ -1,4 +1,4 @@
-"""What must be done now and then, without an operator: by the server processes, by one at a time."""
+"""Background jobs of the server processes. Each job runs now and then, in one process at a time."""
 
 import logging
 import random
@@ -13,72 +13,72 @@ from django.db.models.functions import Now
 
 from chat import retention
 from chat.models import Chore
-from chat.turns import lifecycle as turns
+from chat.turns.recovery import settle_all_abandoned
 
 logger = logging.getLogger(__name__)
 
-# Between two looks for what is due: one indexed read of a tiny table.
-LOOK_SECONDS = 10
+# Between two ticks. A tick that finds nothing due costs one indexed read of a tiny table.
+TICK_SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     every: timedelta
     run: Callable[[datetime], object]
 
 
-TASKS = {
-    # Turns of dead processes, and the keys they hold.
-    "settle_abandoned": Task(timedelta(seconds=15), lambda _: turns.settle_all_abandoned()),
-    "purge_expired": Task(timedelta(hours=1), retention.purge_expired),
+JOBS = {
+    # Turns whose process died, and the keys that they hold.
+    "settle_abandoned": Job(timedelta(seconds=15), lambda _: settle_all_abandoned()),
+    "purge_expired": Job(timedelta(hours=1), retention.purge_expired),
 }
 
-
-# What every process does at each look, for itself.
-OWN: list[Callable[[], object]] = []
+# What every process does at each tick, for itself.
+PER_PROCESS: list[Callable[[], object]] = []
 
 
 def start() -> None:
-    threading.Thread(target=_keep_looking, name="chores", daemon=True).start()
+    threading.Thread(target=_keep_ticking, name="background", daemon=True).start()
 
 
-def _keep_looking() -> None:
+def _keep_ticking() -> None:
     while True:
-        look()
-        # Not all processes at once.
-        time.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+        tick()
+        # Spread, so that not all processes tick at once.
+        time.sleep(TICK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
 
 
-def look() -> None:
-    """Do what there is to do. A task that fails is tried again when it is next due, and stops no other."""
+def tick() -> None:
+    """Run what is due. A job that fails runs again when it is next due; jobs after it, at the next tick."""
     try:
-        for task in OWN:
-            task()
+        for work in PER_PROCESS:
+            work()
         run_due()
     except Error as exc:
-        logger.warning("chores have to wait: %s", type(exc).__name__)
+        logger.warning("background jobs have to wait: %s", type(exc).__name__)
     except Exception:
-        # A bug in one chore must not end the recovery of turns.
-        logger.exception("a chore failed")
+        # A bug in one job must not end the recovery of turns.
+        logger.exception("a background job failed")
     finally:
         connection.close()
 
 
 def run_due() -> list[str]:
-    """Do what is due and what no other process has taken; the names of it.
+    """Run the jobs that are due and that no other process has taken, and return their names.
 
-    By the database's clock: a node whose own is wrong neither hurries the others nor holds them up.
+    They are due by the database's clock, so that a node whose clock is wrong does not change when they run.
     """
     waiting = set(Chore.objects.filter(due_at__gt=Now()).values_list("name", flat=True))
-    return [name for name, task in TASKS.items() if name not in waiting and _take(name, task)]
+    return [name for name, job in JOBS.items() if name not in waiting and _run(name, job)]
 
 
-def _take(name: str, task: Task) -> bool:
+def _run(name: str, job: Job) -> bool:
+    """Run the job; False where another process has just taken it."""
     Chore.objects.bulk_create([Chore(name=name, due_at=Now())], ignore_conflicts=True)
-    if not Chore.objects.filter(name=name, due_at__lte=Now()).update(due_at=Now() + task.every):
+    if not Chore.objects.filter(name=name, due_at__lte=Now()).update(due_at=Now() + job.every):
         return False
-    # By the database's clock, too: whose node's is wrong must not close a day that goes on.
+    # The job is told the time by the database's clock, so that a node whose clock is wrong closes no day too early.
     now = Chore.objects.annotate(now=Now()).values_list("now", flat=True).get(name=name)
-    result = task.run(now)
-    logger.debug("chore %s: %s", name, result)
+    result = job.run(now)
+    logger.debug("background job %s: %s", name, result)
     return True

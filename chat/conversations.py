@@ -1,4 +1,4 @@
-"""Conversations and their items: every write but a turn's."""
+"""Conversations, and their messages as the items of OpenAI's Conversations API. Turns write their own messages."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from chat.exceptions import ConversationNotFound
-from chat.items import message_of
 from chat.models import ClientToken, Conversation, Message
+
+ITEM_PREFIX = "msg_"
 
 
 def create(client: ClientToken, *, metadata: dict[str, str], items: list[dict[str, Any]]) -> Conversation:
@@ -19,9 +20,9 @@ def create(client: ClientToken, *, metadata: dict[str, str], items: list[dict[st
 
 
 def add_items(conversation: Conversation, items: list[dict[str, Any]]) -> list[Message]:
-    """Append items, in their order; the rows."""
+    """Append items in their order, and return their rows. Raises ConversationNotFound where it was deleted."""
     with transaction.atomic():
-        # The row is locked, so that what is written at once stands one after the other.
+        # This locks the row, so that items of two requests at once do not mix.
         if not Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now()):
             raise ConversationNotFound
         return Message.objects.bulk_create(
@@ -37,3 +38,72 @@ def conversation_object(conversation: Conversation) -> dict[str, Any]:
         "metadata": conversation.metadata,
         "conversation_id": conversation.pk,
     }
+
+
+def item_id(message: Message) -> str:
+    return f"{ITEM_PREFIX}{message.pk}"
+
+
+def message_pk(item_id: str) -> int | None:
+    """Return the key of the row that an item id names; None where it is no item id."""
+    digits = item_id.removeprefix(ITEM_PREFIX)
+    is_id = item_id.startswith(ITEM_PREFIX) and digits.isascii() and digits.isdecimal() and len(digits) <= 18
+    return int(digits) if is_id else None
+
+
+def item_of(message: Message) -> dict[str, Any]:
+    stored = message.as_openai()
+    item: dict[str, Any] = {
+        "id": item_id(message),
+        "type": "message",
+        "role": message.role,
+        "status": "completed",
+        "content": [*parts_of(stored)],
+        "created_at": int(message.created_at.timestamp()),
+    }
+    # OpenAI's items have no place for these; they are returned all the same.
+    return item | {name: stored[name] for name in ("tool_calls", "tool_call_id", "name") if stored.get(name)}
+
+
+def parts_of(stored: dict[str, Any]) -> list[dict[str, Any]]:
+    is_reply = stored["role"] == "assistant"
+    content = stored["content"]
+    given = content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
+    parts = [output_part(part) if is_reply else input_part(part) for part in given]
+    if stored.get("refusal"):
+        parts.append({"type": "refusal", "refusal": stored["refusal"]})
+    return parts
+
+
+def output_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] != "text":
+        return part
+    return {"type": "output_text", "text": part["text"], "annotations": [], "logprobs": []}
+
+
+def input_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return {"type": "input_text", "text": part["text"]}
+    if part["type"] == "image_url" and isinstance(part.get("image_url"), dict):
+        image = part["image_url"]
+        detail = image.get("detail", "auto")
+        return {"type": "input_image", "image_url": image.get("url"), "detail": detail, "file_id": None}
+    return part
+
+
+def message_of(item: dict[str, Any]) -> dict[str, Any]:
+    """Turn an item into the chat message that is sent to the model."""
+    content = item["content"]
+    if isinstance(content, list):
+        content = [chat_part(part) for part in content]
+        if len(content) == 1 and content[0]["type"] == "text":
+            content = content[0]["text"]
+    return {"role": item["role"], "content": content}
+
+
+def chat_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] in {"input_text", "output_text", "text"}:
+        return {"type": "text", "text": part.get("text", "")}
+    if part["type"] == "input_image":
+        return {"type": "image_url", "image_url": {"url": part.get("image_url"), "detail": part.get("detail", "auto")}}
+    return part

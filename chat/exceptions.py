@@ -1,20 +1,17 @@
-"""Every error llmapi answers with: its status, its code, and whether the SDKs should try again.
+"""The errors that llmapi answers with: status, code, and whether SDKs should try again.
 
 The body is OpenAI's: `{"error": {"message", "type", "code", "param"}}`.
 """
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions, status
 from rest_framework.response import Response
-
-if TYPE_CHECKING:
-    from chat.limits.rates import Quota
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +20,9 @@ class ApiError(exceptions.APIException):
     status_code: int = status.HTTP_400_BAD_REQUEST
     default_code = "invalid_request"
     default_detail = "The request is not valid."
+    retry_after: float | None = None  # seconds
+    should_retry: bool | None = None  # None: the SDKs decide by the status.
+    is_billed = False  # The upstream may have sold tokens all the same.
 
     def __init__(
         self,
@@ -31,11 +31,13 @@ class ApiError(exceptions.APIException):
         param: str | None = None,
         retry_after: float | None = None,
         should_retry: bool | None = None,
+        is_billed: bool = False,
     ) -> None:
         super().__init__(message)
         self.param = param
-        self.retry_after = retry_after  # seconds
-        self.should_retry = should_retry  # None: as the SDKs see fit for the status
+        self.retry_after = self.retry_after if retry_after is None else retry_after
+        self.should_retry = self.should_retry if should_retry is None else should_retry
+        self.is_billed = self.is_billed or is_billed
 
 
 class ContextLengthExceeded(ApiError):
@@ -53,18 +55,14 @@ class IdempotencyKeyReused(ApiError):
     status_code = status.HTTP_409_CONFLICT
     default_code = "idempotency_key_reused"
     default_detail = "Idempotency key reused with different request"
-
-    def __init__(self) -> None:
-        super().__init__(should_retry=False)
+    should_retry = False
 
 
 class IdempotencyInProgress(ApiError):
     status_code = status.HTTP_409_CONFLICT
     default_code = "idempotency_in_progress"
     default_detail = "The first request with this Idempotency-Key is still running; send the same request again."
-
-    def __init__(self) -> None:
-        super().__init__(retry_after=1)
+    retry_after = 1
 
 
 class RequestTooLarge(ApiError):
@@ -84,25 +82,14 @@ class RateLimitExceeded(ApiError):
 
 
 class BudgetExceeded(ApiError):
-    """`quota` says what is left, for the headers of the answer."""
-
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
     default_code = "budget_exceeded"
-
-    def __init__(self, message: str, *, quota: "Quota") -> None:
-        super().__init__(message, retry_after=quota.seconds, should_retry=False)
-        self.quota = quota
+    should_retry = False
 
 
 class UpstreamError(ApiError):
-    """OpenAI failed. `billed` says whether it may have sold tokens all the same."""
-
     status_code: int = status.HTTP_502_BAD_GATEWAY
     default_code = "upstream_error"
-
-    def __init__(self, message: str, *, billed: bool = False, **kwargs: Any) -> None:
-        super().__init__(message, **kwargs)
-        self.billed = billed
 
 
 class UpstreamTimeout(UpstreamError):
@@ -111,31 +98,28 @@ class UpstreamTimeout(UpstreamError):
 
 
 class Interrupted(UpstreamError):
-    """The server stops, and the turn did not end in the time that was left."""
+    """The server stops, and the turn did not end in time."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("The server is being restarted; send the request again.", billed=True, retry_after=1)
+    default_detail = "The server is being restarted; send the request again."
+    retry_after = 1
+    is_billed = True
 
 
 class Cancelled(ApiError):
     status_code = status.HTTP_409_CONFLICT
     default_code = "cancelled"
-    default_detail = "The completion was cancelled before it said anything."
-
-    def __init__(self) -> None:
-        super().__init__(should_retry=False)
+    default_detail = "The completion was cancelled before its first word."
+    should_retry = False
+    is_billed = True
 
 
 class NotCancellable(ApiError):
     status_code = status.HTTP_409_CONFLICT
     default_code = "not_cancellable"
     default_detail = "Only a completion that is being streamed can be cancelled."
-
-    def __init__(self) -> None:
-        super().__init__(should_retry=False)
+    should_retry = False
 
 
 class ModelNotFound(ApiError):
@@ -160,15 +144,14 @@ class InternalError(ApiError):
     status_code = status.HTTP_500_INTERNAL_SERVER_ERROR
     default_code = "internal_error"
     default_detail = "Something broke on our side; quote the x-request-id when you report it."
+    is_billed = True
 
 
 class Unavailable(ApiError):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "unavailable"
     default_detail = "The service cannot reach its database; try again in a moment."
-
-    def __init__(self, message: str | None = None, *, should_retry: bool | None = None) -> None:
-        super().__init__(message, retry_after=1, should_retry=should_retry)
+    retry_after = 1
 
 
 CODES = {
@@ -185,7 +168,7 @@ CODES = {
 
 
 def type_of(status_code: int) -> str:
-    """OpenAI's coarse `type` for a status."""
+    """Return OpenAI's `type` for a status."""
     if status_code >= 500:
         return "server_error"
     return {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
@@ -199,17 +182,16 @@ def error_body(status_code: int, message: str, code: str | None = None, param: s
 
 
 def answer_error(exc: Exception, context: dict[str, Any]) -> Response:
-    """DRF's exception handler: whatever was raised becomes an answer, and never a traceback."""
+    """Answer with any exception that a view raises, never with a traceback. This is DRF's exception handler."""
     error = known_error(exc)
     if error.status_code >= 500 and not isinstance(exc, ApiError):
-        # A database that is away fails every request alike: a line each says it.
+        # A database that is away fails every request: one line for each, without a traceback.
         logger.error("request failed: %s", type(exc).__name__, exc_info=None if isinstance(error, Unavailable) else exc)
     message, param = first_problem(error.detail)
     code = error.default_code if isinstance(error, ApiError) else CODES.get(error.status_code)
     response = Response(
         error_body(error.status_code, message, code, getattr(error, "param", None) or param), status=error.status_code
     )
-    response.quota = getattr(error, "quota", None)  # type: ignore[attr-defined]
     if auth_header := getattr(error, "auth_header", None):
         response["WWW-Authenticate"] = auth_header
     if (retry_after := getattr(error, "retry_after", None)) is not None:
@@ -220,6 +202,7 @@ def answer_error(exc: Exception, context: dict[str, Any]) -> Response:
 
 
 def known_error(exc: Exception) -> exceptions.APIException:
+    """Translate an exception that is not ours."""
     if isinstance(exc, exceptions.NotAuthenticated):
         exc.detail = exceptions.ErrorDetail("Send a client token as `Authorization: Bearer <token>`.")
     if isinstance(exc, exceptions.Throttled):
@@ -239,7 +222,7 @@ def known_error(exc: Exception) -> exceptions.APIException:
 
 
 def first_problem(detail: Any, path: str = "") -> tuple[str, str | None]:
-    """The first message in DRF's nested error details, and the field it is about (`messages[0].role`)."""
+    """Find the first message in DRF's nested error details, and the field that it is about (`messages[0].role`)."""
     if isinstance(detail, dict):
         field, inner = next(iter(detail.items()))
         if isinstance(field, int):
@@ -262,8 +245,8 @@ def json_error(request: HttpRequest, status_code: int, message: str) -> JsonResp
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    """What we raise ourselves says what is wrong; what Django says may quote the request."""
-    message = "The request is malformed, or names a host this server does not answer to."
+    """Answer with the message of our own errors only: Django's may quote the request."""
+    message = "The request is malformed, or names a host that this server does not serve."
     return json_error(request, 400, str(exception) if isinstance(exception, BadRequest) else message)
 
 

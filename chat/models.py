@@ -1,6 +1,6 @@
 import hashlib
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Self
 
@@ -14,6 +14,9 @@ from django.utils import timezone
 from chat.audit import AuditRecord
 
 __all__ = ["AuditRecord", "Budget", "Chore", "ClientToken", "Conversation", "IdempotencyKey", "Message", "RateLimit"]
+
+# How long the answer to an idempotency key is kept.
+KEY_TTL = timedelta(hours=24)
 
 
 def new_conversation_id() -> str:
@@ -39,13 +42,13 @@ def dollars(name: str) -> "models.DecimalField[Decimal | None, Decimal | None]":
 
 
 class ClientToken(models.Model):
-    """What a client proves itself with. The token itself is shown once, and only its digest is kept."""
+    """The credential of a client. The token itself is shown once, and only its digest is kept."""
 
     name = models.CharField(max_length=100, help_text="Who uses it: an app, a site, an environment.")
     prefix = models.CharField(max_length=12, editable=False, help_text="The token's first characters, to tell it by.")
     digest = models.CharField(max_length=64, unique=True, null=True, editable=False)
-    # The one row that stands for the setting CLIENT_API_TOKEN, so that it can own conversations
-    # and be limited or revoked. It keeps no digest: the setting alone says what the token is.
+    # The one row that stands for the setting CLIENT_API_TOKEN, so that it can own conversations and be limited or
+    # revoked. It has no digest: the token is whatever the setting says now.
     is_setting = models.BooleanField(default=False, editable=False)
     is_active = models.BooleanField("active", default=True, help_text="Untick to revoke the token at once.")
     can_read_metrics = models.BooleanField(default=False, help_text="May read /metrics.")
@@ -65,7 +68,7 @@ class ClientToken(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
-    # Columns that say how much the client may use of something; empty: no limit.
+    # The columns of limits, besides requests per minute. Empty: no limit.
     SPENDING = (
         *("tokens_per_min", "concurrent_turns", "day_tokens", "month_tokens", "day_usd", "month_usd"),
         *("user_day_tokens", "user_month_tokens", "user_day_usd", "user_month_usd"),
@@ -87,11 +90,11 @@ class ClientToken(models.Model):
 
     @staticmethod
     def digest_of(token: str) -> str:
-        """A token is 256 random bits: nothing to guess, so one SHA-256 is enough."""
+        """Return the token's SHA-256. One round is enough: a token is 256 random bits, and cannot be guessed."""
         return hashlib.sha256(token.encode()).hexdigest()
 
     def renew(self) -> str:
-        """Give the row a new token, unsaved, and return that token for its only showing."""
+        """Give the row a new token, without saving it, and return that token: it is shown only now."""
         token = f"llm_{secrets.token_urlsafe(32)}"
         self.prefix = token[:9]
         self.digest = self.digest_of(token)
@@ -107,7 +110,7 @@ class ClientToken(models.Model):
 
     @property
     def default_user_id(self) -> str:
-        """The end user of a request that names none."""
+        """The user of a request that names none."""
         return f"token:{self.pk}"
 
 
@@ -131,7 +134,7 @@ class Conversation(models.Model):
     class Meta:
         db_table = "conversations"
         indexes = [
-            # The admin lists the newest first, of everybody, of one user and of one client.
+            # The admin lists the newest first: all, those of one user, and those of one client.
             models.Index(fields=["-created_at"], name="conversation_created"),
             models.Index(fields=["user_id", "-created_at"], name="conversation_user_created"),
             models.Index(fields=["client_token", "-created_at"], name="conversation_client_created"),
@@ -142,7 +145,7 @@ class Conversation(models.Model):
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:
-    """The readable text of a message's content, which may be a list of parts."""
+    """Return the readable text of a message's content, which may be a list of parts."""
     if isinstance(content, list):
         return "\n".join(part.get("text") or f"[{part.get('type')}]" for part in content)
     return content or ""
@@ -159,18 +162,18 @@ class Message(models.Model):
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages", db_index=False)
     role = models.CharField(max_length=16, choices=Role)
     content = models.TextField(blank=True, help_text="The text of the message.")
-    # What text alone does not hold, as OpenAI's API has it: parts, name, tool calls.
+    # The fields of OpenAI's message that the text does not hold: parts, name, tool calls.
     extra = models.JSONField(null=True, blank=True)
     request_id = models.CharField(max_length=40, blank=True, help_text="The turn that wrote it.")
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         db_table = "messages"
-        # For the staff; without it they see figures and no texts.
+        # Staff without this permission see figures and no texts.
         permissions = [("read_messages", "Can read prompts and replies")]
         indexes = [
-            # The history of a conversation, newest first. With a plain foreign-key index
-            # PostgreSQL walks the primary key backwards through everybody's messages.
+            # The history of a conversation, newest first. With a plain foreign-key index PostgreSQL reads the
+            # primary key backwards, through the messages of all conversations.
             models.Index(fields=["conversation", "id"], name="message_conversation_id"),
         ]
         constraints = [
@@ -184,7 +187,7 @@ class Message(models.Model):
 
     @classmethod
     def from_openai(cls, message: dict[str, Any], *, conversation_id: str, request_id: str) -> Self:
-        """A row that gives `message` back to the letter."""
+        """Make the row of an OpenAI message; `as_openai` returns exactly the same message."""
         extra = {name: value for name, value in message.items() if name not in {"role", "content"}}
         content = message.get("content")
         if not isinstance(content, str):
@@ -206,7 +209,7 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
         return self.filter(response_json=None)
 
     def stale(self, now: datetime | Now) -> Self:
-        """Held by a turn whose process has died: none that runs lets its lease end."""
+        """Keys whose turn died: a running turn renews its lease before it ends."""
         return self.held().filter(locked_until__lt=now)
 
 
@@ -218,9 +221,9 @@ class IdempotencyKey(models.Model):
     )
     idempotency_key = models.CharField(max_length=255)
     request_hash = models.CharField(max_length=64)
-    # Text, not a JSON column: a replay is the first answer to the letter.
+    # Text, not a JSON column: a replay repeats the first answer byte for byte.
     response_json = models.TextField(null=True, blank=True)
-    # The turn that runs or ran under the key. It is the fencing token too: a turn settles only a key it still holds.
+    # The turn that runs or ran under the key. It is also the fencing token: a turn settles only a key that it holds.
     request_id = models.CharField(max_length=40)
     locked_until = models.DateTimeField(help_text="When another request may take the key over from a turn that died.")
     created_at = models.DateTimeField(default=timezone.now)
@@ -232,7 +235,7 @@ class IdempotencyKey(models.Model):
         indexes = [
             # purge_expired deletes the oldest.
             models.Index(fields=["created_at"], name="idempotency_key_created"),
-            # settle_abandoned frees the keys of dead turns.
+            # settle_abandoned frees the keys of turns that died.
             models.Index(fields=["locked_until"], condition=Q(response_json=None), name="idempotency_key_held"),
         ]
         constraints = [
@@ -244,7 +247,7 @@ class IdempotencyKey(models.Model):
 
 
 class RateLimit(models.Model):
-    """The state of one limit (GCRA): when its bucket is empty again, in seconds since 1970."""
+    """The state of one rate (GCRA): when its bucket is empty again, in seconds since 1970."""
 
     key = models.CharField(primary_key=True, max_length=100)
     theoretical_arrival = models.FloatField(validators=[MinValueValidator(0)])
@@ -252,7 +255,7 @@ class RateLimit(models.Model):
     class Meta:
         db_table = "rate_limits"
         indexes = [
-            # purge_expired deletes what has long been empty.
+            # purge_expired deletes buckets that are empty.
             models.Index(fields=["theoretical_arrival"], name="rate_limit_arrival"),
         ]
 
@@ -261,7 +264,7 @@ class RateLimit(models.Model):
 
 
 class Budget(models.Model):
-    """What is used of one limit in one period: spent by turns that have closed, reserved by those that run."""
+    """What is used of one limit in one period: by turns that have closed, and reserved by turns that run."""
 
     class Unit(models.TextChoices):
         TURNS = "turns"  # that run at once
@@ -280,7 +283,7 @@ class Budget(models.Model):
     class Meta:
         db_table = "budgets"
         indexes = [
-            # purge_expired deletes what is long over.
+            # purge_expired deletes periods that are over.
             models.Index(fields=["resets_at"], name="budget_resets"),
         ]
 
@@ -289,7 +292,7 @@ class Budget(models.Model):
 
 
 class Chore(models.Model):
-    """Work that any process may do, and one at a time does."""
+    """When a background job is due. Any process may run it, and one at a time does."""
 
     name = models.CharField(primary_key=True, max_length=64)
     due_at = models.DateTimeField()

@@ -1,4 +1,4 @@
-"""What is deleted when its time is over, in batches, so that no lock is long."""
+"""Rows that are deleted when their time is over, in batches, so that no lock is held for long."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -6,17 +6,16 @@ from typing import Any
 from django.contrib.sessions.models import Session
 from django.db.models import QuerySet
 
-from chat.models import Budget, IdempotencyKey, RateLimit
-from chat.turns.idempotency import KEPT
+from chat.models import KEY_TTL, Budget, IdempotencyKey, RateLimit
 
 BATCH = 1000
 
 
 def purge_expired(now: datetime) -> dict[str, int]:
-    """Delete; how many of each."""
-    keys = IdempotencyKey.objects.filter(created_at__lt=now - KEPT, locked_until__lt=now)
+    """Delete what has expired, and return how many rows of each kind."""
+    keys = IdempotencyKey.objects.filter(created_at__lt=now - KEY_TTL, locked_until__lt=now)
     limits = RateLimit.objects.filter(theoretical_arrival__lt=now.timestamp())
-    # Two days after its end no turn of a period still runs.
+    # Two days after the end of a period none of its turns still runs.
     budgets = Budget.objects.filter(resets_at__lt=now - timedelta(days=2))
     sessions = Session.objects.filter(expire_date__lt=now)
     return {
@@ -30,6 +29,6 @@ def purge_expired(now: datetime) -> dict[str, int]:
 def delete_in_batches(rows: QuerySet[Any]) -> int:
     deleted = 0
     while batch := list(rows.values_list("pk", flat=True)[:BATCH]):
-        # The condition again: a row may have come back to life since it was listed.
+        # The condition is asked again: a row may have been renewed since it was listed.
         deleted += rows.filter(pk__in=batch).delete()[0]
     return deleted

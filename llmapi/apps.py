@@ -9,7 +9,8 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         # Models can be imported only once all apps are loaded.
-        from analytics.ledger import retention, turns
+        from analytics import ledger
+        from analytics.ledger import retention
         from analytics.rollups import schedule
         from chat import background
         from llmapi import checks, logging
@@ -17,9 +18,9 @@ class ProjectConfig(AppConfig):
         checks.register_all()
         logging.configure()
         # chat runs background jobs. It must not import the jobs of analytics, so they are registered here.
-        background.TASKS["rollup"] = background.Task(timedelta(minutes=1), schedule.run_due)
-        background.TASKS["purge_raw_rows"] = background.Task(timedelta(minutes=10), retention.run_due)
-        background.OWN.append(turns.flush_refusals)
+        background.JOBS["rollup"] = background.Job(timedelta(minutes=1), schedule.run_due)
+        background.JOBS["purge_raw_rows"] = background.Job(timedelta(minutes=10), retention.run_due)
+        background.PER_PROCESS.append(ledger.flush_refusals)
 
 
 class DashboardConfig(AdminConfig):

@@ -146,7 +146,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "chat.limits.rates.LimitsMiddleware",
+    "chat.api.limits.LimitsMiddleware",
 ]
 
 TEMPLATES = [
@@ -247,7 +247,7 @@ CORS_EXPOSE_HEADERS = [
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["chat.api.authentication.ClientTokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["chat.api.authentication.IsClient"],
-    "DEFAULT_THROTTLE_CLASSES": ["chat.limits.rates.ClientThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["chat.api.limits.ClientThrottle"],
     "DEFAULT_PARSER_CLASSES": ["chat.api.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",

@@ -5,8 +5,6 @@ from django.urls import include, path
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from chat.api.events import EventViewSet
-from chat.api.usage import UsageViewSet
 from llmapi.health import HealthView, ReadyView
 
 # Everybody may read the description of the API, and it counts against no rate limit.
@@ -16,8 +14,6 @@ urlpatterns = [
     path("", TemplateView.as_view(template_name="web/index.html"), name="home"),
     path("health", HealthView.as_view()),
     path("ready", ReadyView.as_view()),
-    path("v1/events", EventViewSet.as_view({"post": "create"})),
-    path("v1/usage", UsageViewSet.as_view({"get": "list"})),
     path("v1/", include("chat.api.urls")),
     path("", include("analytics.api.urls")),
     path("schema", SpectacularAPIView.as_view(**OPEN), name="schema"),

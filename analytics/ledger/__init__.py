@@ -1,0 +1,46 @@
+"""The ledger: what happened, to whom, and what it cost. Other packages write it by these names."""
+
+from analytics.ledger.events import Event, Subject, known_event_ids, record_client_events, record_event, turns_of
+from analytics.ledger.invalidation import SETTLE_GRACE, database_now, invalidate
+from analytics.ledger.prices import cost_nanos
+from analytics.ledger.refusals import count_refusal, flush_at_exit, flush_refusals
+from analytics.ledger.turns import (
+    Abandoned,
+    CloseResult,
+    LlmTokens,
+    Status,
+    abandon,
+    abandon_stale,
+    cancel_requested,
+    close_usage,
+    open_usage,
+    renew_leases,
+    request_cancel,
+)
+
+__all__ = [
+    "SETTLE_GRACE",
+    "Abandoned",
+    "CloseResult",
+    "Event",
+    "LlmTokens",
+    "Status",
+    "Subject",
+    "abandon",
+    "abandon_stale",
+    "cancel_requested",
+    "close_usage",
+    "cost_nanos",
+    "count_refusal",
+    "database_now",
+    "flush_at_exit",
+    "flush_refusals",
+    "invalidate",
+    "known_event_ids",
+    "open_usage",
+    "record_client_events",
+    "record_event",
+    "renew_leases",
+    "request_cancel",
+    "turns_of",
+]

@@ -1,35 +1,83 @@
-"""What only a client sees, as it tells: each of its events is stored once, however often it is sent."""
+"""Events for product metrics: those of turns, and those that clients send. The database's clock dates them all."""
 
 from collections.abc import Collection
-from datetime import UTC
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
+from django.db.models.functions import Now
 
-from analytics.ledger.turns import mark_changed, mark_if_built
+from analytics.ledger.invalidation import database_now, invalidate
 from analytics.models import AnalyticsEvent, UsageEvent
 
 
-def turns_of(client_token_id: int, request_ids: Collection[str]) -> dict[str, UsageEvent]:
-    """The client's own turns among these."""
-    turns = UsageEvent.objects.filter(client_token_id=client_token_id, request_id__in=request_ids)
-    columns = ("request_id", "user_id", "conversation_id", "model", "app_version")
-    return {turn.request_id: turn for turn in turns.only(*columns)} if request_ids else {}
+@dataclass(frozen=True)
+class Subject:
+    """Whom and what a row of the ledger is about. `model` is the name that the client asked for."""
+
+    request_id: str
+    client_token_id: int
+    user_id: str
+    conversation_id: str = ""
+    app_version: str = ""
+    model: str = ""
 
 
-def record(client_token_id: int, events: Collection[AnalyticsEvent]) -> int:
-    """Store those that are new; how many. An id that the client has used before is the same event, sent again."""
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a user, `age` before it is stored. `client_event_id` is what its client calls it."""
+
+    name: str
+    subject: Subject
+    client_event_id: str | None = None
+    age: timedelta = timedelta(0)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def row(self, created_at: datetime | Now) -> AnalyticsEvent:
+        return AnalyticsEvent(
+            event_name=self.name,
+            **vars(self.subject),
+            client_event_id=self.client_event_id,
+            metadata_json=self.metadata,
+            created_at=created_at,
+        )
+
+
+def record_event(
+    name: str, subject: Subject, metadata: dict[str, Any] | None = None, *, created_at: datetime | Now | None = None
+) -> None:
+    """Store an event of now, or of `created_at`: then the caller invalidates its day."""
+    Event(name, subject, metadata=metadata or {}).row(created_at or Now()).save(force_insert=True)
+
+
+def record_client_events(client_token_id: int, events: Collection[Event]) -> int:
+    """Store those events of one client that are new, and return how many.
+
+    An id that the client has used before names the same event, sent again.
+    """
     named = {event.client_event_id: event for event in reversed([*events]) if event.client_event_id}
     with transaction.atomic():
         new = [event for event in events if not event.client_event_id]
-        # The same batch may be on its way twice at this moment: sorted, so that neither waits for the other.
-        new += [named[event_id] for event_id in sorted(named.keys() - known(client_token_id, named.keys()))]
-        AnalyticsEvent.objects.bulk_create(new, ignore_conflicts=True)
-        days = {event.created_at.astimezone(UTC).date() for event in new}
-        mark_changed(days)
-        mark_if_built(days)
+        # Sorted, so that two requests with the same batch do not wait for each other.
+        new += [named[event_id] for event_id in sorted(named.keys() - known_event_ids(client_token_id, named.keys()))]
+        # The clock is read only where an event is older than its arrival.
+        now = database_now() if any(event.age for event in new) else None
+        rows = [event.row(now - event.age if now and event.age else Now()) for event in new]
+        AnalyticsEvent.objects.bulk_create(rows, ignore_conflicts=True)
+        if now:
+            invalidate({(now - event.age).date() for event in new} - {now.date()})
     return len(new)
 
 
-def known(client_token_id: int, event_ids: Collection[str]) -> set[str | None]:
+def known_event_ids(client_token_id: int, event_ids: Collection[str]) -> set[str | None]:
+    """Return those ids that the client has used for an event before."""
     events = AnalyticsEvent.objects.filter(client_token_id=client_token_id, client_event_id__in=event_ids)
     return set(events.values_list("client_event_id", flat=True)) if event_ids else set()
+
+
+def turns_of(client_token_id: int, request_ids: Collection[str]) -> dict[str, Subject]:
+    """Return the subjects of those turns that are the client's own, by request id."""
+    turns = UsageEvent.objects.filter(client_token_id=client_token_id, request_id__in=request_ids)
+    columns = ("request_id", "client_token_id", "user_id", "conversation_id", "app_version", "model")
+    return {row[0]: Subject(*row) for row in turns.values_list(*columns)} if request_ids else {}

@@ -5,10 +5,10 @@ from genai_prices import Usage, calc_price
 NANOS = Decimal(1_000_000_000)
 
 
-def cost_nanos(model: str, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> int | None:
-    """What OpenAI charges for a completion, in billionths of a US dollar; None where no price is known.
+def cost_nanos(model: str, *, prompt_tokens: int, cached_tokens: int = 0, completion_tokens: int) -> int | None:
+    """Return what OpenAI charges for a completion, in billionths of a US dollar; None where no price is known.
 
-    Prices are those that the pinned genai-prices carries; cached tokens are part of the prompt's.
+    Prices are those of the pinned genai-prices. Cached tokens are part of the prompt's.
     """
     usage = Usage(
         input_tokens=prompt_tokens,

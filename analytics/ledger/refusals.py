@@ -1,4 +1,4 @@
-"""Requests that were refused: counted in memory, because a flood of them must not write to the database."""
+"""Requests that were refused. They are counted in memory, so that a flood of them does not write to the database."""
 
 import logging
 import threading
@@ -18,20 +18,27 @@ _lock = threading.Lock()
 
 
 def count_refusal(client_token_id: int, code: str) -> None:
-    """Count one request of the client that was refused now, with the error's code."""
+    """Count one refused request of the client, under the code of its error."""
     day = timezone.now().astimezone(UTC).date()
     with _lock:
         _counted[day, client_token_id, code] += 1
 
 
 def flush_refusals() -> int:
-    """Add what this process has counted to `refusals_daily`; how many refusals. Nothing is lost where that fails."""
+    """Add what this process has counted to `refusals_daily`, and return how many refusals.
+
+    Where the database fails, the counts stay in memory.
+    """
     with _lock:
         counted = dict(_counted)
         _counted.clear()
     try:
         with transaction.atomic():
-            _add(counted)
+            # Sorted, so that two processes do not wait for each other.
+            for (day, client_token_id, code), count in sorted(counted.items()):
+                key = {"day": day, "client_token_id": client_token_id, "code": code}
+                Refusals.objects.bulk_create([Refusals(**key)], ignore_conflicts=True)
+                Refusals.objects.filter(**key).update(count=F("count") + count)
     except Error:
         with _lock:
             _counted.update(counted)
@@ -39,15 +46,8 @@ def flush_refusals() -> int:
     return sum(counted.values())
 
 
-def _add(counted: dict[tuple[date, int, str], int]) -> None:
-    # Sorted, so that no two processes wait for each other.
-    for (day, client_token_id, code), count in sorted(counted.items()):
-        key = {"day": day, "client_token_id": client_token_id, "code": code}
-        Refusals.objects.bulk_create([Refusals(**key)], ignore_conflicts=True)
-        Refusals.objects.filter(**key).update(count=F("count") + count)
-
-
 def flush_at_exit() -> None:
+    """Write the counts before the process ends, and log where that fails."""
     try:
         flush_refusals()
     except Error as exc:

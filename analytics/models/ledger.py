@@ -6,7 +6,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-# Turns that have ended without a reply. Not a list of statuses: SQLite knows no such condition again in a query.
+# Turns that ended without a reply: the condition of a partial index. SQLite uses the index only if a query repeats the
+# condition literally, and it does not recognise a list of statuses.
 BROKEN = ~Q(status="completed") & ~Q(status="pending")
 
 
@@ -15,7 +16,7 @@ class UsageEventQuerySet(models.QuerySet["UsageEvent"]):
         return self.filter(status=UsageEvent.Status.PENDING)
 
     def stale(self, now: datetime | Now) -> Self:
-        """Pending rows whose process has died: none that runs lets its lease end."""
+        """Pending rows whose process died: a running turn renews its lease before it ends."""
         return self.pending().filter(locked_until__lt=now)
 
 
@@ -46,14 +47,14 @@ class UsageEvent(models.Model):
     reasoning_tokens = models.PositiveIntegerField(default=0, help_text="Of the completion tokens.")
     total_tokens = models.PositiveIntegerField(default=0)
     is_estimated = models.BooleanField(default=False, help_text="The upstream named no figures; these are ours.")
-    # Billionths of a dollar: the cheapest token on sale costs 5 of them, so sums are exact. Null: price unknown.
+    # Billionths of a dollar: the cheapest token costs 5 of them, so sums are exact. Null: the price is unknown.
     cost_nanos = models.BigIntegerField(null=True, blank=True)
     latency_ms = models.PositiveIntegerField(null=True, blank=True)
     first_token_ms = models.PositiveIntegerField(null=True, blank=True, help_text="Of a streamed reply.")
     is_stream = models.BooleanField(default=False)
     is_cancel_asked = models.BooleanField(default=False, help_text="The client asked to stop the reply.")
     locked_until = models.DateTimeField(help_text="A row still pending after this is abandoned.")
-    # What the turn has reserved of each budget, by its key, until somebody knows what it has used.
+    # What the turn has reserved of each budget, by the budget's key. Null once its real use is known.
     reserved_json = models.JSONField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -63,16 +64,16 @@ class UsageEvent(models.Model):
     class Meta:
         db_table = "usage_events"
         indexes = [
-            # Metrics, reconcile and the admin's list read a time range; the thread page, one conversation.
+            # Metrics, reconcile and the admin's list read a range of time; a conversation's page, one conversation.
             models.Index(fields=["created_at"], name="usage_created"),
             models.Index(fields=["conversation_id", "id"], name="usage_conversation"),
-            # A client's own use of today.
+            # GET /v1/usage reads one client's rows of today.
             models.Index(fields=["client_token_id", "created_at"], name="usage_client_created"),
-            # The admin's list of one user, of one model, and of turns that went wrong, which are few.
+            # The admin lists the turns of one user, of one model, and those that went wrong, which are few.
             models.Index(fields=["user_id", "created_at"], name="usage_user_created"),
             models.Index(fields=["model", "created_at"], name="usage_model_created"),
             models.Index(fields=["status", "created_at"], condition=BROKEN, name="usage_broken"),
-            # settle_abandoned looks for dead turns among the few that are pending.
+            # settle_abandoned looks for turns that died among the few that are pending.
             models.Index(fields=["locked_until"], condition=Q(status="pending"), name="usage_pending"),
         ]
         constraints = [
@@ -109,13 +110,13 @@ class AnalyticsEvent(models.Model):
     class Meta:
         db_table = "analytics_events"
         indexes = [
-            # Metrics read one kind of event in a time range; the admin, the newest, and one user's.
+            # Metrics read one kind of event in a range of time; the admin, the newest events, and those of one user.
             models.Index(fields=["event_name", "created_at"], name="event_name_created"),
             models.Index(fields=["created_at"], name="event_created"),
             models.Index(fields=["user_id", "created_at"], name="event_user_created"),
         ]
         constraints = [
-            # A batch that a client sends again is not counted again.
+            # An event that a client sends again is stored once.
             models.UniqueConstraint(
                 fields=["client_token_id", "client_event_id"],
                 condition=Q(client_event_id__isnull=False),

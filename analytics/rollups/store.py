@@ -13,7 +13,7 @@ from django.db import OperationalError, transaction
 from django.db.models import F, Max, Q, Sum
 from django.db.models.functions import Now
 
-from analytics.ledger.turns import SETTLING
+from analytics.ledger import SETTLE_GRACE
 from analytics.models import ActivityRollup, Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
 from analytics.query import DAY
 from analytics.rollups import activity, build
@@ -65,7 +65,7 @@ def try_to_build(day: date) -> bool | None:
 
 def last_final_day(now: datetime) -> date:
     """Return the last day that is over, and whose turns have had SETTLE_GRACE to settle."""
-    return (now.astimezone(UTC) - SETTLING).date() - DAY
+    return (now.astimezone(UTC) - SETTLE_GRACE).date() - DAY
 
 
 def is_sealed(day: date) -> bool:

@@ -11,7 +11,7 @@ from chat.models import ClientToken
 
 
 class ClientTokenAuthentication(BaseAuthentication):
-    """`Authorization: Bearer <token>` (RFC 6750), where the token is in the table or is CLIENT_API_TOKEN."""
+    """Authenticates `Authorization: Bearer <token>` (RFC 6750) by the table of tokens, or by CLIENT_API_TOKEN."""
 
     def authenticate(self, request: Request) -> tuple[None, ClientToken] | None:
         scheme, _, token = get_authorization_header(request).decode("latin-1").partition(" ")

@@ -9,12 +9,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from chat import conversations
-from chat.api import openapi as schema
+from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.serializers import ConversationIn, ConversationUpdateIn, ItemListQuery, ItemsIn
-from chat.conversations import conversation_object
+from chat.conversations import conversation_object, item_id, item_of, message_pk
 from chat.exceptions import ApiError, ConversationNotFound, ItemNotFound
-from chat.items import item_id, item_of, message_pk
 from chat.models import Conversation, Message
 
 
@@ -26,9 +25,9 @@ def owned(request: Request, conversation_id: str) -> Conversation:
 
 
 class ConversationViewSet(ClientViewSet):
-    @extend_schema(**schema.CREATE_CONVERSATION)
+    @extend_schema(**openapi.CREATE_CONVERSATION)
     def create(self, request: Request) -> Response:
-        """Begin a conversation: the server remembers its messages."""
+        """Begin a conversation, whose messages the server remembers."""
         asked = ConversationIn(data=request.data or {})
         asked.is_valid(raise_exception=True)
         data = asked.validated_data
@@ -37,12 +36,12 @@ class ConversationViewSet(ClientViewSet):
         )
         return Response(conversation_object(conversation), status=status.HTTP_201_CREATED)
 
-    @extend_schema(**schema.RETRIEVE_CONVERSATION)
+    @extend_schema(**openapi.RETRIEVE_CONVERSATION)
     def retrieve(self, request: Request, conversation_id: str) -> Response:
-        """A conversation, without its messages."""
+        """Return a conversation without its messages."""
         return Response(conversation_object(owned(request, conversation_id)))
 
-    @extend_schema(**schema.UPDATE_CONVERSATION)
+    @extend_schema(**openapi.UPDATE_CONVERSATION)
     def update(self, request: Request, conversation_id: str) -> Response:
         """Replace the metadata."""
         conversation = owned(request, conversation_id)
@@ -52,7 +51,7 @@ class ConversationViewSet(ClientViewSet):
         conversation.save(update_fields=["metadata"])
         return Response(conversation_object(conversation))
 
-    @extend_schema(**schema.DELETE_CONVERSATION)
+    @extend_schema(**openapi.DELETE_CONVERSATION)
     def destroy(self, request: Request, conversation_id: str) -> Response:
         """Delete a conversation and its messages; what they cost stays in the ledger."""
         owned(request, conversation_id).delete()
@@ -60,9 +59,9 @@ class ConversationViewSet(ClientViewSet):
 
 
 class ItemViewSet(ClientViewSet):
-    @extend_schema(**schema.LIST_ITEMS)
+    @extend_schema(**openapi.LIST_ITEMS)
     def list(self, request: Request, conversation_id: str) -> Response:
-        """The messages of a conversation, page by page."""
+        """List the messages of a conversation, page by page."""
         rows = owned(request, conversation_id).messages.all()
         asked = ItemListQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -76,23 +75,23 @@ class ItemViewSet(ClientViewSet):
         found = [*page[: query["limit"] + 1]]
         return Response(item_list(found[: query["limit"]], has_more=len(found) > query["limit"]))
 
-    @extend_schema(**schema.CREATE_ITEMS)
+    @extend_schema(**openapi.CREATE_ITEMS)
     def create(self, request: Request, conversation_id: str) -> Response:
-        """Append up to 20 messages, without asking the model."""
+        """Append up to 20 messages without asking the model."""
         conversation = owned(request, conversation_id)
         asked = ItemsIn(data=request.data)
         asked.is_valid(raise_exception=True)
         return Response(item_list(conversations.add_items(conversation, asked.validated_data["items"]), has_more=False))
 
-    @extend_schema(**schema.RETRIEVE_ITEM)
+    @extend_schema(**openapi.RETRIEVE_ITEM)
     def retrieve(self, request: Request, conversation_id: str, item_id: str) -> Response:
-        """One message."""
+        """Return one message."""
         message = self.one(owned(request, conversation_id), item_id).first()
         if message is None:
             raise ItemNotFound
         return Response(item_of(message))
 
-    @extend_schema(**schema.DELETE_ITEM)
+    @extend_schema(**openapi.DELETE_ITEM)
     def destroy(self, request: Request, conversation_id: str, item_id: str) -> Response:
         """Delete one message; the answer is its conversation."""
         conversation = owned(request, conversation_id)

@@ -1,30 +1,27 @@
-"""Events from clients: where what they saw meets the conversations and turns that are theirs."""
+"""Events that clients send: what only they see, of conversations and turns that are their own."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from analytics.ledger import events as client_events
-from analytics.models import AnalyticsEvent, UsageEvent
-from chat.api import openapi as schema
+from analytics import ledger
+from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.serializers import KnownFieldsSerializer, Metadata, Text
 from chat.exceptions import ApiError, CompletionNotFound, ConversationNotFound
 from chat.models import ClientToken, Conversation
 
-# What is about one reply has to name it.
+# An event about one reply has to name it.
 ABOUT_A_REPLY = ["first_token_shown", "regenerated", "thumbs_up", "thumbs_down"]
 NAMES = ["opened", *ABOUT_A_REPLY]
-MOST_EVENTS = 100
-# A day is closed soon after it is over: what comes later than this could change what nobody builds again.
-OLDEST = timedelta(hours=24)
+MAX_EVENTS = 100
+# Rollups of a day are final at some time: an event that comes later could not be counted.
+MAX_AGE = timedelta(hours=24)
 
 
 @extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string", "format": "date-time"}]})
@@ -33,7 +30,7 @@ class Instant(serializers.Field[datetime, Any, Any, Any]):
 
     default_error_messages = {
         "invalid": "Send seconds since 1970, or a time with its offset as 2026-03-02T09:30:00Z.",
-        "far": "This is no time of this century; send seconds since 1970, not milliseconds.",
+        "far": "This is not a time of this century; send seconds since 1970, not milliseconds.",
     }
 
     def to_internal_value(self, data: Any) -> datetime:
@@ -54,11 +51,13 @@ class Instant(serializers.Field[datetime, Any, Any, Any]):
 
 class EventIn(KnownFieldsSerializer):
     name = serializers.ChoiceField(choices=NAMES, error_messages={"invalid_choice": f"Send one of {', '.join(NAMES)}."})
-    id = Text(required=False, max_length=64, help_text="Unique among your events: sent again, it counts once.")
-    user = Text(required=False, max_length=255, help_text="Names the end user; that of the completion without it.")
+    id = Text(
+        required=False, max_length=64, help_text="Unique among your events. An event that is sent again counts once."
+    )
+    user = Text(required=False, max_length=255, help_text="Names the end user. Without it: the user of the completion.")
     conversation_id = Text(required=False, max_length=40)
     request_id = Text(required=False, max_length=40, help_text="The completion that the event is about.")
-    occurred_at = Instant(required=False, help_text="By your clock; when it arrives without it.")
+    occurred_at = Instant(required=False, help_text="By your clock. Without it: when it arrives.")
     metadata = Metadata(required=False, allow_null=True, help_text="`app_version` is what metrics filter by.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -68,18 +67,20 @@ class EventIn(KnownFieldsSerializer):
 
 
 class EventsIn(KnownFieldsSerializer):
-    events = serializers.ListField(child=EventIn(), allow_empty=False, max_length=MOST_EVENTS)
-    sent_at = Instant(required=False, help_text="The time by your clock as you send this: it tells how wrong that is.")
+    events = serializers.ListField(child=EventIn(), allow_empty=False, max_length=MAX_EVENTS)
+    sent_at = Instant(
+        required=False, help_text="The time by your clock as you send this. It tells how wrong your clock is."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """An event is as old as the client's clock says, and no younger than none: so a wrong clock does no harm."""
-        now = timezone.now()
-        sent_at = attrs.get("sent_at", now)
+        """Take the age of each event by the client's own clock, at least 0: so a wrong clock does no harm."""
+        sent_at = attrs.get("sent_at")
         for index, event in enumerate(attrs["events"]):
             event["path"] = f"events[{index}]"
-            event["age"] = max(timedelta(0), sent_at - event.get("occurred_at", sent_at))
-            # One that is too old is refused once it is known to be new; until then it has a time like any other.
-            event["created_at"] = now - min(event["age"], OLDEST)
+            event["age"] = timedelta(0)
+            if "occurred_at" in event:
+                sent_at = sent_at or ledger.database_now()
+                event["age"] = max(timedelta(0), sent_at - event["occurred_at"])
         return attrs
 
 
@@ -91,9 +92,7 @@ class EventsOut(serializers.Serializer[Any]):
 
 class EventViewSet(ClientViewSet):
     @extend_schema(
-        tags=["Events"],
-        request=EventsIn,
-        responses={201: EventsOut, **schema.errors(*schema.BODY_ERRORS)},
+        **openapi.operation("Events", EventsOut, *openapi.BODY_ERRORS, status=201, request=EventsIn),
         operation_id="v1_events",
         examples=[
             OpenApiExample(
@@ -104,74 +103,62 @@ class EventViewSet(ClientViewSet):
         ],
     )
     def create(self, request: Request) -> Response:
-        """Tell what only the client sees: up to 100 events, stored all or none.
+        """Send up to 100 events that only the client sees. All are stored, or none.
 
-        An event with an `id` counts once, so that a batch without an answer can be sent again.
+        An event with an `id` counts once, so that a batch that got no answer can be sent again.
         """
         asked = EventsIn(data=request.data)
         asked.is_valid(raise_exception=True)
         client, events = client_of(request), asked.validated_data["events"]
-        # What was stored before is no error now, whatever has become of it since.
-        known = client_events.known(client.pk, {event["id"] for event in events if "id" in event})
+        # An event that was stored before is no error now, whatever has become of what it names.
+        known = ledger.known_event_ids(client.pk, {event["id"] for event in events if "id" in event})
         batch = Batch.of(client, [event for event in events if event.get("id") not in known])
-        stored = client_events.record(client.pk, list(batch.rows()))
+        stored = ledger.record_client_events(client.pk, [batch.event_of(event) for event in batch.events])
         answer = {"object": "events", "stored": stored, "duplicates": len(events) - stored}
         return Response(answer, status=status.HTTP_201_CREATED)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Validated events, and what they name of the client's own."""
+    """Validated events, and those turns and conversations that they name and the client owns."""
 
     client: ClientToken
     events: list[dict[str, Any]]
-    turns: dict[str, UsageEvent]
+    turns: dict[str, ledger.Subject]
     conversations: set[str]
 
     @classmethod
     def of(cls, client: ClientToken, events: list[dict[str, Any]]) -> "Batch":
-        turns = client_events.turns_of(client.pk, {event["request_id"] for event in events if "request_id" in event})
-        # The conversation of a turn is the turn's own, even where it was deleted since.
+        turns = ledger.turns_of(client.pk, {event["request_id"] for event in events if "request_id" in event})
+        # A turn names its own conversation, even where that was deleted since.
         named = {event.get("conversation_id", "") for event in events if "request_id" not in event} - {""}
         owned = Conversation.objects.owned_by(client).filter(pk__in=named)
         return cls(client, events, turns, set(owned.values_list("pk", flat=True)) if named else set())
 
-    def rows(self) -> Iterator[AnalyticsEvent]:
-        return map(self.row, self.events)
-
-    def row(self, event: dict[str, Any]) -> AnalyticsEvent:
-        path = event["path"]
-        if event["age"] > OLDEST:
-            param = f"{path}.occurred_at"
+    def event_of(self, event: dict[str, Any]) -> ledger.Event:
+        """Check what an event names. Raises ApiError where it is not the client's, or the event is too old."""
+        if event["age"] > MAX_AGE:
+            param = f"{event['path']}.occurred_at"
             raise ApiError(f"{param}: Send events within 24 hours; leave this one out.", param=param)
-        turn = self.turn_of(event, path)
-        conversation_id = self.conversation_of(event, turn, path)
+        subject = self.subject_of(event)
         metadata = event.get("metadata") or {}
-        return AnalyticsEvent(
-            event_name=f"client.{event['name']}",
-            client_token_id=self.client.pk,
-            user_id=event.get("user") or (turn.user_id if turn else self.client.default_user_id),
-            conversation_id=conversation_id,
-            request_id=event.get("request_id", ""),
-            model=turn.model if turn else "",
-            app_version=metadata.get("app_version", turn.app_version if turn else "")[:64],
-            metadata_json=metadata,
-            client_event_id=event.get("id"),
-            created_at=event["created_at"],
+        subject = replace(
+            subject,
+            user_id=event.get("user") or subject.user_id,
+            app_version=metadata.get("app_version", subject.app_version)[:64],
         )
+        return ledger.Event(f"client.{event['name']}", subject, event.get("id"), event["age"], metadata)
 
-    def turn_of(self, event: dict[str, Any], path: str) -> UsageEvent | None:
+    def subject_of(self, event: dict[str, Any]) -> ledger.Subject:
+        """Find the turn or the conversation that an event is about."""
+        path, conversation_id = event["path"], event.get("conversation_id", "")
         if "request_id" not in event:
-            return None
+            if conversation_id and conversation_id not in self.conversations:
+                raise ConversationNotFound(param=f"{path}.conversation_id")
+            return ledger.Subject("", self.client.pk, self.client.default_user_id, conversation_id)
         turn = self.turns.get(event["request_id"])
         if turn is None:
             raise CompletionNotFound(param=f"{path}.request_id")
-        return turn
-
-    def conversation_of(self, event: dict[str, Any], turn: UsageEvent | None, path: str) -> str:
-        conversation_id: str = event.get("conversation_id", turn.conversation_id if turn else "")
-        if turn and conversation_id != turn.conversation_id:
+        if event.get("conversation_id", turn.conversation_id) != turn.conversation_id:
             raise ApiError("The completion is not of this conversation.", param=f"{path}.conversation_id")
-        if not turn and conversation_id and conversation_id not in self.conversations:
-            raise ConversationNotFound(param=f"{path}.conversation_id")
-        return conversation_id
+        return turn

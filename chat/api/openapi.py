@@ -1,4 +1,4 @@
-"""What OpenAPI says of the routes, beyond what their serializers say."""
+"""The OpenAPI description of the routes, beyond their serializers."""
 
 from typing import Any
 
@@ -27,11 +27,11 @@ DESCRIPTIONS = {
     "not there, or somebody else's.",
     406: "`not_acceptable`: no format of the `Accept` header is offered.",
     409: "`cancelled`, `not_cancellable`. `idempotency_key_reused`: same key, different request. "
-    "`idempotency_in_progress`: the first request with this key still runs; `Retry-After` says when to ask again.",
+    "`idempotency_in_progress`: the first request with this key still runs; `Retry-After` says when to send it again.",
     411: "`length_required`: the body was sent without a Content-Length.",
     413: "`request_too_large`: the body is over MAX_REQUEST_BYTES.",
     415: "`unsupported_media_type`.",
-    429: "`rate_limit_exceeded`: `Retry-After` says when to ask again. `budget_exceeded`: the message says what "
+    429: "`rate_limit_exceeded`: `Retry-After` says when to send it again. `budget_exceeded`: the message says what "
     "is left and until when; `x-should-retry: false`.",
     500: "`internal_error`: quote the `x-request-id`.",
     502: "`upstream_error`: the model's provider failed.",
@@ -45,7 +45,7 @@ def errors(*statuses: int) -> dict[Any, Any]:
 
 
 def errors_with_protobuf(*statuses: int) -> dict[Any, Any]:
-    """The same where a Protobuf request gets the message `Error`."""
+    """Describe the same errors where a Protobuf request gets the message `Error`."""
     answers: dict[Any, Any] = {}
     for status in statuses:
         answers[status, "application/json"] = OpenApiResponse(serializers.ErrorOut, DESCRIPTIONS[status])
@@ -62,16 +62,43 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "answered from memory for 24 hours, with `Idempotent-Replayed: true`.",
 )
 COMMON = (401, 406, 429, 500, 503)
+BODY_ERRORS = (400, 404, 411, 413, 415, *COMMON)
 
-CREATE_CONVERSATION: dict[str, Any] = {
-    "tags": ["Conversations"],
-    "request": serializers.ConversationIn,
-    "responses": {201: serializers.ConversationOut, **errors(400, 411, 413, 415, *COMMON)},
-    "examples": [
+
+def operation(tag: str, answer: Any, *statuses: int, status: int = 200, **more: Any) -> dict[str, Any]:
+    """Describe an operation that answers with `answer`, or with one of the error `statuses`."""
+    return {"tags": [tag], "responses": {status: answer, **errors(*statuses)}, **more}
+
+
+CREATE_CONVERSATION = operation(
+    "Conversations",
+    serializers.ConversationOut,
+    *(400, 411, 413, 415, *COMMON),
+    status=201,
+    request=serializers.ConversationIn,
+    examples=[
         OpenApiExample("Plain", {}, request_only=True),
         OpenApiExample("With metadata", {"metadata": {"app": "web", "version": "1.2"}}, request_only=True),
     ],
-}
+)
+RETRIEVE_CONVERSATION = operation("Conversations", serializers.ConversationOut, 404, *COMMON)
+UPDATE_CONVERSATION = operation(
+    "Conversations",
+    serializers.ConversationOut,
+    *BODY_ERRORS,
+    operation_id="v1_conversations_update",
+    request=serializers.ConversationUpdateIn,
+)
+DELETE_CONVERSATION = operation("Conversations", serializers.ConversationDeletedOut, 404, *COMMON)
+LIST_ITEMS = operation(
+    "Conversations", serializers.ItemListOut, 400, 404, *COMMON, parameters=[serializers.ItemListQuery]
+)
+CREATE_ITEMS = operation("Conversations", serializers.ItemListOut, *BODY_ERRORS, request=serializers.ItemsIn)
+RETRIEVE_ITEM = operation("Conversations", serializers.ItemOut, 404, *COMMON)
+DELETE_ITEM = operation("Conversations", serializers.ConversationOut, 404, *COMMON)
+LIST_MODELS = operation("Models", serializers.ModelListOut, *COMMON)
+RETRIEVE_MODEL = operation("Models", serializers.ModelOut, 404, *COMMON)
+CANCEL_COMPLETION = operation("Chat", serializers.CancellationOut, 404, 409, *COMMON, request=None)
 CREATE_COMPLETION: dict[str, Any] = {
     "tags": ["Chat"],
     "parameters": [IDEMPOTENCY_KEY],
@@ -101,50 +128,4 @@ CREATE_COMPLETION: dict[str, Any] = {
             media_type="application/json",
         ),
     ],
-}
-CANCEL_COMPLETION: dict[str, Any] = {
-    "tags": ["Chat"],
-    "request": None,
-    "responses": {200: serializers.CancellationOut, **errors(404, 409, *COMMON)},
-}
-BODY_ERRORS = (400, 404, 411, 413, 415, *COMMON)
-RETRIEVE_CONVERSATION: dict[str, Any] = {
-    "tags": ["Conversations"],
-    "responses": {200: serializers.ConversationOut, **errors(404, *COMMON)},
-}
-UPDATE_CONVERSATION: dict[str, Any] = {
-    "tags": ["Conversations"],
-    "operation_id": "v1_conversations_update",
-    "request": serializers.ConversationUpdateIn,
-    "responses": {200: serializers.ConversationOut, **errors(*BODY_ERRORS)},
-}
-DELETE_CONVERSATION: dict[str, Any] = {
-    "tags": ["Conversations"],
-    "responses": {200: serializers.ConversationDeletedOut, **errors(404, *COMMON)},
-}
-LIST_ITEMS: dict[str, Any] = {
-    "tags": ["Conversations"],
-    "parameters": [serializers.ItemListQuery],
-    "responses": {200: serializers.ItemListOut, **errors(400, 404, *COMMON)},
-}
-CREATE_ITEMS: dict[str, Any] = {
-    "tags": ["Conversations"],
-    "request": serializers.ItemsIn,
-    "responses": {200: serializers.ItemListOut, **errors(*BODY_ERRORS)},
-}
-RETRIEVE_ITEM: dict[str, Any] = {
-    "tags": ["Conversations"],
-    "responses": {200: serializers.ItemOut, **errors(404, *COMMON)},
-}
-DELETE_ITEM: dict[str, Any] = {
-    "tags": ["Conversations"],
-    "responses": {200: serializers.ConversationOut, **errors(404, *COMMON)},
-}
-RETRIEVE_MODEL: dict[str, Any] = {
-    "tags": ["Models"],
-    "responses": {200: serializers.ModelOut, **errors(404, *COMMON)},
-}
-LIST_MODELS: dict[str, Any] = {
-    "tags": ["Models"],
-    "responses": {200: serializers.ModelListOut, **errors(*COMMON)},
 }

@@ -5,7 +5,7 @@ from rest_framework.request import Request
 
 
 class NoMetadata(BaseMetadata):
-    """OPTIONS is answered by its `Allow` header; what a route takes is told by /schema."""
+    """Answers OPTIONS with the `Allow` header alone: /schema describes the routes."""
 
     def determine_metadata(self, request: Request, view: Any) -> None:
         return None

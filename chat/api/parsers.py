@@ -13,21 +13,21 @@ from chat.exceptions import RequestTooLarge
 from protos.chat_pb2 import ChatRequest
 
 MAX_DEPTH = 100
-# Python refuses to read more than 4300, with advice for programmers.
+# Python itself refuses more than 4300, with a message for programmers.
 MAX_DIGITS = 4000
 TOO_LARGE = "A number is too large; send one that fits 64 bits."
 TOO_DEEP = f"The JSON is nested deeper than {MAX_DEPTH} levels."
 
 
 def read_body(stream: IO[bytes], context: Mapping[str, Any]) -> bytes:
-    """The whole body, refused before it is read when it is longer than MAX_REQUEST_BYTES."""
+    """Read the whole body. Raises RequestTooLarge, before reading, where it is longer than MAX_REQUEST_BYTES."""
     if int(context["request"].META.get("CONTENT_LENGTH") or 0) > settings.MAX_REQUEST_BYTES:
         raise RequestTooLarge(f"The body is longer than {settings.MAX_REQUEST_BYTES} bytes; send less at once.")
     return stream.read()
 
 
 class JSONParser(BaseParser):
-    """DRF's parser takes any length, and dies on deep nesting."""
+    """Parses JSON within limits: DRF's own parser takes any length, and crashes on deep nesting."""
 
     media_type = "application/json"
 
@@ -36,7 +36,7 @@ class JSONParser(BaseParser):
     ) -> Any:
         try:
             text = read_body(stream, parser_context or {}).decode()
-            data = json.loads(text, parse_constant=refuse_constant, parse_int=whole_number)
+            data = json.loads(text, parse_constant=refuse_constant, parse_int=parse_int)
         except RecursionError as exc:
             raise ParseError(TOO_DEEP) from exc
         except ValueError as exc:
@@ -45,7 +45,7 @@ class JSONParser(BaseParser):
         return data
 
 
-def whole_number(digits: str) -> int:
+def parse_int(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
         raise ParseError(TOO_LARGE)
     return int(digits)
@@ -56,12 +56,12 @@ def refuse_constant(name: str) -> None:
 
 
 def refuse_unstorable(data: Any, depth: int = 0) -> None:
-    """Refuse text that no database takes (NUL, half a surrogate pair), and what only an attacker nests so deep."""
+    """Refuse text that no database stores (NUL, half a surrogate pair), and nesting that only an attacker sends."""
     if depth > MAX_DEPTH:
         raise ParseError(TOO_DEEP)
     if isinstance(data, str):
         if "\0" in data or not is_encodable(data):
-            raise ParseError("Text may hold neither U+0000 nor half of a surrogate pair.")
+            raise ParseError("Text must contain neither U+0000 nor half of a surrogate pair.")
     elif isinstance(data, float) and not math.isfinite(data):
         raise ParseError(TOO_LARGE)
     elif isinstance(data, dict):
@@ -82,7 +82,7 @@ def is_encodable(text: str) -> bool:
 
 
 class ProtobufParser(BaseParser):
-    """A `ChatRequest`, read into what the same request is in JSON: fields that are not set are absent."""
+    """Parses a `ChatRequest` into the fields of the same request in JSON. Fields that are not set are absent."""
 
     media_type = "application/x-protobuf"
 
@@ -99,6 +99,6 @@ class ProtobufParser(BaseParser):
 
 
 class RegisteredProtobufParser(ProtobufParser):
-    """The media type that RFC 9996 registers."""
+    """Parses the media type that RFC 9996 registers."""
 
     media_type = "application/protobuf"

@@ -2,14 +2,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.renderers import BaseRenderer
+from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
 from protos.chat_pb2 import ChatResponse, Error, Usage
 
 
 class ProtobufRenderer(BaseRenderer):
-    """A completion as `ChatResponse`; whatever goes wrong as `Error`."""
+    """Renders a completion as `ChatResponse`, and every error as `Error`."""
 
     media_type = "application/x-protobuf"
     format = "pb"
@@ -25,9 +25,12 @@ class ProtobufRenderer(BaseRenderer):
 
 
 class RegisteredProtobufRenderer(ProtobufRenderer):
-    """The media type that RFC 9996 registers."""
+    """Renders the media type that RFC 9996 registers."""
 
     media_type = "application/protobuf"
+
+
+RENDERERS = [JSONRenderer, ProtobufRenderer, RegisteredProtobufRenderer]
 
 
 def error_message(error: Mapping[str, Any]) -> Error:
@@ -52,10 +55,10 @@ def usage_message(usage: Mapping[str, Any]) -> Usage:
 
 
 class SameFormatNegotiation(DefaultContentNegotiation):
-    """A client that takes anything is answered in the format it spoke.
+    """Answers a client that accepts anything in the format of its request.
 
-    Whether a reply is an event stream is said by `stream` in the body, as OpenAI's API has it, so a client
-    that accepts event streams takes anything else here as an error does.
+    As in OpenAI's API, `stream` in the body asks for an event stream. A client that accepts only event streams gets
+    errors as JSON, so for negotiation it accepts anything.
     """
 
     def get_accept_list(self, request: Request) -> list[str]:
@@ -66,9 +69,9 @@ class SameFormatNegotiation(DefaultContentNegotiation):
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
         if set(self.get_accept_list(request)) == {"*/*"}:
-            spoken = (request.content_type or "").partition(";")[0].strip().lower()
+            sent = (request.content_type or "").partition(";")[0].strip().lower()
             for renderer in renderers:
-                if renderer.media_type == spoken and format_suffix in (None, renderer.format):
+                if renderer.media_type == sent and format_suffix in (None, renderer.format):
                     return renderer, renderer.media_type
         chosen: tuple[BaseRenderer, str] = super().select_renderer(request, renderers, format_suffix)
         return chosen

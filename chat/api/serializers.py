@@ -1,4 +1,4 @@
-"""What a client may send, field by field. What is not listed is refused by name, never ignored."""
+"""The fields that a client may send. A field that is not listed is refused by its name, never ignored."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ MOST = 2**31 - 1  # tokens
 
 
 class Text(serializers.CharField):
-    """A string as it was sent: a number is not one, and white space is the author's."""
+    """A string as it was sent. A number is refused, and white space is kept."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -23,7 +23,7 @@ class Text(serializers.CharField):
 
 class KnownFieldsSerializer(serializers.Serializer[Any]):
     def get_fields(self) -> dict[str, Any]:
-        """Of a request's fields, those it has or must have: DRF copies each, at more than the cost of reading it."""
+        """Return the fields that the request has or must have. DRF copies each, which costs more than reading it."""
         data = getattr(self, "initial_data", None)
         if not isinstance(data, dict):
             return super().get_fields()
@@ -153,7 +153,7 @@ class CompletionIn(KnownFieldsSerializer):
     service_tier = Text(required=False, allow_null=True, max_length=20)
     metadata = Metadata(required=False, allow_null=True)
 
-    # What llmapi itself acts on; all the others go to the upstream as they are.
+    # The fields that llmapi itself acts on. All others go to the upstream as they are.
     OWN = frozenset({"conversation_id", "message", "messages", "model", "user", "stream", "stream_options", "n"})
 
     def validate_model(self, value: str) -> str:
@@ -181,7 +181,7 @@ class CompletionIn(KnownFieldsSerializer):
             raise serializers.ValidationError("Send either message (with conversation_id) or messages.")
         if "message" in attrs and "conversation_id" not in attrs:
             raise serializers.ValidationError(
-                {"conversation_id": ["This field is required beside message; POST /v1/conversations makes one."]}
+                {"conversation_id": ["This field is required with message; POST /v1/conversations creates one."]}
             )
         if attrs.get("max_tokens") and attrs.get("max_completion_tokens"):
             raise serializers.ValidationError({"max_tokens": ["Send max_completion_tokens alone."]})
@@ -197,7 +197,7 @@ class CompletionIn(KnownFieldsSerializer):
 
     @property
     def wants_usage_chunk(self) -> bool:
-        """Where the client asked for it, and always where the server keeps the conversation."""
+        """Tell whether the client asked for the usage, or the server keeps the conversation."""
         options = self.validated_data.get("stream_options", {})
         return "conversation_id" in self.validated_data or options.get("include_usage", False)
 

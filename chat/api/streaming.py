@@ -1,4 +1,4 @@
-"""How a streamed reply goes over the wire."""
+"""The bytes of a streamed reply."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from protos.chat_pb2 import ChatChunk
 
 
 class StreamRenderer(Protocol):
-    """How a streamed reply is framed: each chunk, a sign of life, an error, the end."""
+    """Frames a streamed reply: each chunk, the heartbeat in between, an error, the end."""
 
     content_type: str
     heartbeat: bytes
@@ -28,7 +28,7 @@ class EventStream:
     """OpenAI's server-sent events."""
 
     content_type = "text/event-stream; charset=utf-8"
-    # A comment without the blank line that would dispatch it: after that, some SDKs parse an empty event.
+    # A comment, without the blank line that ends an event: after one, some SDKs parse an empty event.
     heartbeat = b": ping\n"
     end = b"data: [DONE]\n\n"
 
@@ -78,7 +78,7 @@ def chunk_message(chunk: Mapping[str, Any]) -> ChatChunk:
 def render_stream(
     log: Iterable[list[bytes]], usage: Callable[[], bytes | None], form: StreamRenderer
 ) -> Iterator[bytes]:
-    """What a client is sent of a reply's log. `usage` is asked for at the end, where the client wants it."""
+    """Yield the bytes of a reply's log. `usage` is called at the end, and returns None where no usage is wanted."""
     try:
         for fresh in log:
             yield b"".join(map(form.chunk, fresh)) or form.heartbeat

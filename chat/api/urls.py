@@ -1,10 +1,14 @@
 from django.urls import path
 
-from chat.api.completions import CompletionViewSet, ModelViewSet, UnknownRouteView
+from chat.api.base import UnknownRouteView
+from chat.api.completions import CompletionViewSet
 from chat.api.conversations import ConversationViewSet, ItemViewSet
+from chat.api.events import EventViewSet
+from chat.api.models import ModelViewSet
+from chat.api.usage import UsageViewSet
 
 conversations = ConversationViewSet.as_view({"post": "create"})
-# OpenAI updates by POST.
+# OpenAI's API updates by POST.
 conversation = ConversationViewSet.as_view({"get": "retrieve", "post": "update", "delete": "destroy"})
 items = ItemViewSet.as_view({"get": "list", "post": "create"})
 item = ItemViewSet.as_view({"get": "retrieve", "delete": "destroy"})
@@ -20,5 +24,7 @@ urlpatterns = [
     path("chat/completions/<slug:request_id>/cancel", CompletionViewSet.as_view({"post": "cancel"})),
     path("models", ModelViewSet.as_view({"get": "list"})),
     path("models/<path:model>", ModelViewSet.as_view({"get": "retrieve"})),
+    path("events", EventViewSet.as_view({"post": "create"})),
+    path("usage", UsageViewSet.as_view({"get": "list"})),
     path("<path:unknown>", UnknownRouteView.as_view()),
 ]

@@ -1,7 +1,6 @@
-"""A client's own use, and what is left of its limits: where the ledger and the limits meet."""
+"""A client's own usage, and what is left of its limits."""
 
 import time
-from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -15,21 +14,23 @@ from analytics.metrics.sources import Table
 from analytics.metrics.usage import usage_by_day_and_model
 from analytics.query import BEGINNING, DAY, MAX_USAGE_DAYS, Filters, Period, Query, today
 from analytics.rollups.coverage import bring_up_to_date
-from chat.api import openapi as schema
+from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
+from chat.api.limits import limits_of
 from chat.limits import budgets
-from chat.limits.rates import verdict_now, verdicts_of
+from chat.limits.rates import token_status
+from chat.limits.status import NANOS, LimitStatus
 from chat.models import Budget, ClientToken
 
 DEFAULT_DAYS = 30
 
 
 class UsageQuery(serializers.Serializer[Any]):
-    to = serializers.DateField(required=False, help_text="The last UTC day; today without it.")
-    user = serializers.CharField(required=False, max_length=255, help_text="Whose limits to show, of the end users.")
+    to = serializers.DateField(required=False, help_text="The last UTC day. Without it: today.")
+    user = serializers.CharField(required=False, max_length=255, help_text="The end user whose limits to show.")
 
     def get_fields(self) -> dict[str, Any]:
-        since = serializers.DateField(required=False, help_text="The first UTC day; 30 days in all without it.")
+        since = serializers.DateField(required=False, help_text="The first UTC day. Without it: 30 days in all.")
         return {"from": since, **super().get_fields()}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class UsageQuery(serializers.Serializer[Any]):
 class OwnUsageRow(serializers.Serializer[Any]):
     day = serializers.DateField()
     model = serializers.CharField()
-    turns = serializers.IntegerField(help_text="That have ended.")
+    turns = serializers.IntegerField(help_text="Turns that have ended.")
     failed = serializers.IntegerField()
     prompt_tokens = serializers.IntegerField()
     cached_tokens = serializers.IntegerField(help_text="Of the prompt tokens.")
@@ -54,12 +55,12 @@ class OwnUsageRow(serializers.Serializer[Any]):
     cost_usd = serializers.FloatField(allow_null=True, help_text="Null where a price is unknown.")
 
 
-class LimitRow(serializers.Serializer[Any]):
+class LimitStatusOut(serializers.Serializer[Any]):
     name = serializers.CharField()
     most = serializers.FloatField()
     left = serializers.FloatField()
     resets_at = serializers.IntegerField(
-        allow_null=True, help_text="Seconds since 1970; null where it comes back as turns end."
+        allow_null=True, help_text="Seconds since 1970. Null: it comes back as turns end."
     )
 
 
@@ -68,7 +69,7 @@ class OwnUsageOut(serializers.Serializer[Any]):
     to = serializers.DateField()
     data = OwnUsageRow(many=True)  # type: ignore[assignment]
     computed_at = serializers.DateTimeField(help_text="Everything that was settled before is in the figures.")
-    limits = LimitRow(many=True)
+    limits = LimitStatusOut(many=True)
 
     def get_fields(self) -> dict[str, Any]:
         return {"from": serializers.DateField(), **super().get_fields()}
@@ -76,13 +77,11 @@ class OwnUsageOut(serializers.Serializer[Any]):
 
 class UsageViewSet(ClientViewSet):
     @extend_schema(
-        tags=["Usage"],
-        parameters=[UsageQuery],
-        responses={200: OwnUsageOut, **schema.errors(400, *schema.COMMON)},
+        **openapi.operation("Usage", OwnUsageOut, 400, *openapi.COMMON, parameters=[UsageQuery]),
         operation_id="v1_usage",
     )
     def list(self, request: Request) -> Response:
-        """What this client has used, by UTC day and model, and what is left of each of its limits."""
+        """Return what this client has used by UTC day and model, and what is left of its limits."""
         query = UsageQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         client, period = client_of(request), query.validated_data["period"]
@@ -95,36 +94,27 @@ class UsageViewSet(ClientViewSet):
                 "to": period.last.isoformat(),
                 "data": usage_by_day_and_model(Table(Query(period, Filters(client_token_id=client.pk)))),
                 "computed_at": coverage.computed_at.isoformat(timespec="seconds"),
-                "limits": [*rates(request, client), *spending(client, user_id)],
+                # This request itself is counted in its limits.
+                "limits": [limit_object(limit) for limit in [*limits_of(request), *other_limits(client, user_id)]],
             }
         )
 
 
-def rates(request: Request, client: ClientToken) -> Iterator[dict[str, Any]]:
-    """The limits of a minute; this request itself is counted."""
-    verdicts = [*verdicts_of(request._request), *([tokens] if (tokens := verdict_now(client)) else [])]
-    for verdict in verdicts:
-        yield {
-            "name": f"{verdict.unit}_per_min",
-            "most": verdict.limit,
-            "left": verdict.remaining,
-            "resets_at": round(time.time() + verdict.backlog),
-        }
+def other_limits(client: ClientToken, user_id: str) -> list[LimitStatus]:
+    """Read the limits that only turns are counted against."""
+    now = timezone.now()
+    tokens = token_status(client)
+    return [*([tokens] if tokens else []), *budgets.read_statuses(budgets.budgets_of(client, user_id, now), now)]
 
 
-def spending(client: ClientToken, user_id: str) -> Iterator[dict[str, Any]]:
-    """Budgets, and turns at once."""
-    limits = [limit for limit in budgets.limits_of(client, user_id, timezone.now()) if limit.most is not None]
-    used = budgets.used_of(limits) if limits else {}
-    for limit in limits:
-        most = limit.most or 0
-        yield {
-            "name": limit.name,
-            "most": shown(limit, most),
-            "left": shown(limit, max(0, most - used.get(limit.key, 0))),
-            "resets_at": round(limit.resets_at.timestamp()) if limit.resets_at else None,
-        }
-
-
-def shown(limit: budgets.Limit, amount: int) -> float:
-    return amount / budgets.NANOS if limit.unit == Budget.Unit.NANOS else amount
+def limit_object(limit: LimitStatus) -> dict[str, Any]:
+    unit = NANOS if limit.unit == Budget.Unit.NANOS else 1
+    resets_at = limit.resets_at.timestamp() if limit.resets_at else None
+    if limit.window:
+        resets_at = time.time() + limit.reset_in
+    return {
+        "name": limit.name,
+        "most": limit.most / unit if unit > 1 else limit.most,
+        "left": limit.left / unit if unit > 1 else limit.left,
+        "resets_at": None if resets_at is None else round(resets_at),
+    }

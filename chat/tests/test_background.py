@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from analytics.models import UsageEvent
 from bench.openai_double import OpenAIDouble
-from chat import background as chores
+from chat import background
 from chat.models import Chore
 from conftest import Server, wait_until
 
@@ -17,9 +17,9 @@ from conftest import Server, wait_until
 def test_each_is_done_when_it_is_due(db: None) -> None:
     def after(**time: int) -> list[str]:
         Chore.objects.update(due_at=F("due_at") - timedelta(**time))
-        return chores.run_due()
+        return background.run_due()
 
-    assert chores.run_due() == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
+    assert background.run_due() == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
     assert after(seconds=1) == []
     assert after(seconds=20) == ["settle_abandoned"]
     assert after(hours=2) == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
@@ -28,11 +28,11 @@ def test_each_is_done_when_it_is_due(db: None) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_one_process_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
-    monkeypatch.setattr(chores, "TASKS", {"count": chores.Task(timedelta(minutes=1), done.append)})
+    monkeypatch.setattr(background, "JOBS", {"count": background.Job(timedelta(minutes=1), done.append)})
 
     def run(_: int) -> list[str]:
         try:
-            return chores.run_due()
+            return background.run_due()
         finally:
             connection.close()
 
@@ -53,12 +53,14 @@ def test_a_server_closes_what_a_dead_one_left(serve: Callable[..., Server], upst
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_task_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
-    wrong = chores.Task(timedelta(minutes=1), lambda _: 1 / 0)
-    monkeypatch.setattr(chores, "TASKS", {"wrong": wrong, "right": chores.Task(timedelta(minutes=1), done.append)})
+    wrong = background.Job(timedelta(minutes=1), lambda _: 1 / 0)
+    monkeypatch.setattr(
+        background, "JOBS", {"wrong": wrong, "right": background.Job(timedelta(minutes=1), done.append)}
+    )
 
-    chores.look()
-    chores.look()
+    background.tick()
+    background.tick()
 
     assert len(done) == 1

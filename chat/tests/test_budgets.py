@@ -15,7 +15,7 @@ from bench.openai_double import Behaviour, OpenAIDouble
 from chat.limits import budgets
 from chat.models import Budget, ClientToken, IdempotencyKey, RateLimit
 from chat.retention import purge_expired
-from chat.turns import lifecycle as turns
+from chat.turns.recovery import settle_all_abandoned
 from conftest import ApiClient, Server, wait_until
 
 URL = "/v1/chat/completions"
@@ -108,7 +108,7 @@ def test_an_abandoned_turn_stays_reserved_until_it_ends_after_all(server: Server
         wait_until(lambda: len(upstream.requests) == 1)
         assert (used(), used("turns")) == ([100], [1])
 
-        turns.settle_all_abandoned(timezone.now() + timedelta(hours=1))
+        settle_all_abandoned(timezone.now() + timedelta(hours=1))
         assert (used(), used("turns")) == ([100], [0])
 
         gate.set()
@@ -152,10 +152,10 @@ def test_a_replay_costs_nothing(alice: ApiClient, upstream: OpenAIDouble) -> Non
 def test_periods_are_utc_days_and_months(alice: ApiClient) -> None:
     client = ClientToken(pk=1, day_tokens=1, month_usd=Decimal("2.5"), user_day_tokens=3)
 
-    limits = budgets.limits_of(client, "u", datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC))
+    rows = budgets.budgets_of(client, "u", datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC))
 
     new_year = datetime(2027, 1, 1, tzinfo=UTC)
-    assert [(limit.key, limit.most, limit.resets_at) for limit in limits] == [
+    assert [(row.key, row.most, row.resets_at) for row in rows] == [
         ("1:turns::", None, None),
         ("1:tokens:2026-12-31:", 1, new_year),
         ("1:tokens:2026-12-31:u", 3, new_year),

@@ -10,7 +10,7 @@ from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import OpenAIDouble
 from chat import retention
 from chat.models import ClientToken, IdempotencyKey, Message, RateLimit
-from chat.turns import lifecycle as turns
+from chat.turns import recovery
 from conftest import ApiClient
 
 
@@ -49,9 +49,9 @@ def test_settle_abandoned_ends_when_there_is_more_than_a_batch(
         UsageEvent(request_id=f"r_{n}", client_token_id=1, user_id="u", model="m", locked_until=now - timedelta(1))
         for n in range(5)
     )
-    monkeypatch.setattr(turns.settle_abandoned, "__kwdefaults__", {"limit": 2})
+    monkeypatch.setattr(recovery.settle_abandoned, "__kwdefaults__", {"limit": 2})
 
-    assert turns.settle_all_abandoned(now) == (5, 0)
+    assert recovery.settle_all_abandoned(now) == (5, 0)
 
 
 def test_purge_expired(alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,7 +212,6 @@ def test_missing_figures_are_estimated_and_marked(alice: ApiClient, upstream: Op
     assert usage.total_tokens == body["usage"]["total_tokens"] > 0
 
 
-@pytest.mark.usefixtures("by_day")
 def test_a_turn_is_a_constant_number_of_queries(
     alice: ApiClient, upstream: OpenAIDouble, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:

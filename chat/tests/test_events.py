@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from analytics.ledger import turns as recording
+from analytics import ledger
 from analytics.metrics.active_users import dau
 from analytics.metrics.engagement import time_spent
 from analytics.metrics.sources import Table
@@ -181,14 +181,13 @@ def test_a_wrong_clock_does_no_harm(alice: ApiClient, form: Callable[[datetime],
 
 def test_it_counts_among_the_requests_of_the_minute(alice: ApiClient) -> None:
     ClientToken.objects.update(rate_limit_per_min=2)
-    recording.flush_refusals()
 
     answers = [tell(alice, {"name": "opened"}) for _ in range(3)]
 
     assert [answer.status_code for answer in answers] == [201, 201, 429]
     assert answers[1]["x-ratelimit-remaining-requests"] == "0"
     assert told().count() == 2
-    assert recording.flush_refusals() == 1
+    assert ledger.flush_refusals() == 1
 
 
 def test_who_may_not(alice: ApiClient) -> None:
@@ -213,10 +212,10 @@ def test_they_are_time_spent_and_nobody_is_active_for_them(alice: ApiClient, ups
     assert abs(spent["p90_seconds"] - (now - began).total_seconds()) < 60
 
 
-def test_a_late_event_is_counted_in_a_closed_day(alice: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_event_is_counted_in_a_closed_day(alice: ApiClient, set_clock: Callable[..., None]) -> None:
     """Of an evening whose day has been built by the time its events come: once, though they come twice."""
     noon = midnight(today()) + timedelta(hours=12)
-    monkeypatch.setattr(timezone, "now", lambda: noon)
+    set_clock(noon)
     evening = noon - timedelta(hours=16)
     yesterday = evening.astimezone(UTC).date()
     AnalyticsEvent.objects.create(
@@ -236,7 +235,6 @@ def test_a_late_event_is_counted_in_a_closed_day(alice: ApiClient, monkeypatch: 
     assert time_spent(Table(Query(Period(yesterday, yesterday))))["count"] == 1
 
 
-@pytest.mark.usefixtures("by_day")
 def test_queries(alice: ApiClient, upstream: OpenAIDouble, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     cid, rid = reply(alice)
     events = [
@@ -252,7 +250,7 @@ def test_queries(alice: ApiClient, upstream: OpenAIDouble, django_assert_num_que
 
 
 def test_a_batch_that_got_no_answer_can_be_sent_again(
-    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+    alice: ApiClient, upstream: OpenAIDouble, set_clock: Callable[..., None]
 ) -> None:
     """Whatever has become since of what it names, and however old it is by now."""
     cid, rid = reply(alice)
@@ -269,7 +267,7 @@ def test_a_batch_that_got_no_answer_can_be_sent_again(
     assert tell(alice, *batch).json() == {"object": "events", "stored": 2, "duplicates": 0}
 
     assert alice.delete(f"/v1/conversations/{cid}").status_code == 200
-    monkeypatch.setattr(timezone, "now", lambda: asked_at + timedelta(hours=2))
+    set_clock(asked_at + timedelta(hours=2))
 
     assert tell(alice, *batch).json() == {"object": "events", "stored": 0, "duplicates": 2}
     answer = tell(alice, *batch, {"name": "opened", "conversation_id": cid})

@@ -1,5 +1,6 @@
 import io
 import logging
+from typing import Any
 
 import pytest
 from django.db import OperationalError
@@ -8,7 +9,7 @@ from pytest_django import Settings
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import Conversation, Message
-from chat.turns import lifecycle as turns
+from chat.turns import lifecycle, store
 from conftest import ApiClient
 from llmapi.logging import LogfmtFormatter
 
@@ -171,17 +172,17 @@ def test_a_database_that_is_away_is_a_503(alice: ApiClient) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_paid_reply_outlives_a_short_outage(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
-    original = turns._settle
+    original = store.settle_turn
     failures = iter([OperationalError("gone"), OperationalError("gone")])
 
-    def flaky(*args: object) -> object:
+    def flaky(*args: Any, **kwargs: Any) -> Any:
         for failure in failures:
             raise failure
-        return original(*args)  # type: ignore[arg-type]
+        return original(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "_settle", flaky)
-        patch.setattr(turns, "PERSIST_DELAYS", (0.01, 0.01, 0.01))
+        patch.setattr(store, "settle_turn", flaky)
+        patch.setattr(lifecycle, "RETRY_DELAYS", (0.01, 0.01, 0.01))
         answer = alice.say(cid, "Hi")
 
     assert answer.status_code == 200
@@ -190,14 +191,14 @@ def test_a_paid_reply_outlives_a_short_outage(alice: ApiClient, upstream: OpenAI
 
 def test_a_conversation_deleted_meanwhile(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
-    original = turns.release_connection
+    original = lifecycle.close_connection
 
     def delete() -> None:
         original()
         Conversation.objects.all().delete()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "release_connection", delete)
+        patch.setattr(lifecycle, "close_connection", delete)
         answer = alice.say(cid, "Hi", key="k")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "conversation_not_found")

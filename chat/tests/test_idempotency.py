@@ -1,6 +1,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -10,7 +11,7 @@ from pytest_django import Settings
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import IdempotencyKey, Message
-from chat.turns import lifecycle as turns
+from chat.turns import lifecycle, store
 from conftest import ApiClient
 
 URL = "/v1/chat/completions"
@@ -146,7 +147,7 @@ def test_a_turn_that_lost_its_key_counts_its_tokens_and_writes_no_reply(
     cid = alice.conversation()
     gate = threading.Event()
     upstream.plan(Behaviour(gate=gate))
-    original = turns.release_connection
+    original = lifecycle.close_connection
 
     def steal() -> None:
         original()
@@ -154,7 +155,7 @@ def test_a_turn_that_lost_its_key_counts_its_tokens_and_writes_no_reply(
         gate.set()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "release_connection", steal)
+        patch.setattr(lifecycle, "close_connection", steal)
         answer = alice.say(cid, "Hi", key="k-1")
 
     usage = UsageEvent.objects.get()
@@ -165,16 +166,16 @@ def test_a_turn_that_lost_its_key_counts_its_tokens_and_writes_no_reply(
 
 def test_settling_twice_is_settling_once(alice: ApiClient, upstream: OpenAIDouble) -> None:
     """The answer to a commit got lost: the same turn is written again."""
-    original = turns._settle
+    original = store.settle_turn
 
-    def twice(*args: object) -> object:
-        original(*args)  # type: ignore[arg-type]
-        return original(*args)  # type: ignore[arg-type]
+    def twice(*args: Any, **kwargs: Any) -> Any:
+        original(*args, **kwargs)
+        return original(*args, **kwargs)
 
     cid = alice.conversation()
     for key in (None, "k-1"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(turns, "_settle", twice)
+            patch.setattr(store, "settle_turn", twice)
             assert alice.say(cid, "Hi", key=key).status_code == 200
 
     assert Message.objects.count() == 4

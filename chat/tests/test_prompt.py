@@ -3,8 +3,9 @@ from typing import Any
 from pytest_django import Settings
 
 from bench.openai_double import OpenAIDouble
+from chat.estimates import context_tokens, estimate_message, estimate_messages
 from chat.models import Conversation, Message
-from chat.turns import prompt as context
+from chat.turns import prompt
 from conftest import ApiClient
 
 MODEL = "smollm2-135m"
@@ -25,7 +26,7 @@ def test_the_oldest_turns_are_left_out_whole(alice: ApiClient, upstream: OpenAID
     assert texts[0].startswith("2 x")
     assert texts[1].startswith("echo: 2 x")
     assert texts[-1].startswith("4 x")
-    assert sum(context.estimate_tokens({"content": text}) for text in texts) <= 512 * 3 / 4
+    assert sum(estimate_message({"content": text}).likely for text in texts) <= 512 * 3 / 4
     assert Message.objects.count() == 10
 
 
@@ -51,7 +52,7 @@ def test_a_tool_result_never_goes_without_its_call(alice: ApiClient) -> None:
     for index, (role, text) in enumerate(rows):
         Message.objects.create(conversation_id=cid, role=role, content=text, request_id=f"r_{index // 2}")
 
-    history, is_truncated = context.recent_turns(Conversation.objects.get(), 40)
+    history, _, is_truncated = prompt.recent_turns(Conversation.objects.get(), 40)
 
     assert [message["content"] for message in history] == ["c", "d"]
     assert is_truncated
@@ -61,11 +62,9 @@ def test_a_greeting_by_the_assistant_is_part_of_the_history(alice: ApiClient) ->
     cid = alice.conversation()
     Message.objects.create(conversation_id=cid, role="assistant", content="Welcome!")
 
-    assert context.recent_turns(Conversation.objects.get(), 40) == (
-        [{"role": "assistant", "content": "Welcome!"}],
-        False,
-    )
+    messages = [{"role": "assistant", "content": "Welcome!"}]
+    assert prompt.recent_turns(Conversation.objects.get(), 40) == (messages, estimate_messages(messages), False)
 
 
 def test_windows_come_from_the_price_list(settings: Settings) -> None:
-    assert context.window_of("gpt-4o-mini") == 128_000
+    assert context_tokens("gpt-4o-mini") == 128_000

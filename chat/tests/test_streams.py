@@ -15,7 +15,7 @@ from pytest_django import Settings
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken, IdempotencyKey, Message
-from chat.turns import registry as running
+from chat.turns import registry, reply_log
 from chat.turns import stream as streams
 from conftest import ApiClient
 from protos.chat_pb2 import ChatChunk, ChatRequest, Error
@@ -27,8 +27,8 @@ URL = "/v1/chat/completions"
 @pytest.fixture(autouse=True)
 def _no_turn_is_left() -> Iterator[None]:
     yield
-    running.drain(10)
-    assert not running._running
+    registry.drain(10)
+    assert not registry._running
 
 
 def events(answer: Any) -> list[Any]:
@@ -194,7 +194,7 @@ def test_an_upstream_that_hangs_is_waited_for_so_long(
 def test_silence_is_filled_with_signs_of_life(
     alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(reply_log, "HEARTBEAT_SECONDS", 0.2)
     upstream.plan(Behaviour(text="late", delay=0.5))
     whole = b"".join(stream(alice).streaming_content)
     assert re.match(rb"(: ping\n)+data: \{", whole)
@@ -224,13 +224,23 @@ def test_a_client_that_goes_away_does_not_stop_the_turn(alice: ApiClient, upstre
     next(iter(answer.streaming_content))
 
     answer.close()
-    running.drain(10)
+    registry.drain(10)
 
     assert Message.objects.get(role="assistant").content == "a long reply"
     assert UsageEvent.objects.get().total_tokens == upstream.sold[0]["total_tokens"]
     again = alice.say(cid, "Hi", stream=True, key="k")
     assert again["Idempotent-Replayed"] == "true"
     assert text_of(events(again)) == "a long reply"
+
+
+def test_a_stream_gives_its_place_back(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    settings.MAX_RUNNING_TURNS = 1
+
+    for _ in range(2):
+        assert text_of(events(stream(alice))) == "echo: a b c"
+        registry.drain(10)
+
+    assert stream(alice, key="k").status_code == 200
 
 
 def test_a_finished_turn_replays_as_a_stream_or_as_json(alice: ApiClient, upstream: OpenAIDouble) -> None:
@@ -326,8 +336,8 @@ def test_what_cannot_be_cancelled(alice: ApiClient, bob: ApiClient, upstream: Op
 def test_leases_are_renewed_while_a_turn_runs(
     alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "RENEW_SECONDS", 0)
-    monkeypatch.setattr(running, "CANCEL_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(registry, "RENEW_SECONDS", 0)
+    monkeypatch.setattr(registry, "CANCEL_POLL_SECONDS", 0.1)
     upstream.plan(Behaviour(text="one two", stop_after=1, ending="hang"))
     answer = stream(alice, key="k")
     before = UsageEvent.objects.get().locked_until
@@ -338,7 +348,7 @@ def test_leases_are_renewed_while_a_turn_runs(
 
     assert UsageEvent.objects.get().locked_until > before
     assert IdempotencyKey.objects.get().locked_until > before
-    streams.cancel(answer["x-request-id"])
+    registry.cancel(answer["x-request-id"])
     events(answer)
 
 

@@ -1,4 +1,4 @@
-"""The only module that talks to OpenAI, or to what speaks its protocol."""
+"""Calls to OpenAI, or to another server that speaks its protocol. No other module makes them."""
 
 import contextlib
 import logging
@@ -14,12 +14,12 @@ import openai
 from django.conf import settings
 
 from chat.exceptions import ApiError, Cancelled, ContextLengthExceeded, Interrupted, UpstreamError, UpstreamTimeout
-from chat.upstream.replies import Completion, is_chunk, loads, parse, storable
+from chat.upstream.replies import Call, Completion, is_chunk, loads, parse, storable
 
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10
-# Longer than any reply: past it the answer is not a completion.
+# Longer than any reply; a longer answer is not a completion.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 CLIENT_ERRORS = {400, 413, 422}
 KEY_ERRORS = {401, 403}
@@ -28,10 +28,10 @@ _is_stopping = threading.Event()
 
 @cache
 def client() -> openai.OpenAI:
-    """One client, and one pool of connections, for the process.
+    """Return the process's one client, with one pool of connections.
 
-    It never retries by itself: each call that reaches the upstream has its own row in the ledger.
-    The pool looks at every idle connection at every request, so few are kept.
+    It never retries by itself: each call that reaches the upstream has a usage row of its own. It keeps few idle
+    connections, because the pool polls each of them at every request.
     """
     timeout = httpx2.Timeout(settings.UPSTREAM_TIMEOUT_SECONDS, connect=CONNECT_SECONDS)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=10, keepalive_expiry=30)
@@ -44,35 +44,36 @@ def client() -> openai.OpenAI:
     )
 
 
-def complete(body: dict[str, Any], request_id: str) -> Completion:
-    """Ask for a completion, under the id of our row in the ledger.
+def complete(call: Call) -> Completion:
+    """Ask for a completion.
 
-    Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes.
-    Raises ApiError (the upstream refused the request as it is) or UpstreamError (the upstream failed).
+    Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes. Raises ApiError where the upstream refuses
+    the request, and UpstreamError where the upstream fails.
     """
-    with asking(body, request_id) as response:
+    with post(call.body, call.request_id) as response:
         raw = b"".join(read(response))
-    return parse(raw, body)
+    return parse(raw, call)
 
 
-def stream(body: dict[str, Any], request_id: str, cancellation: "Cancellation") -> Iterator[dict[str, Any]]:
-    """Ask for a completion in chunks, `chat.completion.chunk` objects as they come.
+def stream(call: Call, cancellation: "Cancellation") -> Iterator[dict[str, Any]]:
+    """Ask for a completion in chunks, and yield each `chat.completion.chunk` as it comes.
 
-    Ends where the upstream says [DONE]; raises UpstreamError where it breaks off before, and
-    Cancelled when `cancellation` was asked for. The errors of `complete` come before the first chunk.
+    Ends at the upstream's [DONE]. Raises UpstreamError where the upstream breaks off earlier, and Cancelled where
+    `cancellation` is requested. The errors of `complete` come before the first chunk.
     """
+    body = {**call.body, "stream": True, "stream_options": {"include_usage": True}}
     try:
-        with asking({**body, "stream": True, "stream_options": {"include_usage": True}}, request_id) as response:
+        with post(body, call.request_id) as response:
             cancellation.arm(response)
             for data in server_sent_data(read(response)):
                 if data == b"[DONE]":
                     return
                 yield chunk_of(data)
-                if cancellation.is_asked:
+                if cancellation.is_requested:
                     raise Cancelled
-            raise UpstreamError("The model's provider broke the reply off.", billed=True)
+            raise UpstreamError("The model's provider broke the reply off.", is_billed=True)
     except UpstreamError as exc:
-        if cancellation.is_asked:
+        if cancellation.is_requested:
             raise Cancelled from exc
         raise
     finally:
@@ -80,41 +81,41 @@ def stream(body: dict[str, Any], request_id: str, cancellation: "Cancellation") 
 
 
 class Cancellation:
-    """How another thread stops a stream: it hangs up, so that a read which waits for the upstream ends at once."""
+    """Lets another thread stop a stream: it shuts the socket, so that a read that waits for the upstream ends."""
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self.is_requested = False
         self._socket: socket.socket | None = None
 
     def arm(self, response: httpx2.Response) -> None:
         network = response.extensions.get("network_stream")
         self._socket = network.get_extra_info("socket") if network else None
-        if self.is_asked:
+        if self.is_requested:
             raise Cancelled
 
     def disarm(self) -> None:
-        """The connection may carry another call from now on."""
+        """Forget the socket: from now on it may carry another call."""
         self._socket = None
 
-    def ask(self) -> None:
-        self.is_asked = True
+    def request(self) -> None:
+        self.is_requested = True
         if (connected := self._socket) is not None:
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # the connection has ended
                 connected.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
-def asking(body: dict[str, Any], request_id: str) -> Iterator[httpx2.Response]:
-    """The upstream's answer to `body`, not yet read; every way in which it fails as one of our errors."""
+def post(body: dict[str, Any], request_id: str) -> Iterator[httpx2.Response]:
+    """Send `body` to the upstream, and yield its answer, not yet read. Every failure is raised as one of our errors."""
     if _is_stopping.is_set():
         raise Interrupted
     try:
-        # `create()` would walk the typed message list for milliseconds; the generic call has the same
-        # errors, timeouts and authentication. As a stream, so that what is read and for how long is ours.
+        # `create()` walks the typed message list for milliseconds; the generic call has the same errors, timeouts and
+        # authentication. The answer is taken as a stream, so that `read` can bound its time and its size.
         with client().post(
             "/chat/completions",
             body=body,
-            # By this OpenAI finds the call again, and so does whoever compares two ledgers.
+            # By this id OpenAI can find the call, and `reconcile` compares OpenAI's export with our rows.
             options={"headers": {"X-Client-Request-Id": request_id}},
             cast_to=object,
             stream=True,
@@ -122,40 +123,46 @@ def asking(body: dict[str, Any], request_id: str) -> Iterator[httpx2.Response]:
         ) as answer:
             yield answer.response
     except openai.APIStatusError as exc:
-        raise refused(exc) from exc
+        raise status_error(exc) from exc
     except (openai.APIConnectionError, httpx2.TransportError) as exc:
-        raise failed(exc) from exc
+        raise connection_error(exc) from exc
 
 
 def hang_up() -> None:
-    """Break off every call: the server stops, and what still runs is to be settled now."""
+    """Break off every call, because the server stops and its turns must be settled now."""
     _is_stopping.set()
     client().close()
 
 
-def failed(exc: Exception) -> ApiError:
-    """A call that ended without an answer."""
+def connection_error(exc: Exception) -> ApiError:
+    """Translate the failure of a call that got no whole answer. Nothing was sold if no connection was made."""
     if _is_stopping.is_set():
         return Interrupted()
-    is_timeout = isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException)
-    return timed_out(exc) if is_timeout else disconnected(exc)
+    cause = exc.__cause__ or exc
+    if isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException):
+        logger.warning("upstream timeout")
+        is_billed = not isinstance(cause, httpx2.ConnectTimeout)
+        return UpstreamTimeout("The model did not answer in time.", is_billed=is_billed)
+    logger.warning("upstream connection lost: %s", type(cause).__name__)
+    is_billed = not isinstance(cause, httpx2.ConnectError)
+    return UpstreamError("The connection to the model's provider failed.", is_billed=is_billed)
 
 
 def read(response: httpx2.Response) -> Iterator[bytes]:
-    """The body as it comes, within a bound of time and of size."""
+    """Yield the body as it comes, at most MAX_ANSWER_BYTES of it and for UPSTREAM_TIMEOUT_SECONDS."""
     deadline = time.monotonic() + settings.UPSTREAM_TIMEOUT_SECONDS
     size = 0
     for data in response.iter_bytes():
         size += len(data)
         if size > MAX_ANSWER_BYTES:
-            raise UpstreamError("The model's answer is too long to be one.", billed=True)
+            raise UpstreamError("The model's answer is too long for a completion.", is_billed=True)
         if time.monotonic() > deadline:
-            raise UpstreamTimeout("The model did not finish in time.", billed=True)
+            raise UpstreamTimeout("The model did not finish in time.", is_billed=True)
         yield data
 
 
 def server_sent_data(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The data of each event of an event stream (WHATWG HTML, section 9.2.6), whose lines pieces cut anywhere."""
+    """Yield the data of each event of an event stream (WHATWG HTML, section 9.2.6). Pieces may end inside a line."""
     rest = b""
     data: list[bytes] = []
     for piece in pieces:
@@ -172,13 +179,13 @@ def server_sent_data(pieces: Iterator[bytes]) -> Iterator[bytes]:
 def chunk_of(data: bytes) -> dict[str, Any]:
     chunk = loads(data)
     if not is_chunk(chunk):
-        # Some providers tell of their failure in the stream, after its status was sent.
-        raise UpstreamError("The model's provider failed in the middle of the reply.", billed=True)
+        # Some providers report a failure inside the stream, after its status was sent.
+        raise UpstreamError("The model's provider failed in the middle of the reply.", is_billed=True)
     return chunk
 
 
-def refused(exc: openai.APIStatusError) -> ApiError:
-    """An error status of the upstream. What its message may echo (our key) goes neither out nor into a log."""
+def status_error(exc: openai.APIStatusError) -> ApiError:
+    """Translate an error status of the upstream. Its message may contain our key, so it is neither sent nor logged."""
     logger.warning("upstream status=%d code=%s", exc.status_code, exc.code)
     if exc.code == "context_length_exceeded":
         return ContextLengthExceeded()
@@ -199,18 +206,6 @@ def refused(exc: openai.APIStatusError) -> ApiError:
 
 
 def retry_after(exc: openai.APIStatusError) -> float | None:
-    """The upstream's Retry-After in seconds, where it is a number that a client would wait for."""
+    """Return the upstream's Retry-After in seconds, where it is a number that a client would wait for."""
     value = exc.response.headers.get("retry-after", "")
     return float(value) if value.isdecimal() and int(value) <= 120 else None
-
-
-def timed_out(exc: Exception) -> UpstreamError:
-    logger.warning("upstream timeout")
-    billed = not isinstance(exc.__cause__ or exc, httpx2.ConnectTimeout)
-    return UpstreamTimeout("The model did not answer in time.", billed=billed)
-
-
-def disconnected(exc: Exception) -> UpstreamError:
-    logger.warning("upstream connection lost: %s", type(exc.__cause__ or exc).__name__)
-    billed = not isinstance(exc.__cause__ or exc, httpx2.ConnectError)
-    return UpstreamError("The connection to the model's provider failed.", billed=billed)

@@ -1,21 +1,30 @@
-"""What a model answered: read, checked, counted, and put together from the chunks of a stream."""
+"""What a model answers: read, checked and counted, and assembled from the chunks of a stream."""
 
 import json
 import time
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from analytics.ledger.turns import Tokens
+from analytics.ledger import LlmTokens
+from chat.estimates import estimate_message
 from chat.exceptions import UpstreamError
-from chat.turns.prompt import estimate_tokens
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to the upstream: `body` as it is sent, and the size of its prompt as it was estimated."""
+
+    request_id: str
+    body: dict[str, Any]
+    prompt_tokens: int
 
 
 @dataclass(frozen=True)
 class Completion:
-    """OpenAI's `chat.completion` object, checked, and what it cost."""
+    """OpenAI's `chat.completion` object, checked, and the tokens that it took."""
 
     body: dict[str, Any]
-    tokens: Tokens
+    tokens: LlmTokens
 
     @property
     def message(self) -> dict[str, Any]:
@@ -28,19 +37,21 @@ class Completion:
         return model
 
 
-def parse(raw: bytes, asked: dict[str, Any]) -> Completion:
-    return checked(loads(raw), asked)
+def parse(raw: bytes, call: Call) -> Completion:
+    """Read the upstream's answer to `call`. Raises UpstreamError where it is no completion."""
+    return check(loads(raw), call)
 
 
 def loads(raw: bytes) -> Any:
+    """Read JSON, with text that every database can store."""
     try:
         return storable(json.loads(raw, parse_constant=lambda _: None))
     except (ValueError, RecursionError) as exc:
-        raise UpstreamError("The model's answer is not JSON.", billed=True) from exc
+        raise UpstreamError("The model's answer is not JSON.", is_billed=True) from exc
 
 
-def checked(body: Any, asked: dict[str, Any]) -> Completion:
-    """The completion in `body`, which answers the request `asked`; UpstreamError where it is none."""
+def check(body: Any, call: Call) -> Completion:
+    """Check the shape of a completion, and fill in what providers leave out. Raises UpstreamError."""
     try:
         choice = body["choices"][0]
         message = choice["message"]
@@ -48,25 +59,25 @@ def checked(body: Any, asked: dict[str, Any]) -> Completion:
         if not isinstance(content, str | None):
             raise TypeError
     except (LookupError, TypeError, AttributeError) as exc:
-        raise UpstreamError("The model's answer is not a completion.", billed=True) from exc
+        raise UpstreamError("The model's answer is not a completion.", is_billed=True) from exc
     choice.setdefault("finish_reason", "stop")
     if not isinstance(body.get("model"), str) or not body["model"]:
-        body["model"] = asked["model"]
+        body["model"] = call.body["model"]
     if not isinstance(body.get("created"), int):
         body["created"] = int(time.time())
-    return Completion(body, tokens_of(body.get("usage"), asked["messages"], message))
+    return Completion(body, tokens_of(body.get("usage"), call, message))
 
 
-def tokens_of(usage: Any, prompt: list[dict[str, Any]], reply: dict[str, Any]) -> Tokens:
-    """The upstream's own figures; an estimate, marked as one, where it names none."""
+def tokens_of(usage: Any, call: Call, reply: dict[str, Any]) -> LlmTokens:
+    """Return the upstream's own figures; where it names none, an estimate that is marked as one."""
     figures = usage if isinstance(usage, dict) else {}
     prompt_tokens = count(figures, "prompt_tokens")
     completion_tokens = count(figures, "completion_tokens")
     if prompt_tokens is None or completion_tokens is None:
-        estimates = sum(estimate_tokens(message) for message in prompt), estimate_tokens(reply)
-        return Tokens(*estimates, total=sum(estimates), is_estimated=True)
+        estimates = call.prompt_tokens, estimate_message(reply).likely
+        return LlmTokens(*estimates, total=sum(estimates), is_estimated=True)
     total = count(figures, "total_tokens")
-    return Tokens(
+    return LlmTokens(
         prompt=prompt_tokens,
         completion=completion_tokens,
         total=total if total is not None else prompt_tokens + completion_tokens,
@@ -76,13 +87,13 @@ def tokens_of(usage: Any, prompt: list[dict[str, Any]], reply: dict[str, Any]) -
 
 
 def count(figures: Any, name: str) -> int | None:
-    """A figure that is one: a whole number that the database can hold."""
+    """Return the figure if it is a whole number that the database can hold, else None."""
     value = figures.get(name) if isinstance(figures, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
 def storable(value: Any) -> Any:
-    """A copy without what no database takes: NUL and halves of surrogate pairs become U+FFFD."""
+    """Copy a JSON value, with U+FFFD for what no database stores: NUL, and halves of surrogate pairs."""
     if isinstance(value, str):
         return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
@@ -93,7 +104,7 @@ def storable(value: Any) -> Any:
 
 
 def is_chunk(chunk: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether it has the shape of a `chat.completion.chunk`, as far as it is read here."""
+    """Tell whether a JSON value has the shape of a `chat.completion.chunk`, as far as it is read here."""
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
     return isinstance(choices, list) and all(isinstance(choice, dict) and is_delta(choice) for choice in choices)
 
@@ -114,7 +125,7 @@ def is_delta(choice: dict[str, Any]) -> bool:
 
 
 class Assembler:
-    """Puts the chunks of a stream together into the `chat.completion` that they spell."""
+    """Assembles the chunks of a stream into one `chat.completion`."""
 
     def __init__(self) -> None:
         self.body: dict[str, Any] = {}
@@ -146,8 +157,8 @@ class Assembler:
     def has_reply(self) -> bool:
         return any(self._text) or bool(self.tool_calls) or "refusal" in self.message
 
-    def completion(self, asked: dict[str, Any], *, finish_reason: str | None = None) -> Completion:
-        """What has come so far; its tokens are an estimate unless the upstream has named them."""
+    def completion(self, call: Call, *, finish_reason: str | None = None) -> Completion:
+        """Return what has come so far. Its tokens are an estimate unless the upstream has named them."""
         message = {**self.message, "content": "".join(self._text) if any(self._text) or not self.tool_calls else None}
         if self.tool_calls:
             calls = (self.tool_calls[index] for index in sorted(self.tool_calls))
@@ -158,11 +169,11 @@ class Assembler:
             "logprobs": self.logprobs or None,
             "finish_reason": finish_reason or self.finish_reason or "stop",
         }
-        return checked({**self.body, "choices": [choice]}, asked)
+        return check({**self.body, "choices": [choice]}, call)
 
 
 def merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
-    """OpenAI's rule for deltas: strings grow, objects merge, all else is replaced."""
+    """Merge a delta as OpenAI's SDKs do: strings grow, objects merge, all else is replaced."""
     for name, value in delta.items():
         old = into.get(name)
         if isinstance(old, str) and isinstance(value, str) and name not in {"id", "type", "role"}:

@@ -1,7 +1,5 @@
 """Client tokens: making, rotating and revoking them, and what they have used of their budgets."""
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -22,54 +20,26 @@ from analytics.metrics.sources import Usage, usage_by
 from analytics.query import Period, Query, today
 from analytics.rollups.coverage import bring_up_to_date
 from chat.limits import budgets
+from chat.limits.status import LimitStatus, describe_used
 from chat.models import Budget, ClientToken
 from llmapi.staff.base import KeysetAdmin, ReadOnlyAdmin
 from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, YesNoFilter, link_filter
 from llmapi.staff.lists.links import RowLinks
 
 
-@dataclass(frozen=True)
-class Spent:
-    """One budget of a client token, or of one user of it, and what is used of it."""
-
-    name: str
-    unit: str
-    used: int
-    most: int
-    resets_at: datetime | None
-
-    @property
-    def title(self) -> str:
-        return self.name.replace("_", " ")
-
-    @property
-    def amount(self) -> str:
-        return describe_use(self.unit, self.used, self.most)
-
-    @property
-    def left(self) -> str:
-        return format_amount(self.unit, max(0, self.most - self.used))
-
-    @property
-    def is_full(self) -> bool:
-        return self.used >= self.most
-
-
-def budgets_of(clients: list[ClientToken], user_id: str = "") -> dict[int, list[Spent]]:
+def budgets_of(clients: list[ClientToken], user_id: str = "") -> dict[int, list[LimitStatus]]:
     """Return the budgets of each client token over all its users. With `user_id`, return those of that user."""
     now = timezone.now()
-    limits = [
-        limit
+    rows = [
+        row
         for client in clients
-        for limit in budgets.limits_of(client, user_id or client.default_user_id, now)
-        if limit.most is not None and limit.user_id == user_id
+        for row in budgets.budgets_of(client, user_id or client.default_user_id, now)
+        if row.most is not None and row.user_id == user_id
     ]
-    used = budgets.used_of(limits) if limits else {}
-    spent: dict[int, list[Spent]] = {}
-    for limit in limits:
-        row = Spent(limit.name, limit.unit, used.get(limit.key, 0), limit.most or 0, limit.resets_at)
-        spent.setdefault(limit.client.pk, []).append(row)
-    return spent
+    statuses: dict[int, list[LimitStatus]] = {}
+    for row, status in zip(rows, budgets.read_statuses(rows, now), strict=True):
+        statuses.setdefault(row.client_token_id, []).append(status)
+    return statuses
 
 
 def add_spending(clients: list[Any]) -> None:
@@ -85,21 +55,6 @@ def add_spending(clients: list[Any]) -> None:
 def describe_spending(client: Any) -> str:
     cost = client.spent.cost_usd
     return f"{client.spent.total_tokens:,} tokens, {'cost unknown' if cost is None else format_exact(cost, 'usd')}"
-
-
-def format_amount(unit: str, amount: int) -> str:
-    return f"{format_figure(unit, amount)} {unit}" if unit != Budget.Unit.NANOS else format_figure(unit, amount)
-
-
-def format_figure(unit: str, amount: int) -> str:
-    return f"${amount / budgets.NANOS:,.4f}" if unit == Budget.Unit.NANOS else f"{amount:,}"
-
-
-def describe_use(unit: str, used: int, most: int | None) -> str:
-    if most is None:
-        return format_amount(unit, used)
-    share = f" ({100 * used / most:.0f}%)" if most else ""
-    return f"{format_figure(unit, used)} of {format_amount(unit, most)}{share}"
 
 
 class ActiveFilter(YesNoFilter):
@@ -149,7 +104,7 @@ class ClientTokenAdmin(KeysetAdmin):
 
     @admin.display(description="used of its budgets", empty_value="–")
     def budgets(self, client: Any) -> SafeString | None:
-        rows = ((budget.title, budget.amount) for budget in client.budgets_used)
+        rows = ((budget.title, budget.describe_used()) for budget in client.budgets_used)
         return format_html_join("\n", '<span class="budget">{}: {}</span>', rows) or None
 
     def get_urls(self) -> list[URLPattern]:
@@ -231,4 +186,4 @@ class BudgetAdmin(RowLinks, ReadOnlyAdmin):
 
     @admin.display(description="used")
     def used_of_most(self, budget: Budget) -> str:
-        return describe_use(budget.unit, budget.used, budget.most)
+        return describe_used(budget.unit, budget.used, budget.most)

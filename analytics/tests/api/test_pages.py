@@ -14,8 +14,8 @@ from prometheus_client import parser as prometheus
 from prometheus_client.openmetrics import parser as openmetrics
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from analytics import ledger
 from analytics.ledger import sums
-from analytics.ledger import turns as recording
 from analytics.metrics.registry import METRICS
 from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.reports.csv import escape_cell
@@ -144,7 +144,7 @@ def test_it_counts_against_the_limit_of_a_token(alice: ApiClient) -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert [answer["x-ratelimit-remaining-requests"] for answer in answers] == ["1", "0", "0"]
     assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
-    assert recording.flush_refusals() == 1
+    assert ledger.flush_refusals() == 1
 
 
 def test_names_do_not_depend_on_the_window(browser: Client) -> None:
@@ -182,8 +182,8 @@ def test_no_cell_is_a_formula(browser: Client, cell: str) -> None:
     ],
 )
 def test_prometheus(browser: Client, path: str, accept: str, content_type: str) -> None:
-    recording.count_refusal(1, "rate_limit_exceeded")
-    recording.flush_refusals()
+    ledger.count_refusal(1, "rate_limit_exceeded")
+    ledger.flush_refusals()
 
     answer = browser.get(path, headers={"accept": accept})
 

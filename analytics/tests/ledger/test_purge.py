@@ -10,8 +10,8 @@ from django.core.management import call_command
 from django.utils import timezone
 from pytest_django import Settings
 
+from analytics import ledger
 from analytics.ledger import retention
-from analytics.ledger import turns as recording
 from analytics.metrics.prometheus import Totals
 from analytics.metrics.registry import METRICS
 from analytics.metrics.sources import Table
@@ -99,7 +99,7 @@ def test_no_figure_changes(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert days_of(UsageEvent) | days_of(AnalyticsEvent) == {FRI.date() + timedelta(days=1), TODAY.date()}
     assert list(figures()) == before
     # Whatever is built after that, and for whatever reason.
-    recording.mark_changed(list(days_between(MON.date(), SUN.date())))
+    ledger.invalidate(list(days_between(MON.date(), SUN.date())))
     roll()
     assert schedule.due(NOON) == []
     assert list(figures()) == before
@@ -116,7 +116,7 @@ def test_rollups_of_users_come_again_of_what_is_kept(week: None) -> None:
     ActivityRollup.objects.exclude(client_token_id=0).delete()
     assert list(figures()) != before
 
-    recording.mark_changed(list(days_between(MON.date(), SUN.date())))
+    ledger.invalidate(list(days_between(MON.date(), SUN.date())))
     roll()
 
     assert list(figures()) == before
@@ -140,7 +140,7 @@ def test_for_ever_is_the_default(week: None, settings: Settings) -> None:
     ("spoil", "reason"),
     [
         (lambda: RollupDay.objects.filter(day=WED.date()).update(built_at=None), "wait for the rollups"),
-        (lambda: recording.mark_changed([WED.date()]), "wait for the rollups"),
+        (lambda: ledger.invalidate([WED.date()]), "wait for the rollups"),
         (lambda: RollupDay.objects.filter(day=WED.date()).update(is_partial=True), "wait for the rollups"),
         (lambda: row(ANN, at(TUE, 12), "pending"), "are pending"),
     ],

@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from analytics.ledger import events as client_events
+from analytics import ledger
 from analytics.metrics import engagement
 from analytics.metrics.feedback import feedback
 from analytics.models import AnalyticsEvent
@@ -80,7 +80,7 @@ def test_a_session_is_named_after_midnight(db: None) -> None:
 
 def test_known_ids_are_looked_up_by_an_index(db: None) -> None:
     with CaptureQueriesContext(connection) as captured:
-        client_events.known(1, ["e-1", "e-2"])
+        ledger.known_event_ids(1, ["e-1", "e-2"])
 
     assert len(captured) == 1
     if connection.vendor == "sqlite":
@@ -90,19 +90,13 @@ def test_known_ids_are_looked_up_by_an_index(db: None) -> None:
 
 
 def test_events_are_kept_to_their_id(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(event_id: str | None, client: int = 1) -> AnalyticsEvent:
-        return AnalyticsEvent(
-            event_name="client.opened",
-            client_token_id=client,
-            user_id="ann",
-            client_event_id=event_id,
-            created_at=TODAY,
-        )
+    def opened(event_id: str | None, client: int = 1) -> ledger.Event:
+        return ledger.Event("client.opened", ledger.Subject("", client, "ann"), event_id)
 
-    assert client_events.record(1, [opened("a"), opened("a"), opened(None), opened(None)]) == 3
-    assert client_events.record(1, [opened("a"), opened("b")]) == 1
-    assert client_events.record(2, [opened("b", 2)]) == 1
+    assert ledger.record_client_events(1, [opened("a"), opened("a"), opened(None), opened(None)]) == 3
+    assert ledger.record_client_events(1, [opened("a"), opened("b")]) == 1
+    assert ledger.record_client_events(2, [opened("b", 2)]) == 1
     # Whoever stores it at the same moment has not been seen: the constraint keeps the first.
-    monkeypatch.setattr(client_events, "known", lambda *_: set())
-    client_events.record(1, [opened("b"), opened("c")])
+    monkeypatch.setattr("analytics.ledger.events.known_event_ids", lambda *_: set())
+    ledger.record_client_events(1, [opened("b"), opened("c")])
     assert AnalyticsEvent.objects.count() == 6

@@ -1,25 +1,25 @@
 """Rollups while something else goes on: another build, a settle, a scrape, a clock that is wrong."""
 
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 from django.utils import timezone
 
-from analytics.ledger import events as client_events
-from analytics.ledger import turns as recording
+from analytics import ledger
 from analytics.metrics import cohorts, engagement, usage
 from analytics.metrics.prometheus import Totals
 from analytics.metrics.sources import Table
-from analytics.models import AnalyticsEvent
-from analytics.query import Filters, Period, Query
+from analytics.models import AnalyticsEvent, RollupDay, UsageEvent
+from analytics.query import DAY, Filters, Period, Query
 from analytics.rollups import build, schedule
 from analytics.rollups.store import build_day
 from analytics.tests.sample_week import ANN, BOB, CID, SAT, SUN, TODAY, at, event, row, table, turn, week, write_week
 
 SETTLED = TODAY + timedelta(hours=1)
-BOUGHT: dict[str, Any] = {"model": "gpt", "served_model": "gpt", "tokens": recording.Tokens(9, 1, 10)}
+BOUGHT: dict[str, Any] = {"served_model": "gpt", "tokens": ledger.LlmTokens(9, 1, 10), "latency_ms": 1000}
 
 
 def roll() -> None:
@@ -50,51 +50,56 @@ def test_counters_do_not_fall_when_a_day_that_goes_on_is_built(db: None, monkeyp
     assert all(later[name] >= value for name, value in scraped[0].items())
 
 
-def set_clock(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
-    monkeypatch.setattr(timezone, "now", lambda: now)
-
-
 @pytest.mark.parametrize("minutes", [-61, 0])
 def test_a_turn_that_ends_after_its_day_was_closed_is_counted(
-    db: None, monkeypatch: pytest.MonkeyPatch, minutes: int
+    db: None, set_clock: Callable[..., None], minutes: int
 ) -> None:
-    """Its node's clock is an hour behind that of the database, or its end was that late."""
+    """Whatever the clock of its node says."""
     turn(ANN, at(SUN, 10))
     request_id = row(ANN, at(SUN, 23, 59), "pending")
     schedule.run_due(SETTLED)
 
-    set_clock(monkeypatch, SETTLED + timedelta(minutes=minutes))
-    recording.complete(recording.Subject(request_id, 1, "ann"), latency_ms=1000, **BOUGHT)
+    set_clock(SETTLED, node=SETTLED + timedelta(minutes=minutes))
+    subject = ledger.Subject(request_id, 1, "ann", model="gpt")
+    ledger.close_usage(subject, status=ledger.Status.COMPLETED, **BOUGHT)
 
     roll()
     assert usage.turns(Table(week()))["completed"] == 2
 
 
-@pytest.mark.parametrize(
-    "tell",
-    [
-        lambda: recording.record_event("chat.replayed", recording.Subject("r_1", 1, "ann")),
-        lambda: client_events.record(
-            1, [AnalyticsEvent(event_name="client.opened", client_token_id=1, user_id="ann", created_at=timezone.now())]
-        ),
-    ],
-)
-def test_an_event_of_a_node_whose_clock_is_slow_is_counted(
-    db: None, monkeypatch: pytest.MonkeyPatch, tell: Callable[[], Any]
-) -> None:
-    """For its node, the day that has been built goes on."""
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(minutes=5)])
+def test_rows_are_dated_by_the_clock_of_the_database(db: None, set_clock: Callable[..., None], age: timedelta) -> None:
+    """For their node the day that has been built goes on, and they must not be missing there."""
     turn(ANN, at(SUN, 10))
     schedule.run_due(SETTLED)
+    subject = ledger.Subject("r_1", 1, "ann")
 
-    set_clock(monkeypatch, at(SUN, 23, 58))
-    tell()
+    set_clock(SETTLED, node=at(SUN, 23, 58))
+    ledger.open_usage(subject, is_stream=False, locked_until=Now() + DAY, reserved={})
+    ledger.record_event("chat.replayed", subject)
+    ledger.record_client_events(1, [ledger.Event("client.opened", subject, age=age)])
 
-    set_clock(monkeypatch, SETTLED)
-    assert schedule.due(SETTLED) == [SUN.date()]
-    roll()
-    # A session so late may go on past midnight, so it counts once today is built.
-    build_day(TODAY.date())
-    assert engagement.session_time(Table(Query(Period(SUN.date(), SUN.date()))))["count"] == 2
+    written = {
+        UsageEvent.objects.get(request_id="r_1").created_at,
+        AnalyticsEvent.objects.get(event_name="chat.replayed").created_at,
+        AnalyticsEvent.objects.get(event_name="client.opened").created_at + age,
+    }
+    assert written == {SETTLED}
+    assert schedule.due(SETTLED) == []
+
+
+@pytest.mark.parametrize(("minutes", "is_late"), [(49, False), (51, True)])
+def test_a_turn_is_late_before_its_day_can_be_built(
+    db: None, set_clock: Callable[..., None], minutes: int, is_late: bool
+) -> None:
+    """Its transaction may still run when the day is read."""
+    request_id = row(ANN, at(SUN, 23, 59), "pending")
+
+    set_clock(at(SUN, 23, 59) + timedelta(minutes=minutes))
+    subject = ledger.Subject(request_id, 1, "ann", model="gpt")
+    ledger.close_usage(subject, status=ledger.Status.COMPLETED, **BOUGHT)
+
+    assert RollupDay.objects.filter(changes=1).exists() == is_late
 
 
 def test_a_day_before_the_first_one_built_is_built(db: None) -> None:
@@ -103,7 +108,7 @@ def test_a_day_before_the_first_one_built_is_built(db: None) -> None:
     build_day(SUN.date())
 
     event(ANN, at(SAT, 20), "client.opened")
-    recording.mark_changed([SAT.date()])
+    ledger.invalidate([SAT.date()])
 
     assert schedule.due(SETTLED) == [SAT.date()]
     schedule.run_due(SETTLED)
@@ -127,7 +132,7 @@ def test_a_turn_that_is_given_up_is_activity_of_when_it_was_asked(db: None) -> N
     """And not of the hour at which somebody tidied up."""
     opened = row(ANN, at(SUN, 23), "pending")
 
-    recording.abandon([opened])
+    ledger.abandon([opened])
 
     samples = engagement.time_spent_samples(table())
     assert [(sample["day"], sample["seconds"]) for sample in samples] == [(SUN.date().isoformat(), 0)]
@@ -140,7 +145,7 @@ def test_the_day_before_is_built_while_a_day_is_read_for_the_first_time(monkeypa
     turn(BOB, at(SUN, 11))
     build_day(SAT.date())
     turn(BOB, at(SAT, 12))
-    recording.mark_changed([SAT.date()])
+    ledger.invalidate([SAT.date()])
     read = build.Day.read
     others: list[bool] = []
 
@@ -165,7 +170,7 @@ def test_events_that_come_late_do_not_build_their_day_each_time(db: None) -> Non
     schedule.run_due(now + timedelta(hours=2))
     for minute in range(14):
         event(ANN, at(SUN, 13), "client.opened")
-        recording.mark_changed([SUN.date()])
+        ledger.invalidate([SUN.date()])
         schedule.run_due(now + timedelta(minutes=minute))
 
     assert schedule.due(now) == [SUN.date()]

@@ -11,8 +11,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from analytics import cooperative
-from analytics.ledger import turns as recording
+from analytics import cooperative, ledger
+from analytics.ledger.turns import DIED
 from analytics.metrics.sources import Table
 from analytics.metrics.usage import turns, usage_by_day_and_model
 from analytics.models import (
@@ -47,7 +47,7 @@ from analytics.tests.sample_week import (
     write_week,
 )
 
-BOUGHT: dict[str, Any] = {"tokens": recording.Tokens(), "latency_ms": 1}
+BOUGHT: dict[str, Any] = {"served_model": "gpt", "tokens": ledger.LlmTokens(9, 1, 10), "latency_ms": 86_400_000}
 # When yesterday is over by an hour.
 SETTLED = TODAY + timedelta(hours=1)
 
@@ -127,20 +127,20 @@ def test_a_day_is_closed_when_it_is_over_by_an_hour(db: None) -> None:
 @pytest.mark.parametrize(
     "close",
     [
-        lambda subject: recording.complete(
-            subject, model="gpt", served_model="gpt", tokens=recording.Tokens(9, 1, 10), latency_ms=86_400_000
+        lambda subject: ledger.close_usage(subject, status=ledger.Status.COMPLETED, **BOUGHT),
+        lambda subject: ledger.close_usage(
+            subject, status=ledger.Status.FAILED, code="internal_error", latency_ms=86_400_000
         ),
-        lambda subject: recording.fail(subject, code="internal_error", latency_ms=86_400_000, model="gpt"),
-        lambda subject: recording.abandon([subject.request_id]),
+        lambda subject: ledger.abandon([subject.request_id]),
     ],
 )
-def test_a_row_that_is_settled_late_makes_its_day_stale(db: None, close: Callable[[recording.Subject], Any]) -> None:
+def test_a_row_that_is_settled_late_makes_its_day_stale(db: None, close: Callable[[ledger.Subject], Any]) -> None:
     turn(ANN, at(SUN, 10))
     request_id = row(ANN, at(SUN, 23), "pending")
     roll()
     assert turns(Table(week()))["pending"] == 1
 
-    assert close(recording.Subject(request_id, 1, "ann"))
+    assert close(ledger.Subject(request_id, 1, "ann"))
 
     assert schedule.due(SETTLED) == [SUN.date()]
     assert roll() == 1
@@ -150,10 +150,10 @@ def test_a_row_that_is_settled_late_makes_its_day_stale(db: None, close: Callabl
 
 
 def test_a_row_that_was_given_up_too_early_makes_its_day_stale(db: None) -> None:
-    request_id = row(ANN, at(SUN, 23), "abandoned", error_code=recording.GIVEN_UP)
+    request_id = row(ANN, at(SUN, 23), "abandoned", error_code=DIED)
     roll()
 
-    recording.complete(recording.Subject(request_id, 1, "ann"), model="gpt", served_model="gpt", **BOUGHT)
+    ledger.close_usage(ledger.Subject(request_id, 1, "ann"), status=ledger.Status.COMPLETED, **BOUGHT)
 
     assert schedule.due(SETTLED) == [SUN.date()]
 
@@ -161,8 +161,8 @@ def test_a_row_that_was_given_up_too_early_makes_its_day_stale(db: None) -> None
 def test_a_turn_of_today_makes_nothing_stale(db: None, django_assert_num_queries: Any) -> None:
     now = timezone.now()
     request_id = row(ANN, now, "pending")
-    recording.mark_changed([now.date()])
-    recording.complete(recording.Subject(request_id, 1, "ann"), model="gpt", served_model="gpt", **BOUGHT)
+    ledger.invalidate([now.date()])
+    ledger.close_usage(ledger.Subject(request_id, 1, "ann"), status=ledger.Status.COMPLETED, **BOUGHT)
 
     assert not RollupDay.objects.exists()
 
@@ -172,7 +172,7 @@ def test_a_row_that_changes_while_its_day_is_read_is_read_again(db: None, monkey
     read = build.session_rows
 
     def change_then_read(day: date) -> Any:
-        recording.abandon([request_id])
+        ledger.abandon([request_id])
         return read(day)
 
     monkeypatch.setattr(build, "session_rows", change_then_read)
@@ -193,7 +193,7 @@ def test_a_day_that_changes_all_the_time_is_built(monkeypatch: pytest.MonkeyPatc
         assert len(reads) < 20
         # Under the lock of the day, nobody can.
         if not connection.in_atomic_block:
-            recording.mark_changed([day])
+            ledger.invalidate([day])
         return read(day)
 
     monkeypatch.setattr(build, "session_rows", change_then_read)
@@ -207,7 +207,7 @@ def test_builds_at_the_same_time_count_nothing_twice() -> None:
     write_week()
     roll()
     once = kept()
-    recording.mark_changed([TUE.date()])
+    ledger.invalidate([TUE.date()])
 
     def run(_: int) -> bool:
         try:
@@ -243,7 +243,7 @@ def test_what_a_purge_leaves_is_not_lost(db: None) -> None:
     UsageEvent.objects.all().delete()
     AnalyticsEvent.objects.all().delete()
 
-    recording.mark_changed([MON.date()])
+    ledger.invalidate([MON.date()])
     call_command("rollup", "--rebuild", stdout=StringIO())
 
     assert kept() == once
@@ -253,7 +253,7 @@ def test_later_days_follow_a_change_of_who_was_active(db: None) -> None:
     write_week()
     roll()
     event(CID, at(MON, 9))
-    recording.mark_changed([MON.date()])
+    ledger.invalidate([MON.date()])
 
     assert build_day(MON.date())
     assert roll() == 6

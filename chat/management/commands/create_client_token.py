@@ -7,8 +7,8 @@ from django.utils import timezone
 
 from chat.models import ClientToken
 
-MOST_DAYS = 36_500
-# Those that are not called as their column is.
+MAX_DAYS = 36_500
+# Options whose names differ from their columns'.
 OPTIONS = {"name": "NAME", "rate_limit_per_min": "--rate-limit"}
 
 
@@ -26,11 +26,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         days, limit = options["expires_in_days"], options["rate_limit"]
-        if (days is not None and not 1 <= days <= MOST_DAYS) or (limit is not None and limit < 0):
-            raise CommandError(f"--expires-in-days takes 1 to {MOST_DAYS}, --rate-limit 0 or more.")
+        if (days is not None and not 1 <= days <= MAX_DAYS) or (limit is not None and limit < 0):
+            raise CommandError(f"--expires-in-days takes 1 to {MAX_DAYS}, --rate-limit 0 or more.")
         name = options["name"].strip()
         if not name or not name.isprintable():
-            raise CommandError("NAME takes what can be read: letters, digits, signs and spaces.")
+            raise CommandError("NAME takes readable characters: letters, digits, signs and spaces.")
         client = ClientToken(
             name=name,
             rate_limit_per_min=limit,
@@ -48,4 +48,4 @@ class Command(BaseCommand):
             raise CommandError(f"{option}: {problems[0]}") from exc
         client.save()
         self.stdout.write(token)
-        self.stderr.write("This is the only time the token is shown: llmapi keeps its digest alone.")
+        self.stderr.write("The token is shown only now: llmapi keeps nothing but its digest.")

@@ -22,7 +22,7 @@ from django.urls import URLPattern, path, reverse
 from analytics.query import today
 from analytics.reports.csv import escape_cell
 from chat import audit
-from chat.turns.lifecycle import release_connection
+from chat.turns.lifecycle import close_connection
 from llmapi.staff.lists.changelist import KeysetChangeList
 from llmapi.staff.lists.keyset import Key, KeysetQuery, Page
 
@@ -78,7 +78,7 @@ class ExportMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 def stream(query: KeysetQuery, columns: Sequence[str], model_admin: ExportMixin) -> Iterator[str]:
     """Yield chunks of CSV. No database connection is held while the client takes a chunk."""
     for text, _ in csv_chunks(query, columns, model_admin):
-        release_connection()
+        close_connection()
         if text:
             yield text
         time.sleep(PAUSE_SECONDS)

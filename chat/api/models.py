@@ -1,0 +1,28 @@
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from chat.api import openapi
+from chat.api.base import ClientViewSet
+from chat.exceptions import ModelNotFound
+
+
+class ModelViewSet(ClientViewSet):
+    @extend_schema(**openapi.LIST_MODELS)
+    def list(self, request: Request) -> Response:
+        """List the models that a client may name."""
+        return Response({"object": "list", "data": [model_object(name) for name in settings.OPENAI_MODELS]})
+
+    @extend_schema(**openapi.RETRIEVE_MODEL)
+    def retrieve(self, request: Request, model: str) -> Response:
+        """Return one model."""
+        if model not in settings.OPENAI_MODELS:
+            raise ModelNotFound
+        return Response(model_object(model))
+
+
+def model_object(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "llmapi"}

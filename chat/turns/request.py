@@ -1,0 +1,65 @@
+"""A turn as it is asked for, while it is open, and as it is answered."""
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from analytics.ledger import Subject
+from chat.limits.reservations import Reservation
+from chat.limits.status import LimitStatus
+from chat.models import ClientToken
+from chat.turns.idempotency import Idempotency
+from chat.upstream.replies import Call
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """What a client asks for. `messages` are the new ones; `parameters` go to the upstream as they are."""
+
+    client: ClientToken
+    request_id: str
+    model: str
+    messages: list[dict[str, Any]]
+    conversation_id: str = ""
+    user_id: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    idempotency: Idempotency | None = None
+    is_stream: bool = False
+    app_version: str = ""
+    # The limits that the request is counted against, for the headers of its answer.
+    limits: list[LimitStatus] = field(default_factory=list)
+
+    @cached_property
+    def subject(self) -> Subject:
+        return Subject(
+            request_id=self.request_id,
+            client_token_id=self.client.pk,
+            user_id=self.user_id or self.client.default_user_id,
+            conversation_id=self.conversation_id,
+            app_version=self.app_version,
+            model=self.model,
+        )
+
+
+@dataclass(frozen=True)
+class TurnResult:
+    """The answer to a client; `is_replay` where it is that of an earlier request under the same key."""
+
+    answer: dict[str, Any]
+    is_replay: bool = False
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An open turn: its usage row is pending, its key is held, and its call to the upstream is ready."""
+
+    request: TurnRequest
+    call: Call
+    is_truncated: bool
+    reservation: Reservation | None
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def latency_ms(self) -> int:
+        return round((time.monotonic() - self.started_at) * 1000)
