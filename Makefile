@@ -31,6 +31,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
+	$(BIN)/lint-imports
 	DJANGO_SETTINGS_MODULE=llmapi.settings_test $(BIN)/python manage.py makemigrations --check --dry-run
 	ENV_FILE=/dev/null ALLOWED_HOSTS=chat.example.com OPENAI_API_KEY=sk-example \
 	  SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
