@@ -16,6 +16,7 @@ from analytics.histograms import Histogram
 from analytics.models import ActivityRollup, Milestone, Refusals, SessionRollup, UsageRollup, UserDay
 from analytics.query import DAY, Filters, Query
 from analytics.rollups.activity import RETURNS
+from analytics.rollups.sessions import still_open
 
 Key = tuple[Any, ...]
 Grain = UsageRollup.Grain
@@ -203,7 +204,11 @@ class Table:
     def sessions(self) -> dict[date, Histogram]:
         """Seconds of sessions, by the day on which they began."""
         rows = SessionRollup.objects.filter(self.query.rows, is_total=not self.query.filters).order_by("day")
-        return histograms(rows.values_list("day", "seconds"))
+        found = histograms(rows.values_list("day", "seconds"))
+        for session in still_open(**self.query.filters.columns):
+            if self.query.period.first <= session.day <= self.query.period.last:
+                found.setdefault(session.day, Histogram()).add(session.seconds)
+        return dict(sorted(found.items()))
 
     @cached_property
     def failures(self) -> dict[date, Counter[str]]:

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from django.db.models import QuerySet, Subquery
 
 from analytics.cooperative import taking_breaks
 from analytics.ledger.sums import event_rows
-from analytics.models import OpenSession
+from analytics.models import OpenSession, RollupDay
 from analytics.query import DAY, midnight
 
 GAP = timedelta(minutes=30)
@@ -42,10 +45,10 @@ def of_day(day: date, carried: Mapping[str, Session]) -> tuple[list[Session], li
     events = event_rows(day).order_by("user_id", "created_at", "id").values_list(*columns).iterator()
     end = midnight(day) + DAY
     ended: list[Session] = []
-    still_open: list[Session] = []
+    going_on: list[Session] = []
     for session in split(taking_breaks(events), carried):
-        (still_open if end - session.last_at <= GAP else ended).append(session)
-    return ended, still_open
+        (going_on if end - session.last_at <= GAP else ended).append(session)
+    return ended, going_on
 
 
 def split(events: Iterable[tuple[str, int, str, str, datetime]], carried: Mapping[str, Session]) -> Iterator[Session]:
@@ -70,5 +73,15 @@ def split(events: Iterable[tuple[str, int, str, str, datetime]], carried: Mappin
 
 def open_after(day: date) -> dict[str, Session]:
     """Return the sessions that the build of `day` left open, by user."""
+    return {session.user_id: session for session in read(OpenSession.objects.filter(built_on=day))}
+
+
+def still_open(**columns: Any) -> list[Session]:
+    """Return the sessions that may go on after the last day that is built. No rollup has them yet."""
+    last_built = RollupDay.objects.built().order_by("-day").values("day")[:1]
+    return read(OpenSession.objects.filter(built_on=Subquery(last_built), **columns))
+
+
+def read(rows: QuerySet[OpenSession]) -> list[Session]:
     columns = ("user_id", "client_token_id", "model", "app_version", "first_at", "last_at")
-    return {row[0]: Session(*row) for row in OpenSession.objects.filter(built_on=day).values_list(*columns)}
+    return [Session(*row) for row in rows.values_list(*columns)]

@@ -7,6 +7,7 @@ import pytest
 from analytics import histograms
 from analytics.metrics import engagement
 from analytics.metrics.sources import Table
+from analytics.query import Filters, Period, Query
 from analytics.rollups.store import build_day
 from analytics.tests.sample_week import ANN, MON, THU, TODAY, TUE, WED, at, event, table, week, write_week
 
@@ -51,11 +52,19 @@ def test_a_session_may_last_for_days(db: None, events: int, last: object) -> Non
     assert [row["day"] for row in found["by_day"]] == [MON.date().isoformat()]
 
 
-def test_an_open_session_counts_when_it_ends(db: None) -> None:
+def test_an_open_session_counts_as_it_stands(db: None) -> None:
+    """Before midnight, too, when it may go on the day after."""
+    event(ANN, at(MON, 23, 40))
     event(ANN, at(MON, 23, 45))
-    event(ANN, at(TUE, 0, 5))
+    event(ANN, at(TUE, 0, 0))
     build_day(MON.date())
-    assert engagement.sessions(Table(week())) == 0
+
+    assert engagement.session_time(Table(week()))["by_day"] == [
+        {"day": MON.date().isoformat(), "count": 1, "median_seconds": 300, "p90_seconds": 300}
+    ]
+    assert engagement.sessions(Table(week(Filters(1, "gpt", "1.0")))) == 1
+    assert engagement.sessions(Table(week(Filters(2)))) == 0
+    assert engagement.sessions(Table(Query(Period(TUE.date(), TUE.date())))) == 0
 
     build_day(TUE.date())
 

@@ -321,7 +321,7 @@ def test_each_part_is_read_once(db: None, django_assert_num_queries: DjangoAsser
         Query.last_days(30, Filters(model="gpt")),
         from_to(MON, SUN),
     ):
-        with django_assert_num_queries(10 + 7):
+        with django_assert_num_queries(10 + 9):
             summarize(query, coverage)
 
 
