@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from django.db.models import Exists, F, Q
+from django.db.models import Count, Exists, F, Q, Subquery, Sum, Value
+from django.db.models.functions import Coalesce
 
 from analytics.ledger import sums
 from analytics.models import AnalyticsEvent, RollupDay, UsageEvent, UsageRollup, UserDay
@@ -70,12 +71,18 @@ def has_changed(row: RollupDay) -> bool:
     """Whether a day that goes on may have other rows than when it was built; one statement."""
     assert row.built_at is not None
     young = {"created_at__gt": row.built_at - COMMIT_TIME}
-    changed = RollupDay.objects.filter(pk=row.day).filter(
+    events = sums.event_rows(row.day).values(one=Value(1)).annotate(total=Count("pk")).values("total")
+    counted = UserDay.objects.filter(day=row.day).order_by().values("day").annotate(total=Sum("events")).values("total")
+    found = RollupDay.objects.annotate(events=Coalesce(Subquery(events), 0), counted=Coalesce(Subquery(counted), 0))
+    changed = found.filter(pk=row.day).filter(
         ~Q(changes=F("built_changes"))
         | Exists(AnalyticsEvent.objects.filter(**young))
         | Exists(UsageEvent.objects.filter(**young))
         # A pending turn may have ended since: with an event, or without one where another turn took its key over.
         | Exists(UsageRollup.objects.filter(day=row.day, grain=UsageRollup.Grain.TOTAL, pending__gt=0))
+        # An event of a client may be hours old when it arrives, and a turn that was given up may end after all.
+        | ~Q(events=F("counted"))
+        | Exists(sums.usage_rows(row.day).filter(finished_at__gt=row.built_at - COMMIT_TIME))
     )
     return changed.exists()
 

@@ -1,6 +1,7 @@
 """As of when figures are: days that go on are built before they are read, or by the server every minute."""
 
 import logging
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
+from analytics import ledger
 from analytics.metrics.sources import Table
 from analytics.metrics.usage import turns
 from analytics.models import RollupDay
@@ -197,3 +199,25 @@ def test_the_server_builds_an_open_day_every_minute(db: None) -> None:
     event(ANN, timezone.now())
 
     assert schedule.run_due(now + timedelta(minutes=1)) >= 1
+
+
+@pytest.mark.parametrize("late", ["event", "end of a turn that was given up"])
+def test_what_comes_late_today_is_counted(db: None, set_clock: Callable[..., None], late: str) -> None:
+    """No row of the day is younger than its rollups."""
+    set_clock(at(TODAY, 12))
+    request_id = row(ANN, at(TODAY, 9), "pending")
+    ledger.abandon([request_id])
+    roll_up()
+    set_clock(at(TODAY, 15))
+
+    subject = ledger.Subject(request_id, 1, "ann", model="gpt")
+    if late == "event":
+        ledger.record_client_events(1, [ledger.Event("client.thumbs_up", subject, age=timedelta(hours=4))])
+    else:
+        bought = ledger.LlmTokens(9, 1, 10)
+        ledger.close_usage(subject, status=ledger.Status.ABANDONED, code="superseded", latency_ms=1, tokens=bought)
+    set_clock(at(TODAY, 16))
+    bring_up_to_date()
+
+    total = Table(week()).total
+    assert (total.thumbs_up, total.total_tokens) == ((1, 0) if late == "event" else (0, 10))
