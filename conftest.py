@@ -12,11 +12,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+import time_machine
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connection, transaction
@@ -93,6 +94,29 @@ def kept_rows(blocker: DjangoDbBlocker) -> Iterator[None]:
     with blocker.unblock(), transaction.atomic():
         yield
         transaction.set_rollback(True)
+
+
+# The instant at which tests with `noon` begin: noon of the Monday that `sample_week` calls today.
+NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
+
+
+def now_sql(*args: Any, **kwargs: Any) -> tuple[str, list[Any]]:
+    """What `Now()` compiles to in tests with `noon`. SQLite keeps milliseconds of it there too."""
+    now = timezone.now().astimezone(UTC)
+    if connection.vendor == "postgresql":
+        return "%s::timestamptz", [now]
+    return "%s", [now.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]]
+
+
+@pytest.fixture(scope="module")
+def noon() -> Iterator[None]:
+    """Begin the module at NOON, for Python and for `Now()` in SQL, so that no result depends on the hour.
+
+    Not for a module whose tests talk to a server: that process has the clock of the machine.
+    """
+    with pytest.MonkeyPatch.context() as patch, time_machine.travel(NOON):
+        patch.setattr(Now, f"as_{connection.vendor}", now_sql)
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A week of three users in the ledger, small enough to work every figure out by hand.
 
-Monday is seven days before today, so all but today can be closed. Times are UTC.
+Today is a Monday too, seven days later, so all days but today are over. It is today where the fixture `noon` is used.
+Times are UTC.
 
       ann (client 1, app 1.0)            bob (client 1, app 2.0)             cid (client 2)
 Mon   10:00 10:30 10:45 gpt, 100 ms      23:50 gpt, 1,234 ms                 -
@@ -11,7 +12,7 @@ Sun   -                                  -                                   -
 today -                                  08:00 gpt, 500 ms                   09:00 local, 70 ms; 09:05 pending
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -21,8 +22,9 @@ from analytics.models import AnalyticsEvent, RollupDay, UsageEvent, UsageRollup
 from analytics.query import ALL, Filters, Period, Query
 from analytics.rollups import schedule, store
 from analytics.rollups.coverage import Coverage, bring_up_to_date
+from conftest import NOON
 
-TODAY = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+TODAY = NOON.replace(hour=0)
 MON, TUE, WED, THU, FRI, SAT, SUN = (TODAY - timedelta(days=7 - day) for day in range(7))
 LAST_INSTANT = timedelta(days=1, microseconds=-1)
 ANN: dict[str, Any] = {"user_id": "ann", "client_token_id": 1, "model": "gpt", "app_version": "1.0"}

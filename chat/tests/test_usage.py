@@ -2,6 +2,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
@@ -9,6 +10,8 @@ from analytics.tests.sample_week import make_current
 from bench.openai_double import OpenAIDouble
 from chat.models import ClientToken
 from conftest import ApiClient
+
+pytestmark = pytest.mark.usefixtures("noon")
 
 HI = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 95}
 

@@ -15,6 +15,8 @@ from analytics.tests.sample_week import MON, TODAY, TUE, WED, write_week
 from chat.models import AuditRecord, ClientToken, Conversation
 from llmapi.staff.lists import export as exports
 
+pytestmark = pytest.mark.usefixtures("noon")
+
 
 @pytest.fixture(autouse=True)
 def written(db: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ from analytics.rollups.coverage import bring_up_to_date
 from analytics.tests.sample_week import ANN, BOB, MON, SUN, TODAY, TUE, at, turn, write_week
 from chat.models import ClientToken
 
+pytestmark = pytest.mark.usefixtures("noon")
+
 
 @pytest.fixture(autouse=True)
 def clients(db: None) -> None:

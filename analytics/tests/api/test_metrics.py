@@ -1,7 +1,7 @@
 import csv
 import io
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,12 +17,10 @@ from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.query import Query
 from analytics.rollups import schedule, store
 from analytics.rollups.coverage import bring_up_to_date
-from analytics.tests.sample_week import make_current
+from analytics.tests.sample_week import TODAY, make_current
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken
 from conftest import ApiClient
-
-MIDNIGHT = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def turn(
@@ -51,13 +49,13 @@ def turn(
 @pytest.fixture
 def month(db: None) -> None:
     """Today: ann twice (40 minutes apart) and bob fails once. Yesterday: ann and bob, at the edges of the day."""
-    turn("ann", MIDNIGHT, latency=100)
-    turn("ann", MIDNIGHT + timedelta(minutes=40), latency=300)
-    turn("bob", MIDNIGHT, status="failed", tokens=0, latency=50, cost_nanos=None)
-    turn("ann", MIDNIGHT - timedelta(microseconds=1), latency=200)
-    turn("bob", MIDNIGHT - timedelta(days=1), latency=400, model="local", cost_nanos=None)
-    turn("eve", MIDNIGHT - timedelta(days=29), status="abandoned", tokens=0)
-    turn("old", MIDNIGHT - timedelta(days=29, microseconds=1), tokens=1000)
+    turn("ann", TODAY, latency=100)
+    turn("ann", TODAY + timedelta(minutes=40), latency=300)
+    turn("bob", TODAY, status="failed", tokens=0, latency=50, cost_nanos=None)
+    turn("ann", TODAY - timedelta(microseconds=1), latency=200)
+    turn("bob", TODAY - timedelta(days=1), latency=400, model="local", cost_nanos=None)
+    turn("eve", TODAY - timedelta(days=29), status="abandoned", tokens=0)
+    turn("old", TODAY - timedelta(days=29, microseconds=1), tokens=1000)
 
 
 def figures_of_last_30_days() -> dict[str, Any]:
@@ -70,7 +68,7 @@ def test_every_figure_is_what_a_hand_works_out(month: None) -> None:
     figures = figures_of_last_30_days()
 
     dau = {row["day"]: row["users"] for row in figures["dau_last_30_days"]}
-    today, yesterday = MIDNIGHT.date().isoformat(), (MIDNIGHT - timedelta(days=1)).date().isoformat()
+    today, yesterday = TODAY.date().isoformat(), (TODAY - timedelta(days=1)).date().isoformat()
     assert len(dau) == 30
     assert (dau[today], dau[yesterday], sum(dau.values())) == (1, 2, 3)
     assert figures["turns"] == {"pending": 0, "completed": 4, "failed": 1, "abandoned": 1}
@@ -81,7 +79,7 @@ def test_every_figure_is_what_a_hand_works_out(month: None) -> None:
     assert figures["cost_usd"] is None
     assert list(figures)[:5] == list(figures["definitions"])
     for said in figures["definitions"].values():
-        assert (said["from"], said["to"]) == ((MIDNIGHT - timedelta(days=29)).date().isoformat(), today)
+        assert (said["from"], said["to"]) == ((TODAY - timedelta(days=29)).date().isoformat(), today)
         assert said["computed_at"] == figures["computed_at"]
     assert figures["definitions"]["dau_last_30_days"]["definition"].startswith("Daily active users: distinct users")
     assert abs(timezone.now() - datetime.fromisoformat(figures["computed_at"])) < timedelta(minutes=1)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.utils import timezone
 from pytest_django import Settings
 
 from analytics import ledger
@@ -39,16 +38,15 @@ from analytics.tests.sample_week import (
     turn,
     write_week,
 )
+from conftest import NOON
 
-NOON = at(TODAY, 12)
 SOME_FILTERS = [ALL, Filters(1), Filters(model="gpt"), Filters(app_version="2.0"), Filters(2, "local")]
 
 
 @pytest.fixture(autouse=True)
-def at_noon(db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of Saturday, Sunday and today are kept."""
+def two_days(db: None, settings: Settings) -> None:
+    """Keep rows of Saturday, Sunday and today."""
     settings.RAW_RETENTION_DAYS = 2
-    monkeypatch.setattr(timezone, "now", lambda: NOON)
 
 
 @pytest.fixture

@@ -1,0 +1,8 @@
+"""Tests of analytics are written for one day, whatever the day on which they run."""
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def at_noon(noon: None) -> None:
+    """Begin each module at noon of `sample_week.TODAY`."""
