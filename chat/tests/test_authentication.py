@@ -76,3 +76,12 @@ def test_the_command_shows_a_token_that_works(db: None) -> None:
 
     assert post(out.getvalue().strip())[0] == 201
     assert ClientToken.objects.get().rate_limit_per_min == 7
+
+
+def test_digests_are_compared_in_constant_time(
+    alice: ApiClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hmac.compare_digest", lambda a, b: False)
+
+    assert post(alice.token)[0] == 401
+    assert post(settings.CLIENT_API_TOKEN)[0] == 401

@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -335,3 +337,14 @@ def test_no_slot_leaks_where_a_thread_cannot_start(
 
     assert UsageEvent.objects.get().status == "failed"
     assert ask(alice).status_code == 200
+
+
+def test_a_turn_reserves_by_one_statement(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    """With two, turns at once could both take what is left."""
+    limit(alice, day_tokens=1000, month_tokens=1000)
+    with CaptureQueriesContext(connection) as queries:
+        ask(alice)
+
+    found = [query["sql"].split()[0] for query in queries if "budgets" in query["sql"]]
+    assert found[0] == "INSERT"
+    assert "SELECT" not in found

@@ -1,4 +1,6 @@
+from django.db import connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from chat.models import ClientToken, RateLimit
@@ -60,3 +62,11 @@ def test_a_clock_that_was_set_back_starts_the_minute_anew(alice: ApiClient, sett
     RateLimit.objects.update(theoretical_arrival=F("theoretical_arrival") + 24 * 3600)
 
     assert [alice.get(URL).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_a_request_is_admitted_by_one_statement(alice: ApiClient) -> None:
+    """With two, requests at once could both take the last place."""
+    with CaptureQueriesContext(connection) as queries:
+        alice.get(URL)
+
+    assert len([query for query in queries if "rate_limits" in query["sql"]]) == 1

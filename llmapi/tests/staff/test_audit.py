@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.utils import quote
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from analytics.models import AnalyticsEvent
@@ -72,6 +73,15 @@ def test_nothing_is_shown_if_the_record_fails(
 
     assert answer.status_code == 500
     assert b"secret" not in answer.content
+
+
+def test_is_recorded_before_the_thread_is_read(staff: Client, conversation: Conversation) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        staff.get(url("c_1"))
+
+    statements = [query["sql"] for query in queries]
+    recorded = next(i for i, sql in enumerate(statements) if sql.startswith('INSERT INTO "audit_records"'))
+    assert recorded < next(i for i, sql in enumerate(statements) if 'FROM "messages"' in sql)
 
 
 @pytest.mark.parametrize("name", ["chat_idempotencykey", "analytics_analyticsevent"])
