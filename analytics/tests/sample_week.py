@@ -15,10 +15,21 @@ today -                                  08:00 gpt, 500 ms                   09:
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Model
 from django.utils import timezone
 
 from analytics.metrics.sources import Table
-from analytics.models import AnalyticsEvent, RollupDay, UsageEvent, UsageRollup
+from analytics.models import (
+    ActivityRollup,
+    AnalyticsEvent,
+    Milestone,
+    OpenSession,
+    RollupDay,
+    SessionRollup,
+    UsageEvent,
+    UsageRollup,
+    UserDay,
+)
 from analytics.query import ALL, Filters, Period, Query
 from analytics.rollups import schedule, store
 from analytics.rollups.coverage import Coverage, bring_up_to_date
@@ -26,6 +37,9 @@ from conftest import NOON
 
 TODAY = NOON.replace(hour=0)
 MON, TUE, WED, THU, FRI, SAT, SUN = (TODAY - timedelta(days=7 - day) for day in range(7))
+# The ledger, and what is built of it.
+TABLES: list[type[Model]] = [UsageEvent, AnalyticsEvent, RollupDay, UsageRollup, UserDay]
+TABLES += [ActivityRollup, Milestone, SessionRollup, OpenSession]
 LAST_INSTANT = timedelta(days=1, microseconds=-1)
 ANN: dict[str, Any] = {"user_id": "ann", "client_token_id": 1, "model": "gpt", "app_version": "1.0"}
 BOB: dict[str, Any] = {"user_id": "bob", "client_token_id": 1, "model": "gpt", "app_version": "2.0"}
@@ -94,6 +108,35 @@ def turn(who: dict[str, Any], when: datetime, status: str = "completed", latency
 
 def event(who: dict[str, Any], when: datetime, name: str = "chat.completed", **metadata: Any) -> None:
     AnalyticsEvent.objects.create(event_name=name, **who, metadata_json=metadata, created_at=when)
+
+
+# What `write_built_week` has written for the first time.
+_built: list[tuple[type[Model], list[Model]]] = []
+
+
+def write_built_week() -> None:
+    """Write the week with its rollups, in a tenth of the time of a build: from the second time on, from copies.
+
+    For tests that read before they change anything.
+    """
+    if not _built:
+        write_week()
+        roll_up()
+        _built.extend((table, list(table._default_manager.all())) for table in TABLES)
+        return
+    for table, rows in _built:
+        table._default_manager.bulk_create(copy_of(row) for row in rows)
+
+
+def forget_builds() -> None:
+    """Let every day be built again, of the rows that a test has added as well."""
+    RollupDay.objects.all().delete()
+
+
+def copy_of(row: Model) -> Model:
+    """Return a row that can be inserted again, with a new key where the database gives keys."""
+    columns = {field.attname: getattr(row, field.attname) for field in row._meta.concrete_fields}
+    return type(row)(**{name: value for name, value in columns.items() if name != "id"})
 
 
 def write_week() -> None:

@@ -18,7 +18,7 @@ from analytics.formatting import format_day
 from analytics.metrics import registry
 from analytics.query import Period, Query
 from analytics.rollups.coverage import bring_up_to_date
-from analytics.tests.sample_week import ANN, BOB, MON, SUN, TODAY, TUE, at, turn, write_week
+from analytics.tests.sample_week import ANN, BOB, MON, SUN, TODAY, TUE, at, forget_builds, turn, write_built_week
 from chat.models import ClientToken
 
 pytestmark = pytest.mark.usefixtures("noon")
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("noon")
 
 @pytest.fixture(autouse=True)
 def clients(db: None) -> None:
-    write_week()
+    write_built_week()
     for pk, name in ((1, "web"), (2, "phone"), (3, "twin"), (4, "twin"), (5, "<b>odd</b>")):
         ClientToken.objects.create(pk=pk, name=name, digest=str(pk))
 
@@ -63,6 +63,7 @@ def test_prints_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prints_changes() -> None:
     for _ in range(3):
         turn(ANN, at(MON - timedelta(days=1), 12))
+    forget_builds()
     printed = report(f"--to={MON.date()}", "--days=1")
 
     assert line(printed, "Turns") == ["Turns", "▇", "4", "3", "+33", "%"]
@@ -120,10 +121,11 @@ def test_json_and_csv_are_those_of_the_api(monkeypatch: pytest.MonkeyPatch) -> N
     assert list(body) == list(expected)
     assert body == expected
 
-    turn({**BOB, "user_id": "=1+1"}, at(TODAY, 7))
+    turn({**BOB, "user_id": "=1+1", "model": "=2+2"}, at(TODAY, 7))
     rows = list(csv.DictReader(io.StringIO(report("--format=csv"))))
     assert list(rows[0]) == ["metric", "day", "subject", "value"]
     assert sum(int(row["value"]) for row in rows if row["metric"] == "total_tokens") == 1300
+    assert "'=2+2" in {row["subject"] for row in rows if row["metric"] == "total_tokens"}
     assert {row["subject"] for row in rows if row["metric"] == "time_spent_seconds"} == {"ann", "bob", "cid", "'=1+1"}
 
 
@@ -164,6 +166,7 @@ class Page(HTMLParser):
 
 def test_html_is_one_page_for_mail() -> None:
     turn(ANN, at(MON - timedelta(days=1), 12))
+    forget_builds()
     text = report("--format=html")
     page = Page(text)
 
@@ -186,6 +189,7 @@ def test_html_is_one_page_for_mail() -> None:
 def test_names_are_escaped() -> None:
     odd = "[red]\x1b[31m<script>alert(1)</script>"
     turn({**ANN, "client_token_id": 5, "model": odd}, at(MON, 12))
+    forget_builds()
 
     printed = report(f"--model={odd}")
     assert "[red]�[31m<script>" in printed

@@ -20,7 +20,18 @@ from analytics.metrics.registry import METRICS
 from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.reports.csv import escape_cell
 from analytics.rollups import build, sessions
-from analytics.tests.sample_week import ANN, CID, MON, SUN, TODAY, at, make_current, roll_up, turn, write_week
+from analytics.tests.sample_week import (
+    ANN,
+    CID,
+    MON,
+    SUN,
+    TODAY,
+    at,
+    make_current,
+    turn,
+    write_built_week,
+    write_week,
+)
 from chat.models import ClientToken
 from conftest import ApiClient
 
@@ -28,8 +39,7 @@ from conftest import ApiClient
 @pytest.fixture
 def browser(db: None, settings: Settings) -> Client:
     settings.METRICS_PUBLIC = True
-    write_week()
-    roll_up()
+    write_built_week()
     return Client()
 
 

@@ -8,7 +8,7 @@ from analytics.metrics import active_users
 from analytics.metrics.sources import Table
 from analytics.query import Filters, Period, Query
 from analytics.rollups.store import build_day
-from analytics.tests.sample_week import ANN, CID, MON, TUE, WED, at, table, turn, write_week
+from analytics.tests.sample_week import ANN, CID, MON, TUE, WED, at, table, turn, write_built_week
 
 GPT = Filters(model="gpt")
 
@@ -20,7 +20,7 @@ def values(rows: list[dict[str, object]]) -> list[object]:
 
 @pytest.fixture(autouse=True)
 def written(db: None) -> None:
-    write_week()
+    write_built_week()
 
 
 def test_counts_distinct_users_of_trailing_days() -> None:

@@ -22,13 +22,13 @@ from analytics.tests.sample_week import (
     roll_up,
     table,
     turn,
-    write_week,
+    write_built_week,
 )
 
 
 @pytest.fixture
 def written(db: None) -> None:
-    write_week()
+    write_built_week()
 
 
 def column(rows: list[dict[str, Any]], name: str) -> list[Any]:

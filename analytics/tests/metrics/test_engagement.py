@@ -9,12 +9,25 @@ from analytics.metrics import engagement
 from analytics.metrics.sources import Table
 from analytics.query import Filters, Period, Query
 from analytics.rollups.store import build_day
-from analytics.tests.sample_week import ANN, MON, THU, TODAY, TUE, WED, at, event, table, week, write_week
+from analytics.tests.sample_week import (
+    ANN,
+    MON,
+    THU,
+    TODAY,
+    TUE,
+    WED,
+    at,
+    event,
+    table,
+    week,
+    write_built_week,
+    write_week,
+)
 
 
 @pytest.fixture
 def written(db: None) -> None:
-    write_week()
+    write_built_week()
 
 
 def test_sessions_of_the_week(written: None) -> None:

@@ -10,14 +10,14 @@ from analytics.metrics import usage
 from analytics.metrics.registry import METRICS
 from analytics.metrics.sources import Usage
 from analytics.query import Filters
-from analytics.tests.sample_week import ANN, BOB, MON, THU, TODAY, TUE, at, table, turn, write_week
+from analytics.tests.sample_week import ANN, BOB, MON, THU, TODAY, TUE, at, table, turn, write_built_week
 
 GPT = Filters(model="gpt")
 
 
 @pytest.fixture
 def written(db: None) -> None:
-    write_week()
+    write_built_week()
 
 
 def column(rows: list[dict[str, Any]], name: str) -> list[Any]:

@@ -36,6 +36,7 @@ from analytics.tests.sample_week import (
     table,
     turn,
     week,
+    write_built_week,
     write_week,
 )
 
@@ -67,7 +68,7 @@ def rows(panel: Panel) -> list[list[str]]:
 
 @pytest.fixture
 def summary(db: None) -> Summary:
-    write_week()
+    write_built_week()
     Refusals.objects.create(day=WED.date(), client_token_id=1, code="budget_exceeded", count=2)
     return summary_of(week())
 
@@ -232,7 +233,7 @@ def test_a_change(
 
 
 def test_filters(db: None) -> None:
-    write_week()
+    write_built_week()
 
     summary = summary_of(week(Filters(model="gpt")))
 
@@ -276,7 +277,7 @@ def drawn(panel: Panel) -> str:
 
 
 def test_one_day(db: None) -> None:
-    write_week()
+    write_built_week()
 
     summary = summary_of(from_to(WED, WED))
 

@@ -15,7 +15,20 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from analytics.models import UserDay
 from analytics.query import today
-from analytics.tests.sample_week import ANN, BOB, CID, MON, TODAY, TUE, at, event, make_current, turn, write_week
+from analytics.tests.sample_week import (
+    ANN,
+    BOB,
+    CID,
+    MON,
+    TODAY,
+    TUE,
+    at,
+    event,
+    make_current,
+    turn,
+    write_built_week,
+    write_week,
+)
 from chat.models import ClientToken
 
 WEEK = f"/admin/?from={MON.date()}&to={TODAY.date()}"
@@ -89,7 +102,7 @@ def test_shows_the_figures_of_the_period(staff: Client) -> None:
 
 
 def test_changes_are_against_the_period_before(staff: Client) -> None:
-    write_week()
+    write_built_week()
 
     page = page_of(staff, f"/admin/?from={TUE.date()}&to={TUE.date()}")
 
@@ -115,7 +128,7 @@ def test_filters_narrow_the_figures_and_are_kept_by_links(staff: Client) -> None
     token = ClientToken(pk=2, name="Web page")
     token.renew()
     token.save()
-    write_week()
+    write_built_week()
 
     page = page_of(staff, f"{WEEK}&client=2&model=local&app_version=")
 
@@ -132,7 +145,7 @@ def test_filters_narrow_the_figures_and_are_kept_by_links(staff: Client) -> None
 
 
 def test_a_deleted_client_can_still_be_chosen(staff: Client) -> None:
-    write_week()
+    write_built_week()
 
     page = page_of(staff, f"{WEEK}&client=1")
 
@@ -188,7 +201,7 @@ def test_others_must_log_in(db: None) -> None:
 
 
 def test_each_table_has_a_csv(staff: Client, settings: Settings) -> None:
-    write_week()
+    write_built_week()
     assert settings.METRICS_PUBLIC is False
 
     links = page_of(staff, WEEK).links("/metrics/")
@@ -200,7 +213,7 @@ def test_each_table_has_a_csv(staff: Client, settings: Settings) -> None:
 
 
 def test_takes_a_fixed_number_of_queries(staff: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
-    write_week()
+    write_built_week()
     make_current()
     # Session, user, permissions of the user and of groups, names of clients, recent actions; whether today is current;
     # and the parts of the period and of the one before.
@@ -220,7 +233,7 @@ def test_takes_a_fixed_number_of_queries(staff: Client, django_assert_num_querie
 
 @pytest.mark.parametrize("query", ["", "?days=365", f"?from={TUE.date()}&to={TUE.date()}", "?days=x"])
 def test_has_no_inline_style_or_script(staff: Client, query: str) -> None:
-    write_week()
+    write_built_week()
 
     answer = staff.get(f"/admin/{query}")
 
@@ -266,7 +279,7 @@ def test_shows_dashes_for_an_empty_database(staff: Client) -> None:
 
 
 def test_one_day_has_no_sparklines(staff: Client) -> None:
-    write_week()
+    write_built_week()
 
     page = page_of(staff, f"/admin/?from={MON.date()}&to={MON.date()}")
 

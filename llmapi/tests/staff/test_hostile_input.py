@@ -8,7 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
-from analytics.tests.sample_week import ANN, TODAY, roll_up, turn, write_week
+from analytics.tests.sample_week import ANN, TODAY, turn, write_built_week, write_week
 from bench.openai_double import OpenAIDouble
 from chat.models import Budget, ClientToken
 from conftest import ApiClient
@@ -81,8 +81,7 @@ def test_the_hash_of_a_request_is_hidden(
 
 @pytest.mark.parametrize("value", ["foo", "latency_ms", "cost_nanos", " "])
 def test_an_unknown_status_is_refused(staff: Client, value: str) -> None:
-    write_week()
-    roll_up()
+    write_built_week()
 
     assert staff.get(USAGE, {"status": value}).status_code == 302
     assert staff.get(f"{USAGE}export/", {"status": value}).status_code == 302

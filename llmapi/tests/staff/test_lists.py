@@ -14,7 +14,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.tests.sample_week import ANN, BOB, CID, TODAY, make_current, row, turn, write_week
+from analytics.tests.sample_week import ANN, BOB, CID, TODAY, make_current, row, turn, write_built_week
 from chat.models import AuditRecord, Budget, ClientToken, Conversation, IdempotencyKey
 
 USAGE = "analytics_usageevent"
@@ -81,7 +81,7 @@ def test_no_list_counts(staff: Client, name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_filters_select_rows(staff: Client) -> None:
-    write_week()
+    write_built_week()
     everything = set(UsageEvent.objects.values_list("pk", flat=True))
     expected: dict[str, Any] = {
         "user=bob": {"user_id": "bob"},
@@ -122,7 +122,7 @@ def test_a_filter_that_a_link_set_is_shown(staff: Client) -> None:
 
 
 def test_choices_are_the_stored_values(staff: Client) -> None:
-    write_week()
+    write_built_week()
     page = staff.get(url(USAGE)).content.decode()
 
     assert '<a href="?model=gpt">gpt</a>' in page
@@ -219,7 +219,7 @@ def test_events_are_found_by_user(staff: Client) -> None:
 
 
 def test_a_search_and_a_filter_must_both_match(staff: Client) -> None:
-    write_week()
+    write_built_week()
 
     assert listed(staff, USAGE, q="bob", user="ann") == []
     assert listed(staff, USAGE, q="bob", user="bob") == listed(staff, USAGE, q="bob") != []

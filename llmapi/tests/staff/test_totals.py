@@ -23,9 +23,9 @@ from analytics.tests.sample_week import (
     at,
     event,
     make_current,
-    roll_up,
     row,
     turn,
+    write_built_week,
     write_week,
 )
 from bench.openai_double import OpenAIDouble
@@ -63,8 +63,7 @@ ALL = {
 
 def test_totals_count_deleted_turns_and_say_so(staff: Client) -> None:
     """Deleting turns does not delete their totals."""
-    write_week()
-    roll_up()
+    write_built_week()
     RollupDay.objects.filter(day__lte=TUE.date()).update(purged_at=timezone.now())
     UsageEvent.objects.filter(created_at__lt=WED).delete()
     deleted = f"Single turns of days up to {TUE.date()} are deleted, but counted here."
@@ -78,8 +77,7 @@ def test_totals_count_deleted_turns_and_say_so(staff: Client) -> None:
 
 def test_older_figures_say_when_they_were_computed(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A day of many rows is added up every minute, and the list shows newer turns."""
-    write_week()
-    roll_up()
+    write_built_week()
     monkeypatch.setattr(schedule, "CHEAP_EVENTS", 0)
     built_at = timezone.now() - timedelta(minutes=4)
     RollupDay.objects.filter(is_partial=True).update(built_at=built_at)
@@ -103,8 +101,7 @@ def test_a_turn_past_midnight_is_completed_once(staff: Client) -> None:
 
 
 def test_totals_follow_the_filters(staff: Client) -> None:
-    write_week()
-    roll_up()
+    write_built_week()
     UsageEvent.objects.filter(created_at__lt=TODAY).update(total_tokens=0)  # rows are not added up
 
     assert sums(staff) == (ALL, "")
@@ -123,7 +120,7 @@ def test_totals_follow_the_filters(staff: Client) -> None:
 
 @pytest.mark.parametrize("query", [{"q": "r_0"}, {"conversation": "c_1"}, {"user": "bob", "status": "failed"}])
 def test_no_totals_where_rollups_tell_none(staff: Client, query: dict[str, str]) -> None:
-    write_week()
+    write_built_week()
 
     assert staff.get(USAGE, query).context["totals"] is None
 
