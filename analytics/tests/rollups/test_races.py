@@ -50,6 +50,24 @@ def test_counters_do_not_fall_when_a_day_that_goes_on_is_built(db: None, monkeyp
     assert all(later[name] >= value for name, value in scraped[0].items())
 
 
+def test_a_build_does_not_replace_a_younger_one(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that ends raises no number of changes while its day goes on."""
+    row(ANN, at(TODAY, 8), "pending")
+    read = build.Day.read
+
+    def be_overtaken(day: date) -> build.Day:
+        found = read(day)
+        monkeypatch.setattr(build.Day, "read", read)
+        UsageEvent.objects.update(status="failed", finished_at=at(TODAY, 9))
+        assert build_day(day)
+        return found
+
+    monkeypatch.setattr(build.Day, "read", be_overtaken)
+    build_day(TODAY.date())
+
+    assert usage.turns(Table(week()))["failed"] == 1
+
+
 @pytest.mark.parametrize("minutes", [-61, 0])
 def test_a_turn_that_ends_after_its_day_was_closed_is_counted(
     db: None, set_clock: Callable[..., None], minutes: int
