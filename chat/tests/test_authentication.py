@@ -1,3 +1,5 @@
+"""Client tokens: who is let in, and what is kept of a token."""
+
 from datetime import timedelta
 from io import StringIO
 

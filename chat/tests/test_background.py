@@ -1,3 +1,5 @@
+"""Background jobs: one process does each, and one that fails stops no other."""
+
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta

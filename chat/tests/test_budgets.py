@@ -1,3 +1,5 @@
+"""Budgets in tokens and dollars: reserved before they are used, and never overrun."""
+
 import json
 import threading
 from collections import Counter
@@ -101,7 +103,7 @@ def test_failures_give_back_what_they_did_not_use(
     assert used("nanos") == [row.cost_nanos]
 
 
-def test_an_abandoned_turn_stays_reserved_until_it_ends_after_all(server: Server, upstream: OpenAIDouble) -> None:
+def test_an_abandoned_turn_stays_reserved_until_it_ends(server: Server, upstream: OpenAIDouble) -> None:
     ClientToken.objects.update(day_tokens=1000, concurrent_turns=5)
     gate = threading.Event()
     upstream.plan(Behaviour(gate=gate))
@@ -245,7 +247,7 @@ def test_parallel_turns_cannot_overrun(
     assert refused == ("budget_exceeded" if "day_tokens" in limits else "rate_limit_exceeded")
 
 
-def test_what_was_used_beyond_the_estimate_is_charged_to_the_minute(alice: ApiClient, upstream: OpenAIDouble) -> None:
+def test_tokens_beyond_the_estimate_are_charged_to_the_minute(alice: ApiClient, upstream: OpenAIDouble) -> None:
     limit(alice, tokens_per_min=1000)
     upstream.default = Behaviour(text="word " * 600)
 
@@ -257,7 +259,7 @@ def test_what_was_used_beyond_the_estimate_is_charged_to_the_minute(alice: ApiCl
     assert 0 < int(answers[-1]["Retry-After"]) < 20
 
 
-def test_a_turn_that_was_cancelled_before_its_first_word_is_paid_for(
+def test_a_turn_cancelled_before_its_first_word_is_paid_for(
     alice: ApiClient, upstream: OpenAIDouble, transactional_db: None
 ) -> None:
     limit(alice, day_tokens=100_000)

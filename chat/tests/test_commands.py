@@ -1,3 +1,5 @@
+"""manage.py create_client_token, settle_abandoned and purge_expired."""
+
 from datetime import timedelta
 from decimal import Decimal
 from io import StringIO

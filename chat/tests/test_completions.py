@@ -1,3 +1,5 @@
+"""POST /v1/chat/completions, in both forms."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""/v1/conversations and their items."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""POST /v1/events."""
+
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta

@@ -1,3 +1,5 @@
+"""The Idempotency-Key header: one turn for one key."""
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -140,9 +142,7 @@ def test_a_dead_process_loses_its_key_to_the_next_retry(alice: ApiClient, upstre
     assert Message.objects.count() == 2
 
 
-def test_a_turn_that_lost_its_key_counts_its_tokens_and_writes_no_reply(
-    alice: ApiClient, upstream: OpenAIDouble
-) -> None:
+def test_a_superseded_turn_counts_tokens_and_writes_no_reply(alice: ApiClient, upstream: OpenAIDouble) -> None:
     """The process was only slow: another request took the key over while the upstream answered."""
     cid = alice.conversation()
     gate = threading.Event()

@@ -1,3 +1,5 @@
+"""Which part of a conversation's history is sent."""
+
 from typing import Any
 
 from pytest_django import Settings

@@ -1,3 +1,5 @@
+"""POST /v1/chat/completions.pb and Protobuf media types."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""Requests per minute, by GCRA."""
+
 from django.db import connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext

@@ -188,7 +188,7 @@ def test_no_connection_is_held_while_the_upstream_works(serve: Serve, upstream: 
         assert {answer.result()[0] for answer in answers} == {200}
 
 
-def test_a_killed_process_leaves_a_row_and_the_next_retry_takes_over(serve: Serve, upstream: OpenAIDouble) -> None:
+def test_a_retry_takes_over_from_a_killed_process(serve: Serve, upstream: OpenAIDouble) -> None:
     server = serve(WEB_CONCURRENCY="1")
     ask = {"conversation_id": server.conversation(), "message": "Hi"}
     upstream.plan(Behaviour(delay=30))

@@ -1,52 +1,21 @@
-"""Streams in one process, through Django's test client; test_server.py has them on real sockets."""
+"""Streams in one process, through Django's test client. test_server.py has them on real sockets."""
 
-import io
 import itertools
-import json
 import re
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from google.protobuf import proto
 from pytest_django import Settings
 
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken, IdempotencyKey, Message
+from chat.tests.streaming import URL, events, stream, text_of
 from chat.turns import registry, reply_log
 from chat.turns import stream as streams
 from conftest import ApiClient
-from protos.chat_pb2 import ChatChunk, ChatRequest, Error
 
-pytestmark = pytest.mark.django_db(transaction=True)
-URL = "/v1/chat/completions"
-
-
-@pytest.fixture(autouse=True)
-def _no_turn_is_left() -> Iterator[None]:
-    yield
-    registry.drain(10)
-    assert not registry._running
-
-
-def events(answer: Any) -> list[Any]:
-    """The data of the events: chunks, then "[DONE]"."""
-    assert answer.status_code == 200, answer.content
-    assert answer["Content-Type"] == "text/event-stream; charset=utf-8"
-    blocks = b"".join(answer.streaming_content).decode().replace(": ping\n", "").split("\n\n")
-    assert blocks.pop() == ""
-    return [json.loads(block[6:]) if block != "data: [DONE]" else "[DONE]" for block in blocks]
-
-
-def text_of(chunks: list[Any]) -> str:
-    deltas = (choice["delta"] for chunk in chunks if chunk != "[DONE]" for choice in chunk.get("choices", []))
-    return "".join(delta.get("content") or "" for delta in deltas)
-
-
-def stream(client: ApiClient, message: str = "a b c", key: str | None = None, **fields: Any) -> Any:
-    return client.send(URL, {"messages": [{"role": "user", "content": message}], "stream": True, **fields}, key)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_turn_is_left")]
 
 
 def test_it_works(alice: ApiClient, upstream: OpenAIDouble) -> None:
@@ -243,96 +212,6 @@ def test_a_stream_gives_its_place_back(alice: ApiClient, upstream: OpenAIDouble,
     assert stream(alice, key="k").status_code == 200
 
 
-def test_a_finished_turn_replays_as_a_stream_or_as_json(alice: ApiClient, upstream: OpenAIDouble) -> None:
-    cid = alice.conversation()
-    first = events(alice.say(cid, "Hi", stream=True, key="k"))
-
-    again = alice.say(cid, "Hi", stream=True, key="k")
-    as_json = alice.say(cid, "Hi", key="k")
-
-    chunks = events(again)
-    assert text_of(chunks) == text_of(first) == as_json.json()["reply"]
-    assert chunks[0]["request_id"] == first[0]["request_id"] == as_json.json()["id"]
-    assert chunks[-2]["usage"] == first[-2]["usage"] == as_json.json()["usage"]
-    assert as_json["Idempotent-Replayed"] == "true"
-    assert len(upstream.requests) == 1
-
-
-def test_a_json_turn_replays_as_a_stream_with_its_tool_calls(alice: ApiClient, upstream: OpenAIDouble) -> None:
-    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-    upstream.plan(Behaviour(message={"role": "assistant", "content": None, "tool_calls": [call]}))
-    body = {"messages": [{"role": "user", "content": "Hi"}]}
-    alice.send(URL, body, "k")
-
-    chunks = events(alice.send(URL, {**body, "stream": True}, "k"))
-
-    assert chunks[0]["choices"][0]["delta"]["tool_calls"] == [{"index": 0, **call}]
-
-
-def test_a_twin_joins_the_stream_that_runs(alice: ApiClient, upstream: OpenAIDouble) -> None:
-    cid = alice.conversation()
-    upstream.plan(Behaviour(text="one two three four", pause=0.1))
-    first = alice.say(cid, "Hi", stream=True, key="k")
-
-    twin = alice.say(cid, "Hi", stream=True, key="k")
-    other = alice.say(cid, "Something else", stream=True, key="k")
-
-    assert twin["Idempotent-Replayed"] == "true"
-    assert events(twin) == events(first)
-    assert other.status_code == 409
-    assert len(upstream.requests) == 1
-
-
-def test_a_key_of_another_client_joins_nothing(alice: ApiClient, bob: ApiClient, upstream: OpenAIDouble) -> None:
-    upstream.default = Behaviour(pause=0.05)
-    first, other = stream(alice, key="k"), stream(bob, key="k")
-
-    assert events(first)[0]["id"] != events(other)[0]["id"]
-    assert len(upstream.requests) == 2
-
-
-@pytest.mark.parametrize("asked_elsewhere", [False, True])
-def test_a_stream_is_cancelled_for_real(alice: ApiClient, upstream: OpenAIDouble, asked_elsewhere: bool) -> None:
-    cid = alice.conversation()
-    upstream.plan(Behaviour(text="one two three", stop_after=2, ending="hang"))
-    answer = alice.say(cid, "Hi", stream=True, key="k")
-    pieces = iter(answer.streaming_content)
-    read = b""
-    while b"two" not in read:
-        read += next(pieces)
-    request_id = answer["x-request-id"]
-
-    if asked_elsewhere:  # another process notes it in the database alone
-        UsageEvent.objects.update(is_cancel_asked=True)
-    else:
-        cancelled = alice.post(f"{URL}/{request_id}/cancel")
-        assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelling")
-    began = time.monotonic()
-    rest = b"".join(pieces)
-
-    assert time.monotonic() - began < 4  # the upstream would have been waited for longer
-    assert b'"finish_reason":"stop"' in rest
-    assert b'"cancelled":true' in rest
-    usage = UsageEvent.objects.get()
-    assert (usage.status, usage.error_code, usage.is_estimated) == ("completed", "cancelled", True)
-    assert usage.completion_tokens > 0
-    assert Message.objects.get(role="assistant").content == "one two"
-    assert upstream.hung_up == ["hang"]
-    assert alice.post(f"{URL}/{request_id}/cancel").json()["status"] == "completed"
-    assert alice.say(cid, "Hi", key="k").json()["cancelled"] is True
-
-
-def test_what_cannot_be_cancelled(alice: ApiClient, bob: ApiClient, upstream: OpenAIDouble) -> None:
-    request_id = alice.send(URL, {"messages": [{"role": "user", "content": "Hi"}]}).json()["id"]
-    cancel = f"{URL}/{request_id}/cancel"
-
-    assert bob.post(cancel).json()["error"]["code"] == "completion_not_found"
-    assert alice.post(f"{URL}/r_nothing/cancel").status_code == 404
-    assert alice.post(cancel).json()["status"] == "completed"
-    UsageEvent.objects.update(status="pending", finished_at=None)
-    assert alice.post(cancel).json()["error"]["code"] == "not_cancellable"
-
-
 def test_leases_are_renewed_while_a_turn_runs(
     alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,44 +229,6 @@ def test_leases_are_renewed_while_a_turn_runs(
     assert IdempotencyKey.objects.get().locked_until > before
     registry.cancel(answer["x-request-id"])
     events(answer)
-
-
-def frames(answer: Any) -> list[ChatChunk]:
-    body = io.BytesIO(b"".join(answer.streaming_content))
-    chunks: list[ChatChunk] = []
-    while body.tell() < len(body.getbuffer()):
-        chunks.append(proto.parse_length_prefixed(ChatChunk, body))
-    return chunks
-
-
-def send_pb(client: ApiClient, **fields: Any) -> Any:
-    return client.post(
-        f"{URL}.pb", ChatRequest(stream=True, **fields).SerializeToString(), content_type="application/protobuf"
-    )
-
-
-def test_protobuf(alice: ApiClient, upstream: OpenAIDouble) -> None:
-    cid = alice.conversation()
-
-    answer = send_pb(alice, conversation_id=cid, message="Hello there")
-
-    chunks = frames(answer)
-    assert answer["Content-Type"] == "application/protobuf"
-    assert "".join(chunk.delta for chunk in chunks) == "echo: Hello there"
-    assert (chunks[0].conversation_id, chunks[0].request_id) == (cid, answer["x-request-id"])
-    assert chunks[-1].usage.total_tokens == upstream.sold[0]["total_tokens"]
-    assert chunks[-2].finish_reason == "stop"
-
-
-def test_protobuf_errors(alice: ApiClient, upstream: OpenAIDouble) -> None:
-    cid = alice.conversation()
-    upstream.plan(Behaviour(status=500), Behaviour(text="one two three", stop_after=2))
-
-    plain = send_pb(alice, conversation_id=cid, message="Hi")
-    broken = send_pb(alice, conversation_id=cid, message="Hi")
-
-    assert (plain.status_code, Error.FromString(plain.content).code) == (502, "upstream_error")
-    assert frames(broken)[-1].error.code == "upstream_error"
 
 
 def test_the_limit_is_told_on_streams(alice: ApiClient, upstream: OpenAIDouble) -> None:

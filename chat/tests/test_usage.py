@@ -1,3 +1,5 @@
+"""GET /v1/usage."""
+
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any

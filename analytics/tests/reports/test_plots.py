@@ -193,7 +193,7 @@ def test_bars_of_many_days_are_of_weeks() -> None:
     assert (means.note, means.series[0].figure) == ("mean day, by week", "1")
 
 
-def test_lines_tell_the_figures_of_the_period_where_they_are_given() -> None:
+def test_lines_tell_figures_of_the_period_where_given() -> None:
     plot = plots.lines("Latency", days(2), {"p50": [100, None]}, "ms", {"p50": 90, "mean": 95})
 
     assert (plot.note, plot.series[0].figure) == ("of the period", "90 ms")

@@ -146,7 +146,7 @@ def test_a_day_that_is_built_between_two_reads_breaks_none(db: None) -> None:
     assert (day["mean"], day["p50"]) == (100, 100)
 
 
-def test_a_turn_that_is_given_up_is_activity_of_when_it_was_asked(db: None) -> None:
+def test_an_abandoned_turn_is_activity_of_when_it_was_asked(db: None) -> None:
     """And not of the hour at which somebody tidied up."""
     opened = row(ANN, at(SUN, 23), "pending")
 
@@ -157,7 +157,7 @@ def test_a_turn_that_is_given_up_is_activity_of_when_it_was_asked(db: None) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_day_before_is_built_while_a_day_is_read_for_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_is_built_while_the_next_is_first_read(monkeypatch: pytest.MonkeyPatch) -> None:
     turn(ANN, at(SAT, 10))
     turn(ANN, at(SUN, 10))
     turn(BOB, at(SUN, 11))
