@@ -38,7 +38,7 @@ BUDGET = 1500  # tokens a day of the client with a budget
 def faults_of(
     nodes: list[Node], dice: random.Random, file: str, postgres: OwnPostgres | None
 ) -> dict[str, tuple[int, Callable[[], None]]]:
-    """What can be done to the servers, each with its weight."""
+    """Return what can be done to the servers, and how often each is chosen."""
     faults: dict[str, tuple[int, Callable[[], None]]] = {
         "worker killed": (6, lambda: dice.choice(nodes).kill_worker(dice)),
         "master killed": (1, lambda: dice.choice(nodes).kill_master()),
@@ -71,9 +71,9 @@ def break_things(talk: Talk, faults: dict[str, tuple[int, Callable[[], None]]], 
 
 
 def misbehave(upstream: OpenAIDouble, seed: int, count: Counter[str]) -> None:
-    """One call in five of the upstream fails, in one of many ways."""
+    """Let one call in five of the upstream fail, in one of many ways."""
     dice = random.Random(seed + 1)  # noqa: S311
-    # Slow enough that whatever is killed is killed in the middle of turns.
+    # Slow enough that a process is killed in the middle of turns.
     upstream.default = Behaviour(delay=0.3, pause=0.1)
     ways = {
         "upstream 500": Behaviour(status=500),
@@ -97,7 +97,7 @@ def misbehave(upstream: OpenAIDouble, seed: int, count: Counter[str]) -> None:
 
 
 def configure(args: argparse.Namespace, upstream: OpenAIDouble, scratch: str, database_url: str) -> None:
-    """The environment of the servers, and of this process, which reads the ledger with the same models."""
+    """Set the environment of the servers. This process has it too, because it reads the ledger with the same models."""
     clocks = Path(scratch) / "clocks"
     clocks.mkdir()
     os.environ.update(
@@ -115,7 +115,7 @@ def configure(args: argparse.Namespace, upstream: OpenAIDouble, scratch: str, da
         PGAPPNAME="llmapi-faults",
         SABOTAGE=args.sabotage,
         CLOCKS=str(clocks),
-        # Shorter than in production, so that a run has more takeovers and less waiting for them.
+        # Shorter than in production: a run has more takeovers, and waits less for them.
         LEASE_SECONDS="9",
     )
     import django
@@ -151,7 +151,7 @@ def talk_under_fire(args: argparse.Namespace, talk: Talk, breaker: Callable[[], 
 
 
 def recovered() -> float:
-    """Wait until running processes have closed what dead ones left; the seconds it took."""
+    """Wait until running processes have closed what dead ones left. Returns how many seconds that took."""
     from bench.invariants import left_open
 
     began = time.monotonic()

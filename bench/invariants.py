@@ -1,4 +1,4 @@
-"""What must hold after any run, whatever failed in it: checked from our ledger, the upstream's, and the clients'."""
+"""What must hold after any run, whatever failed in it: checked from our ledger, the upstream's and the clients'."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from chat.models import Budget, ClientToken, IdempotencyKey, Message
 
 
 def violations(upstream: OpenAIDouble, talk: Talk, rate_limit: int) -> dict[str, list[str]]:
-    """The invariants by name, each with what breaks it. The limit is that of the client that had one."""
+    """Return what breaks each invariant, by its name. `limit` is that of the client that has one."""
     return {
         "a reply that a client saw is stored, once, beside its message": unstored(talk.received),
         "each upstream call has one usage row, with the upstream's tokens": unaccounted(upstream),
@@ -53,7 +53,7 @@ def unaccounted(upstream: OpenAIDouble) -> list[str]:
 
 
 def in_conversations() -> UsageEventQuerySet:
-    """The turns that have a key and leave messages; the others are those of the client with a budget."""
+    """Return the turns that have a key and leave messages. All others are of the client with a budget."""
     return UsageEvent.objects.exclude(conversation_id="")
 
 
@@ -87,7 +87,7 @@ def left_open() -> list[str]:
 
 
 def over_the_limit(admitted: list[Admitted], limit: int) -> list[str]:
-    """Exactly what GCRA allows: in any span of time, a burst of `limit` and one more for each interval of the span.
+    """Return what exceeds GCRA: in any span of time, a burst of `limit` and one more for each interval of the span.
 
     A request counts for a span when it was sent and answered within it, so that it was certainly admitted there.
     """

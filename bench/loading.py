@@ -1,4 +1,4 @@
-"""Put a made-up past into an empty database: all of it, or nothing when it is interrupted."""
+"""Load a made-up past into an empty database: all of it, or nothing if it is interrupted."""
 
 import random
 import secrets
@@ -17,7 +17,7 @@ from analytics.models import AnalyticsEvent, UsageEvent
 from bench import past
 from chat.models import ClientToken, Conversation, Message
 
-# Told what is being done, and how many turns are written.
+# Called with what is being done, and how many turns are written.
 Progress = Callable[[str, int], None]
 
 LEDGERS = ("usage_events", "analytics_events")
@@ -27,7 +27,7 @@ PROCESSES = 2
 
 
 class NotEmpty(Exception):
-    """The database holds something that might be real."""
+    """The database is not empty: its rows might be real."""
 
 
 def check_empty() -> None:
@@ -44,23 +44,23 @@ def load(*, turns: int, days: int, until: date, seed: int = 1, progress: Progres
         with without_indexes(cursor, lambda what: progress(what, turns)):
             conversations = write_days(cursor, past.Past(turns, days, until, clients, seed), progress)
         progress("conversations", turns)
-        # Without statistics PostgreSQL would read the whole ledger for each batch of messages.
+        # Without statistics PostgreSQL reads the whole ledger for each batch of messages.
         cursor.execute("ANALYZE usage_events")
         put(cursor, "conversations", past.CONVERSATIONS, list(conversations))
         write_messages([row[0] for row in conversations][-CONVERSATIONS_WITH_MESSAGES:], seed)
     progress("statistics", turns)
     with connection.cursor() as cursor:
-        # What autovacuum would have done in a year of service.
+        # Autovacuum does this in a year of service.
         cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
 
 
 def create_client(name: str) -> ClientToken:
-    """A client token that nobody can use: its digest is random, not of a token that a seed would tell."""
+    """Make a client token that nobody can use: its digest is random, so the seed does not tell the token."""
     return ClientToken.objects.create(name=name, prefix="llm_-----", digest=secrets.token_hex(32))
 
 
 def enlarge_memory(cursor: CursorWrapper) -> None:
-    """For the indexes: those of 10 M rows are sorted, and SQLite keeps one up to date throughout."""
+    """Give the database memory to sort the indexes of 10 M rows in."""
     cursor.execute(
         "PRAGMA cache_size = -500000" if connection.vendor == "sqlite" else "SET LOCAL maintenance_work_mem = '512MB'"
     )
@@ -80,8 +80,8 @@ def write_days(cursor: CursorWrapper, made_up: past.Past, progress: Progress) ->
 
 
 def days_ahead(made_up: past.Past) -> Iterator[past.Day]:
-    """The days in order, made up by processes of their own while the database takes in those before."""
-    # Not forked: a child would share the connection.
+    """Yield the days in order. Other processes make them up while the database takes in the days before."""
+    # Not forked: a child would share the database connection.
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn"), initializer=django.setup) as pool:
         ahead: deque[Future[past.Day]] = deque()
         for arguments in made_up.plan():
@@ -98,14 +98,14 @@ def put(cursor: CursorWrapper, table: str, columns: Sequence[str], rows: list[pa
         cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608
         return
     line = "\t".join(["%s"] * len(columns)) + "\n"
-    # Python's words for truth are PostgreSQL's, and the one for nothing can be named.
+    # PostgreSQL reads Python's True and False, and can be told what stands for NULL.
     with cursor.copy(f"COPY {table} ({names}) FROM STDIN (NULL 'None')") as copy:
         copy.write("".join([line % row for row in rows]))
 
 
 @contextmanager
 def without_indexes(cursor: CursorWrapper, progress: Callable[[str], None]) -> Iterator[None]:
-    """Take the secondary indexes away, and build each at once from all rows."""
+    """Drop the secondary indexes while the block runs, and build each from all rows afterwards."""
     indexes = [index for table in LEDGERS for index in secondary_indexes(cursor, table)]
     for _, drop, _ in indexes:
         cursor.execute(drop)
@@ -116,7 +116,7 @@ def without_indexes(cursor: CursorWrapper, progress: Callable[[str], None]) -> I
 
 
 def secondary_indexes(cursor: CursorWrapper, table: str) -> list[tuple[str, str, str]]:
-    """Names of the indexes that can be dropped, with the statements that drop and create each."""
+    """Return the indexes that can be dropped, with the statements that drop and create each."""
     if connection.vendor == "sqlite":
         cursor.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = %s AND sql > ''", [table]
@@ -139,7 +139,7 @@ def secondary_indexes(cursor: CursorWrapper, table: str) -> list[tuple[str, str,
 
 
 def write_messages(conversation_ids: list[str], seed: int) -> None:
-    """What was said in the completed turns of these conversations."""
+    """Write the messages of the completed turns of these conversations."""
     dice = random.Random(f"{seed} messages")  # noqa: S311
     for start in range(0, len(conversation_ids), 500):
         of_these = UsageEvent.objects.filter(conversation_id__in=conversation_ids[start : start + 500])

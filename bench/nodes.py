@@ -1,4 +1,4 @@
-"""The servers of a fault run: each node is a gunicorn with its workers, all over one database."""
+"""The servers of a fault run. Each node is a gunicorn with its workers; all share one database."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from llmapi.launch import ROOT, free_port, wait_for
 
 
 class Node:
-    """Can be killed, stopped and started again on its port."""
+    """A server that can be killed, stopped, and started again on its port."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self.port = free_port()
@@ -39,7 +39,7 @@ class Node:
         kill(*self.workers()[:: dice.choice([1, -1])][:1])
 
     def kill_master(self) -> None:
-        """Its workers see that they are orphans, and end."""
+        """Kill the master. Its workers see that they are orphans, and end."""
         orphans = self.workers()
         kill(self.process.pid)
         self.process.wait()
@@ -64,7 +64,7 @@ class Node:
         self.clock.write_text("0")
 
     def fill_disk(self, seconds: float) -> None:
-        """Let no process write to a file (RLIMIT_FSIZE): to SQLite that is a disk that is full."""
+        """Let no process write to a file (RLIMIT_FSIZE). To SQLite that is a full disk."""
         workers = self.workers()
         try:
             for pid in workers:

@@ -1,4 +1,4 @@
-"""A double of OpenAI's chat completions: a real HTTP server that does as it is told, and keeps its own ledger.
+"""A double of OpenAI's chat completions: a real HTTP server that answers as it is told, and keeps its own ledger.
 
 In a test: `with OpenAIDouble() as upstream: upstream.plan(Behaviour(status=429))`. By hand:
 `python -m bench.openai_double --port 9000`, then OPENAI_BASE_URL=http://127.0.0.1:9000/v1.
@@ -44,7 +44,7 @@ class Behaviour:
 
 
 class OpenAIDouble:
-    """The double, and what it was asked. `after` has the same address and a past of its own, which it goes on with."""
+    """The double, and the requests that it got. With `after` it takes over the address of an earlier double."""
 
     def __init__(self, port: int = 0, *, after: "OpenAIDouble | None" = None) -> None:
         self.requests: list[dict[str, Any]] = []  # what came in: path, headers, body
@@ -52,7 +52,7 @@ class OpenAIDouble:
         self.sold_to: dict[str, dict[str, int]] = {}  # the same, by the caller's request id
         self.hung_up: list[str] = []  # streams that the other side closed
         self.default = Behaviour()
-        # For what a plan cannot foresee: looks at the request's body, and may say how to answer it.
+        # Looks at the body of a request, and may say how to answer it: for what a plan cannot foresee.
         self.choose: Callable[[dict[str, Any]], Behaviour | None] = lambda _: None
         self._planned: deque[Behaviour] = deque()
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ class OpenAIDouble:
         return f"http://127.0.0.1:{self.server.server_address[1]}/v1"
 
     def plan(self, *behaviours: Behaviour) -> None:
-        """Answer the next requests so, one each; those after them as `default` says."""
+        """Answer the next requests by these behaviours, one each, and all later ones by `default`."""
         self._planned.extend(behaviours)
 
     def take(self, request: dict[str, Any]) -> Behaviour:
@@ -111,7 +111,7 @@ def chunk_head(completion: dict[str, Any]) -> dict[str, Any]:
 
 
 def deltas_of(completion: dict[str, Any], behaviour: Behaviour) -> list[tuple[dict[str, Any], str | None]]:
-    """The deltas that spell the completion, each with its finish_reason."""
+    """Yield the deltas that make up the completion, each with its finish_reason."""
     message = completion["choices"][0]["message"]
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if message["content"] is not None else None}]
     pieces = behaviour.pieces or re.findall(r"\s*\S+|\s+$", message["content"] or "")
@@ -139,7 +139,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 512
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is nothing to print a traceback for."""
+        """Print no traceback for a client that has gone."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     double: OpenAIDouble  # that answers this request
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: tests read `requests`."""
+        """Log nothing: tests read `requests`."""
 
     def do_POST(self) -> None:
         self.double = self.server.double
@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def break_off(self, behaviour: Behaviour) -> None:
         if behaviour.ending == "hang":
-            # Until the other side has enough of it.
+            # Until the client hangs up.
             self.connection.recv(1)
             self.double.hung_up.append("hang")
         elif behaviour.ending == "error":

@@ -1,4 +1,4 @@
-"""How long the pages of staff take, and /metrics: the same in a small database as in a large one.
+"""Time the pages of the staff, and /metrics: they take as long in a large database as in a small one.
 
     python -m bench.pages postgres://127.0.0.1:5432/history_10k postgres://127.0.0.1:5432/history_10m
 
@@ -61,7 +61,7 @@ def read() -> dict[str, str]:
 
     from analytics.rollups import schedule as rollups
 
-    # As a running server does every few minutes.
+    # A running server does this every minute.
     rollups.run_due(timezone.now())
     staff, _ = User.objects.get_or_create(username="bench", is_staff=True, is_superuser=True)
     client = Client(SERVER_NAME="127.0.0.1")

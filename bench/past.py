@@ -1,4 +1,4 @@
-"""A year of a chat product, made up: who came, what they asked, and what it cost. Pure, and the same for a seed.
+"""A made-up year of a chat product: who came, what they asked, and what it cost. The same seed makes the same year.
 
 Users arrive, come back at a pace of their own, and leave; the turns of a day follow from who is there. Quantities
 are drawn from tables of their quantiles, which is several times as fast as drawing from the distributions.
@@ -78,7 +78,7 @@ LAG_DAYS = log_normal(4, 1.0)
 
 COMPLETED, CANCELLED = ("completed", ""), ("completed", "cancelled")
 ABANDONED = ("abandoned", "abandoned")
-# Shares of a thousand.
+# Weights, of a thousand turns.
 USUAL = [
     *[COMPLETED] * 958,
     *[CANCELLED] * 12,
@@ -88,9 +88,9 @@ USUAL = [
     *[("failed", "internal_error")] * 4,
     *[ABANDONED] * 3,
 ]
-# What users say of replies: most say nothing.
+# What users say of replies. Most say nothing.
 VERDICTS = [*[""] * 940, *["thumbs_up"] * 31, *["thumbs_down"] * 9, *["regenerated"] * 20]
-# While the upstream is in trouble.
+# The same while the upstream is in trouble.
 INCIDENT = [*[COMPLETED] * 860, *[("failed", "upstream_error")] * 110, *[("failed", "upstream_timeout")] * 30]
 INCIDENT_DAYS = 0.05
 
@@ -101,7 +101,7 @@ class Model:
     name: str  # the dated one that answers
     ms_per_token: int
     reasons: bool = False
-    # Billionths of a dollar a token.
+    # Billionths of a dollar for one token.
     price: int = field(init=False)
     cached_price: int = field(init=False)
     completion_price: int = field(init=False)
@@ -118,20 +118,20 @@ MODELS = (
     Model("gpt-4o-mini", "gpt-4o-mini-2024-07-18", 11),
     Model("gpt-4o", "gpt-4o-2024-11-20", 16),
     Model("gpt-4.1-mini", "gpt-4.1-mini-2025-04-14", 10),
-    # The only one that reasons; few use it.
+    # The only model that reasons. Few use it.
     Model("o4-mini", "o4-mini-2025-04-16", 8, reasons=True),
 )
 
 
 @dataclass(frozen=True)
 class Habit:
-    """How a kind of user comes back: mean days between, and the chance that a visit was the last."""
+    """How a kind of user comes back: mean days between visits, and the chance that a visit is the last."""
 
     pause: float
     leaves: float
 
 
-# Of ten users, four look once or twice, three come by now and then, three stay.
+# Of ten users, four come once or twice, three now and then, and three stay.
 HABITS = (*[Habit(2, 0.65)] * 4, *[Habit(4, 0.12)] * 3, *[Habit(1.1, 0.04)] * 3)
 
 
@@ -155,7 +155,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Past:
-    """What to make up; `clients` are the ids of three client tokens."""
+    """What to make up. `clients` are the ids of three client tokens."""
 
     turns: int
     days: int
@@ -168,7 +168,7 @@ class Past:
         return self.until - timedelta(days=self.days - 1)
 
     def plan(self) -> Iterator[tuple["Past", int, list[User], int]]:
-        """What `make_day` takes, for each day in order: as many turns in all as were asked for."""
+        """Yield what `make_day` takes, for each day in order. All days together have the turns that were asked for."""
         active = self.active_users()
         total, before, begun = sum(map(len, active)), 0, 0
         for number, users in enumerate(active):
@@ -178,7 +178,7 @@ class Past:
             begun = ended
 
     def active_users(self) -> list[list[User]]:
-        """Who comes on each day: users arrive until there is somebody for all turns."""
+        """Return who comes on each day. Users arrive until there are enough for all turns."""
         dice = random.Random(f"{self.seed} users")  # noqa: S311
         quiet = [is_quiet(self.first + timedelta(days=number)) for number in range(self.days)]
         arrivals = [GROWTH ** (n / self.days) * (QUIET_ARRIVALS if quiet[n] else 1) for n in range(self.days)]
@@ -208,7 +208,7 @@ def new_user(dice: random.Random) -> User:
 
 
 def visits(dice: random.Random, habit: Habit, number: int, quiet: list[bool]) -> Iterator[int]:
-    """The days on which a user comes who arrives on day `number`."""
+    """Return the days on which a user comes who arrives on day `number`."""
     while number < len(quiet):
         yield number
         if dice.random() < habit.leaves:
@@ -219,7 +219,7 @@ def visits(dice: random.Random, habit: Habit, number: int, quiet: list[bool]) ->
 
 
 def model_shares(progress: float) -> list[float]:
-    """Of MODELS, when so much of the time has passed: the new small one takes over from the old."""
+    """Return the weights of MODELS after a share of the time: the new small model takes over from the old one."""
     newer = 0.6 / (1 + exp(-12 * (progress - 0.55))) if progress > 0.3 else 0.0
     reasoning = 0.03 if progress > 0.6 else 0.0
     return list(accumulate((0.86 - newer - reasoning, 0.14, newer, reasoning)))
@@ -232,7 +232,7 @@ def make_day(past: Past, number: int, users: list[User], turns: int) -> "Day":
 
 
 class Day:
-    """What one day leaves in the tables: rows in the order of USAGE, EVENTS and CONVERSATIONS."""
+    """The rows of one day, in the column order of USAGE, EVENTS and CONVERSATIONS."""
 
     def __init__(self, past: Past, number: int) -> None:
         self.number = number
@@ -248,14 +248,14 @@ class Day:
         self.trouble = self.draw_trouble()
 
     def draw_trouble(self) -> range:
-        """Hours of an incident at the upstream, on a few days."""
+        """Return the hours of an incident at the upstream. Few days have any."""
         if self.dice.random() > INCIDENT_DAYS:
             return range(0)
         begins = self.dice.randrange(24)
         return range(begins, begins + self.dice.randint(1, 3))
 
     def fill(self, users: list[User], turns: int) -> None:
-        """Everybody who came speaks once at least, as far as the turns reach."""
+        """Deal the turns out: every user who came gets one first, as far as they reach."""
         came = users[:turns]
         weights = list(accumulate(user.weight for user in came))
         more = Counter(self.dice.choices(range(len(came)), cum_weights=weights, k=turns - len(came)) if came else ())
@@ -276,7 +276,7 @@ class Day:
         session = Session(
             user=user,
             client_id=self.clients[user.client],
-            # Some clients keep the history themselves.
+            # Some clients keep the history themselves, and have no conversation here.
             conversation_id=self.new_id("c_") if random() < 0.85 else "",
             model=MODELS[bisect(self.model_shares, random())],
             app_version=f"1.{max(0, self.number - user.lag_days) // DAYS_PER_RELEASE}.0",
@@ -293,7 +293,7 @@ class Day:
             self.conversations.append((*owner, "{}", self.stamp(began), self.stamp(ended)))
 
     def add_turn(self, session: Session, at: int, context: int) -> tuple[int, int]:
-        """One turn after `context` tokens of history: when it ended, and the context it leaves."""
+        """Add one turn after `context` tokens of history. Returns when it ended, and the context that it leaves."""
         request_id = self.new_id("r_")
         status, code = self.pick(INCIDENT if at // (3_600 * SECOND) in self.trouble else USUAL)
         if status == "completed":
@@ -331,7 +331,7 @@ class Day:
         return ended, min(prompt + reply, CONTEXT_MOST)
 
     def add_broken(self, session: Session, request_id: str, status: str, code: str, at: int) -> int:
-        """A turn that failed or was abandoned: no tokens, no price."""
+        """Add a turn that failed or was abandoned: no tokens, no price."""
         latency: int | None = TIMEOUT_MS if code == "upstream_timeout" else self.pick(ERROR_MS)
         metadata = f'{{"code": "{code}", "latency_ms": {latency}}}'
         ended = at + (latency or 0) * MS + 900
@@ -376,7 +376,7 @@ class Day:
         return f"{prefix}{self.dice.getrandbits(96):024x}"
 
     def stamp(self, micros: int) -> str:
-        """So many microseconds after midnight, as both databases read it."""
+        """Write a time, in microseconds after midnight, as both databases read it."""
         second = micros // SECOND
         return f"{self.dates[second // 86_400]} {CLOCK[second % 86_400]}.{micros % SECOND:06d}"
 
@@ -387,7 +387,7 @@ ANSWERS = ("Here is {}, step by step.", "I would begin {} with what the reader n
 
 
 def exchange(dice: random.Random) -> Iterator[dict[str, str]]:
-    """What was said in a turn, for those who browse."""
+    """Return the texts of a turn, for staff who browse."""
     subject = dice.choice(SUBJECTS)
     yield {"role": "user", "content": dice.choice(ASKS).format(subject)}
     yield {"role": "assistant", "content": " ".join(dice.sample(ANSWERS, k=2)).format(subject, subject)}

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the run's own, that may be stopped and crowded without anybody else's harm."""
+"""A PostgreSQL server of the run's own, which can be stopped and overloaded without harm to others."""
 
 import contextlib
 import os
@@ -45,7 +45,7 @@ class OwnPostgres:
         self.run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
 
     def crash_and_restart(self) -> None:
-        """As after a loss of power: what was committed is there again, and every connection is gone."""
+        """Crash and start again, as after a loss of power: commits survive, connections do not."""
         self.stop("immediate")
         time.sleep(1)
         self.start()
@@ -58,7 +58,7 @@ class OwnPostgres:
             )
 
     def run_out_of_connections(self, seconds: float) -> None:
-        """Take every connection that is left, and those that the servers give up meanwhile."""
+        """Take every free connection, and every one that a server gives up meanwhile."""
         deadline = time.monotonic() + seconds
         with contextlib.ExitStack() as stack:
             while time.monotonic() < deadline:
@@ -69,7 +69,7 @@ class OwnPostgres:
 
 
 def find_binaries() -> Path:
-    """Where initdb and pg_ctl are: Debian keeps them off the PATH."""
+    """Find initdb and pg_ctl. Debian does not have them in the PATH."""
     on_path = shutil.which("initdb")
     found = [Path(on_path).parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not found:

@@ -1,4 +1,4 @@
-"""The application of a fault run: its clock can be stepped, and SABOTAGE names one guard that is taken away.
+"""The application of a fault run. Its clock can be stepped, and SABOTAGE names one guard to take away.
 
 bench/faults.py must then find violations. Where SABOTAGE is empty, nothing is taken away.
 """
@@ -17,7 +17,7 @@ real_now, real_time = timezone.now, time.time
 
 
 def wrong_by() -> float:
-    """Read from the node's file by how many seconds its clock is wrong."""
+    """Read from the node's file how many seconds its clock is wrong."""
     try:
         return float(Path(os.environ["CLOCK"]).read_text() or 0)
     except OSError:
@@ -28,7 +28,7 @@ def wrong_now(tz: tzinfo | None = None) -> datetime:
     return real_now() + timedelta(seconds=wrong_by())
 
 
-# Set before any model takes its default from it.
+# Set before a model takes its default from the clock.
 timezone.now = wrong_now
 time.time = lambda: real_time() + wrong_by()
 
@@ -47,13 +47,13 @@ registry.RENEW_SECONDS = int(registry.LEASE.total_seconds() / 3)
 
 
 def no_fencing() -> None:
-    """Leases end at once, and a turn that has lost its key settles all the same."""
+    """End leases at once, and settle a turn that has lost its key all the same."""
     registry.LEASE *= 0
     idempotency.Idempotency.complete = lambda *_: True  # type: ignore[method-assign]
 
 
 def no_transaction() -> None:
-    """Messages are written outside the transaction of their turn, and sometimes the process dies in between."""
+    """Write messages outside the transaction of their turn, and let the process die in between now and then."""
     write = Message.objects.bulk_create
 
     def lose_some(messages: Any, *args: Any) -> Any:
@@ -63,19 +63,19 @@ def no_transaction() -> None:
 
 
 def no_keys() -> None:
-    """Every request is a turn of its own, whatever its key."""
+    """Make every request a turn of its own, whatever its key."""
     idempotency.Idempotency.claim = lambda *_: idempotency.Claim()  # type: ignore[method-assign]
     idempotency.Idempotency.complete = lambda *_: True  # type: ignore[method-assign]
 
 
 def no_recovery() -> None:
-    """Turns whose process died stay open."""
+    """Leave turns open whose process died."""
     ledger.abandon = ledger.turns.abandon = lambda *_: []
     IdempotencyKey.objects.stale = lambda *_: IdempotencyKey.objects.none()
 
 
 def check_then_add() -> None:
-    """Limits are read first and written later, in two statements."""
+    """Read limits first, and write them later, in two statements."""
 
     def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> LimitStatus:
         backlog = rates.backlog_of(key)

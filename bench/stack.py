@@ -1,4 +1,4 @@
-"""A double of OpenAI and a server in processes of their own, on a database of their own."""
+"""A double of OpenAI and a server, each in a process of its own, on a database of their own."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ class Stack:
 
 @contextlib.contextmanager
 def running(*, chunks: int, pause: float, **settings: str) -> Iterator[Stack]:
-    """Streams of so many chunks, `pause` seconds apart. `settings` are the server's, DATABASE_URL among them."""
+    """Start both. Streams have `chunks` chunks, `pause` seconds apart. `settings` name the DATABASE_URL."""
     upstream_port, port = free_port(), free_port()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         env = {
@@ -78,7 +78,7 @@ def started(arguments: list[str], env: dict[str, str], *, quiet: bool) -> Iterat
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that `pid` started (Linux)."""
+    """Return the processes that `pid` started (Linux)."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:

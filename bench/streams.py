@@ -1,4 +1,4 @@
-"""What llmapi adds to a stream: to its first byte, and to each chunk. And how many it carries.
+"""Measure what llmapi adds to a stream, to its first byte and to each chunk, and how many streams it carries.
 
     python -m bench.streams delay                 1 and 100 streams at once, against the upstream directly
     python -m bench.streams many --streams 500    so many at once in one worker, 30 seconds each
@@ -24,7 +24,7 @@ from bench.stack import TOKEN, Stack, ask, now_ms, resident_bytes, running  # no
 
 @dataclass
 class Reading:
-    """Milliseconds: from the request to the first chunk, and from the sending of each chunk to its arrival."""
+    """Milliseconds from the request to the first chunk, and from the sending of each chunk to its arrival."""
 
     first: float = 0
     delays: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The clients of a fault run, on real sockets: they send a message under one key until they have its reply."""
+"""The clients of a fault run, on real sockets. They send each message under one key until they have its reply."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ TRIES = 100
 
 @dataclass(frozen=True)
 class Received:
-    """A reply that a client has received whole."""
+    """A reply that a client received whole."""
 
     conversation_id: str
     key: str  # also the text of the user's message, so that both ledgers name it
@@ -28,7 +28,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A request that a limit has let through, at some time between these two (CLOCK_MONOTONIC)."""
+    """A request that a limit let through, at a time between these two (CLOCK_MONOTONIC)."""
 
     sent: float
     answered: float
@@ -46,7 +46,7 @@ class Talk:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def client(self, number: int, turns: int) -> None:
-        """So many messages in one conversation, each until it is answered; one in five is asked again later."""
+        """Send `turns` messages in one conversation, each until it is answered. One in five is sent again later."""
         dice = random.Random(self.seed * 1000 + number)  # noqa: S311
         conversation_id = self.persist(lambda: self.new_conversation(dice))
         for turn in range(turns):
@@ -57,7 +57,7 @@ class Talk:
             self.count["turns"] += 1
 
     def hammer(self, number: int, token: str) -> None:
-        """Ask again and again, and take no heed of limits."""
+        """Send requests again and again, whatever the limits say."""
         dice = random.Random(-number)  # noqa: S311
         while not self.stopped.wait(0.2):
             sent = time.monotonic()
@@ -65,14 +65,14 @@ class Talk:
                 with self.post(dice, "/v1/conversations", {}, token=token) as answer:
                     answer.read()
             except (OSError, http.client.HTTPException):
-                # Whether it was let through is not known: counting it would only make the bound laxer.
+                # Nobody knows whether it was let through. Counting it would loosen the bound.
                 continue
             self.count[f"limited client: {answer.status}"] += 1
             if answer.status == 201:
                 self.admitted.append(Admitted(sent, time.monotonic()))
 
     def spend(self, number: int, token: str) -> None:
-        """Ask under a budget in tokens until it is used up, and go on asking."""
+        """Send requests under a budget in tokens until it is used up, and go on sending."""
         dice = random.Random(-number)  # noqa: S311
         body = {"messages": [{"role": "user", "content": "spend"}], "max_completion_tokens": 40}
         while not self.stopped.wait(0.2):
