@@ -15,13 +15,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 import environ
 
 from llmapi import local_model
-from llmapi.banner import banner
-from llmapi.pid_file import write_pid_file
+from llmapi.stop import write_pid_file
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTUP_SECONDS = 60
@@ -128,10 +128,8 @@ def check_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as exc:
-            raise CannotStart(
-                f"Port {port} cannot be used ({exc.strerror}); stop what runs there, or choose another port: "
-                f"PORT={port + 1} make run."
-            ) from exc
+            hint = f"stop what runs there, or choose another port: PORT={port + 1} make run."
+            raise CannotStart(f"Port {port} cannot be used ({exc.strerror}); {hint}") from exc
 
 
 def free_port() -> int:
@@ -150,11 +148,8 @@ def start_local_model(children: list[subprocess.Popen[bytes]]) -> None:
             raise CannotStart("The trial model cannot be installed; set OPENAI_API_KEY in .env to use OpenAI.")
     port = free_port()
     model = spawn(children, [sys.executable, "-m", "llmapi.local_model", str(port)], quiet=True)
-    wait_for(
-        f"http://127.0.0.1:{port}/health",
-        model,
-        "The trial model did not start; set OPENAI_API_KEY in .env to use OpenAI.",
-    )
+    failure = "The trial model did not start; set OPENAI_API_KEY in .env to use OpenAI."
+    wait_for(f"http://127.0.0.1:{port}/health", model, failure)
     os.environ.update(
         OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1",
         OPENAI_MODEL=local_model.NAME,
@@ -216,12 +211,31 @@ def start(children: list[subprocess.Popen[bytes]]) -> None:
     print(banner(os.environ, port, is_local=is_local, password=password), flush=True)
 
 
-def watch(children: list[subprocess.Popen[bytes]]) -> None:
-    while all(child.poll() is None for child in children):
-        time.sleep(0.5)
-    raise CannotStart(
-        "A process of the server has ended, so the others were stopped; see its messages above, then run again."
+def banner(env: Mapping[str, str], port: int, *, is_local: bool, password: str | None) -> str:
+    """Return what is printed when the server is ready."""
+    base = f"http://127.0.0.1:{port}"
+    model = (
+        f"{env.get('OPENAI_MODEL') or 'gpt-4o-mini'} from {env.get('OPENAI_BASE_URL') or 'https://api.openai.com/v1'}"
     )
+    if is_local:
+        model = f"{local_model.NAME}, a trial model of 135M parameters on this machine; set OPENAI_API_KEY for OpenAI's"
+    token = env.get("CLIENT_API_TOKEN") or "<make one: .venv/bin/python manage.py create_client_token NAME>"
+    login = f"\n  Login    admin / {password}   (shown only once)" if password else ""
+    return f"""
+llmapi is ready.
+  Model    {model}
+  Chat     {base}/
+  Docs     {base}/docs
+  Admin    {base}/admin/
+  Metrics  {base}/metrics{login}
+
+Try it:
+  curl -s {base}/v1/chat/completions \\
+    -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\
+    -d '{{"messages": [{{"role": "user", "content": "Say hello in one sentence."}}]}}'
+
+Ctrl-C or make stop stops it.
+"""
 
 
 def main() -> None:
@@ -231,7 +245,10 @@ def main() -> None:
         signal.signal(stopping, signal.default_int_handler)
     try:
         start(children)
-        watch(children)
+        while all(child.poll() is None for child in children):
+            time.sleep(0.5)
+        hint = "so the others were stopped; see its messages above, then run again."
+        raise CannotStart(f"A process of the server has ended, {hint}")
     except KeyboardInterrupt:
         print("\nStopping ...", flush=True)
     except CannotStart as exc:
