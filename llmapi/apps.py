@@ -2,6 +2,7 @@ from datetime import timedelta
 
 from django.apps import AppConfig
 from django.contrib.admin.apps import AdminConfig
+from django.core.checks import Tags, register
 
 
 class ProjectConfig(AppConfig):
@@ -15,7 +16,7 @@ class ProjectConfig(AppConfig):
         from chat import background
         from llmapi import checks, logging
 
-        checks.register_all()
+        register(checks.check_exposed_server, Tags.security, deploy=True)
         logging.configure()
         # chat runs background jobs. It must not import the jobs of analytics, so they are registered here.
         background.JOBS["rollup"] = background.Job(timedelta(minutes=1), schedule.run_due)

@@ -38,14 +38,8 @@ class RequestLogMiddleware:
         current_request_id.set(request_id)
         response = self.get_response(request)
         response["x-request-id"] = request_id
-        elapsed_ms = round((time.monotonic() - started) * 1000)
-        logger.info(
-            "method=%s path=%s status=%d ms=%d",
-            request.method,
-            quote_path(request.path),
-            response.status_code,
-            elapsed_ms,
-        )
+        path, elapsed_ms = quote_path(request.path), round((time.monotonic() - started) * 1000)
+        logger.info("method=%s path=%s status=%d ms=%d", request.method, path, response.status_code, elapsed_ms)
         return response
 
 
@@ -88,13 +82,8 @@ def configure() -> None:
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {
-                "logfmt": {
-                    "()": LogfmtFormatter,
-                    "format": FORMAT,
-                }
-            },
-            "filters": {"has_traceback": {"()": "llmapi.logging.HasTraceback"}},
+            "formatters": {"logfmt": {"()": LogfmtFormatter, "format": FORMAT}},
+            "filters": {"has_traceback": {"()": HasTraceback}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "logfmt"}},
             "root": {"handlers": ["stderr"], "level": "DEBUG" if settings.DEBUG else "INFO"},
             "loggers": {

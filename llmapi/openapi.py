@@ -14,8 +14,5 @@ def add_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         if path.startswith("/metrics"):
             for operation in operations.values():
                 for status in STATUSES:
-                    operation["responses"][str(status)] = {
-                        "description": DESCRIPTIONS[status],
-                        "content": content,
-                    }
+                    operation["responses"][str(status)] = {"description": DESCRIPTIONS[status], "content": content}
     return result

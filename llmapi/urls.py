@@ -7,21 +7,17 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from llmapi.health import HealthView, ReadyView
 
-# Everybody may read the description of the API, and it counts against no rate limit.
+# For everybody, and counted against no rate limit: the description of the API, and probes, which send no token.
 OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
 
 urlpatterns = [
     path("", TemplateView.as_view(template_name="web/index.html"), name="home"),
-    path("health", HealthView.as_view()),
-    path("ready", ReadyView.as_view()),
+    path("health", HealthView.as_view(**OPEN)),
+    path("ready", ReadyView.as_view(**OPEN)),
     path("v1/", include("chat.api.urls")),
     path("", include("analytics.api.urls")),
     path("schema", SpectacularAPIView.as_view(**OPEN), name="schema"),
-    path(
-        "docs",
-        SpectacularSwaggerSplitView.as_view(url_name="schema", template_name="llmapi/docs.html", **OPEN),
-        name="docs",
-    ),
+    path("docs", SpectacularSwaggerSplitView.as_view(template_name="llmapi/docs.html", **OPEN), name="docs"),
     path("admin/", admin.site.urls),
 ]
 
