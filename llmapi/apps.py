@@ -14,10 +14,9 @@ class ProjectConfig(AppConfig):
         from analytics.ledger import retention
         from analytics.rollups import schedule
         from chat import background
-        from llmapi import checks, logging
+        from llmapi import checks
 
         register(checks.check_exposed_server, Tags.security, deploy=True)
-        logging.configure()
         # chat runs background jobs. It must not import the jobs of analytics, so they are registered here.
         background.JOBS["rollup"] = background.Job(timedelta(minutes=1), schedule.run_due)
         background.JOBS["purge_raw_rows"] = background.Job(timedelta(minutes=10), retention.run_due)

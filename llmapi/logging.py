@@ -10,18 +10,15 @@ import time
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
-from logging.config import dictConfig
 from typing import Any
 from urllib.parse import quote
 
-from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 logger = logging.getLogger(__name__)
 # Characters that a path keeps: those of RFC 3986 for a path, without those that have a meaning in logfmt.
 UNQUOTED = "/-._~!$&'()*+,;:@"
-FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s request_id=%(request_id)s %(message)s"
 current_request_id: ContextVar[str] = ContextVar("current_request_id", default="-")
 
 
@@ -75,30 +72,3 @@ class LogfmtFormatter(logging.Formatter):
             error._str = first_line[:200]  # type: ignore[attr-defined]
             error = error.__cause__ or error.__context__
         return "".join(summary.format()).rstrip()
-
-
-def configure() -> None:
-    dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"logfmt": {"()": LogfmtFormatter, "format": FORMAT}},
-            "filters": {"has_traceback": {"()": HasTraceback}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "logfmt"}},
-            "root": {"handlers": ["stderr"], "level": "DEBUG" if settings.DEBUG else "INFO"},
-            "loggers": {
-                "django": {"level": "INFO"},
-                "django.request": {"level": "ERROR", "filters": ["has_traceback"]},
-                # A stranger can send any host, and our own line tells that it was refused.
-                "django.security.DisallowedHost": {"level": "CRITICAL"},
-                "django.server": {"level": "CRITICAL"},
-                "django.db.backends": {"level": "WARNING"},
-                # It repeats on every retry what the failed request tells once.
-                "psycopg.pool": {"level": "ERROR"},
-                # At level DEBUG these log prompts, replies and keys.
-                "openai": {"level": "WARNING"},
-                "httpx2": {"level": "WARNING"},
-                "httpcore2": {"level": "WARNING"},
-            },
-        }
-    )

@@ -211,36 +211,15 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
 CORS_ALLOWED_ORIGINS = words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/v1/"
 CORS_ALLOW_METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
-CORS_ALLOW_HEADERS = [
-    "accept",
-    "authorization",
-    "content-type",
-    "idempotency-key",
-    # The official JavaScript SDK adds these in a browser.
-    "x-stainless-arch",
-    "x-stainless-helper-method",
-    "x-stainless-lang",
-    "x-stainless-os",
-    "x-stainless-package-version",
-    "x-stainless-retry-count",
-    "x-stainless-runtime",
-    "x-stainless-runtime-version",
-    "x-stainless-timeout",
+CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key"]
+# The official JavaScript SDK adds these in a browser.
+SDK = ["arch", "helper-method", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout"]
+CORS_ALLOW_HEADERS += [f"x-stainless-{name}" for name in SDK]
+CORS_EXPOSE_HEADERS = ["idempotent-replayed", "ratelimit", "ratelimit-policy", "retry-after"]
+CORS_EXPOSE_HEADERS += [
+    f"x-ratelimit-{part}-{unit}" for part in ("limit", "remaining", "reset") for unit in ("requests", "tokens")
 ]
-CORS_EXPOSE_HEADERS = [
-    "idempotent-replayed",
-    "ratelimit",
-    "ratelimit-policy",
-    "retry-after",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-reset-tokens",
-    "x-request-id",
-    "x-should-retry",
-]
+CORS_EXPOSE_HEADERS += ["x-request-id", "x-should-retry"]
 
 # --- DRF ---
 
@@ -266,9 +245,32 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "COMPONENT_SPLIT_REQUEST": True,
-    # Adds the error responses of the metrics routes.
     "POSTPROCESSING_HOOKS": ["llmapi.openapi.add_errors"],
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": False, "displayRequestDuration": True},
 }
 
-LOGGING_CONFIG = None
+# --- logs ---
+
+LOG_FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s request_id=%(request_id)s %(message)s"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"logfmt": {"()": "llmapi.logging.LogfmtFormatter", "format": LOG_FORMAT}},
+    "filters": {"has_traceback": {"()": "llmapi.logging.HasTraceback"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "logfmt"}},
+    "root": {"handlers": ["stderr"], "level": "DEBUG" if DEBUG else "INFO"},
+    "loggers": {
+        "django": {"level": "INFO"},
+        "django.request": {"level": "ERROR", "filters": ["has_traceback"]},
+        # A stranger can send any host, and our own line tells that it was refused.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        "django.server": {"level": "CRITICAL"},
+        "django.db.backends": {"level": "WARNING"},
+        # It repeats on every retry what the failed request tells once.
+        "psycopg.pool": {"level": "ERROR"},
+        # At level DEBUG these log prompts, replies and keys.
+        "openai": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
+        "httpcore2": {"level": "WARNING"},
+    },
+}
