@@ -1,6 +1,6 @@
 """What the admin pages share: lists are read by key, history is read-only, and texts need a permission."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -9,12 +9,18 @@ from django.contrib.admin.utils import label_for_field, unquote
 from django.core.exceptions import BadRequest, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils.text import capfirst
 
 from chat import audit
 from llmapi.staff.lists.changelist import KeysetChangeList
 from llmapi.staff.lists.export import ExportMixin
 from llmapi.staff.lists.keyset import Key, parse_value
+
+
+def column(field: str, title: str, write: Callable[[Any], Any] = lambda value: value) -> Callable[[Any, Any], Any]:
+    """Make a column of a field with another title than the field has: that one is part of the migrations."""
+    return admin.display(description=title)(lambda model_admin, row: write(getattr(row, field)))
 
 
 class KeysetAdmin(ExportMixin, admin.ModelAdmin):  # type: ignore[type-arg]
@@ -27,6 +33,10 @@ class KeysetAdmin(ExportMixin, admin.ModelAdmin):  # type: ignore[type-arg]
     sortable_by = ()
     # Indexes that the list may be read along, the most selective first. The last one is over all rows.
     list_keys: Sequence[Key] = (Key(by_time=False),)
+    # Columns that a search looks in, by the first two characters of the text; "" is for any other text.
+    search_columns: Mapping[str, str] = {}
+    # Only makes Django show the search.
+    search_fields = ("pk",)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         title = capfirst(self.opts.verbose_name_plural)
@@ -41,7 +51,7 @@ class KeysetAdmin(ExportMixin, admin.ModelAdmin):  # type: ignore[type-arg]
 
     def search_terms(self, text: str) -> dict[str, Any]:
         """Return the column that a search for `text` looks in, and the value that it must have."""
-        return {}
+        return {self.search_columns.get(text[:2], self.search_columns[""]): text}
 
     def prepare(self, rows: list[Any]) -> None:
         """Add to the rows of one page what their columns do not hold, in a fixed number of queries."""
@@ -77,6 +87,11 @@ class KeysetAdmin(ExportMixin, admin.ModelAdmin):  # type: ignore[type-arg]
                 context["hidden"] = [label_for_field(name, self.opts.model) for name in self.private]
         return super().render_change_form(request, context, **kwargs)
 
+    def render_page(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
+        """Render a page that belongs to this table, beside those of Django."""
+        shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
+        return TemplateResponse(request, template, shared | context)
+
     def audit_subject(self, obj: Any) -> tuple[str, str]:
         """Return the table and the key that the audit record of reading `obj` names."""
         return self.opts.db_table, str(obj.pk)
@@ -89,8 +104,4 @@ class ReadOnlyAdmin(KeysetAdmin):
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission

@@ -7,7 +7,6 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
@@ -23,7 +22,7 @@ from chat.limits import budgets
 from chat.limits.status import LimitStatus, describe_used
 from chat.models import Budget, ClientToken
 from llmapi.staff.base import KeysetAdmin, ReadOnlyAdmin
-from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, YesNoFilter, link_filter
+from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, ColumnFilter, YesNoFilter
 from llmapi.staff.lists.links import RowLinks
 
 
@@ -52,26 +51,10 @@ def add_spending(clients: list[Any]) -> None:
         client.budgets_used = spent.get(client.pk, [])
 
 
-def describe_spending(client: Any) -> str:
-    cost = client.spent.cost_usd
-    return f"{client.spent.total_tokens:,} tokens, {'cost unknown' if cost is None else format_exact(cost, 'usd')}"
-
-
-class ActiveFilter(YesNoFilter):
-    title = "active"
-    parameter_name = column = "is_active"
-
-
-class MetricsFilter(YesNoFilter):
-    title = "can read metrics"
-    parameter_name = column = "can_read_metrics"
-
-
 @admin.register(ClientToken)
 class ClientTokenAdmin(KeysetAdmin):
     list_display = ["name", "prefix", "is_active", "this_month", "budgets", "requests_per_minute", "expires_at"]
-    list_filter = [ActiveFilter, MetricsFilter]
-    search_fields = ["name"]
+    list_filter = [YesNoFilter.of("is_active", title="active"), YesNoFilter.of("can_read_metrics")]
     search_help_text = "Search for a part of the name, or for the first characters of the token."
     fieldsets = [
         (None, {"fields": ["name", "prefix", "is_active", "can_read_metrics", "expires_at", "created_at"]}),
@@ -99,8 +82,9 @@ class ClientTokenAdmin(KeysetAdmin):
         add_spending(rows)
 
     @admin.display(description="this month (UTC)")
-    def this_month(self, client: ClientToken) -> str:
-        return describe_spending(client)
+    def this_month(self, client: Any) -> str:
+        cost = client.spent.cost_usd
+        return f"{client.spent.total_tokens:,} tokens, {'cost unknown' if cost is None else format_exact(cost, 'usd')}"
 
     @admin.display(description="used of its budgets", empty_value="–")
     def budgets(self, client: Any) -> SafeString | None:
@@ -118,7 +102,7 @@ class ClientTokenAdmin(KeysetAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         if client := kwargs.get("obj"):
             add_spending([client])
-            context["spent"] = describe_spending(client)
+            context["spent"] = self.this_month(client)
         return super().render_change_form(request, context, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: ClientToken, form: Any, change: bool) -> None:
@@ -145,14 +129,8 @@ class ClientTokenAdmin(KeysetAdmin):
 
     def show_token(self, request: HttpRequest, client: ClientToken, token: str) -> HttpResponse:
         """Show the token in a page that no cache keeps. A message would store it in a session or a cookie."""
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "client": client,
-            "token": token,
-            "title": f"The token of {client.name}",
-        }
-        response = TemplateResponse(request, "admin/chat/clienttoken/token.html", context)
+        template, title = "admin/chat/clienttoken/token.html", f"The token of {client.name}"
+        response = self.render_page(request, template, title, client=client, token=token)
         add_never_cache_headers(response)
         return response
 
@@ -164,25 +142,18 @@ class ClientTokenAdmin(KeysetAdmin):
         messages.success(request, f"{revoked} client tokens revoked. Their next requests will be refused.")
 
 
-class UnitFilter(ChoicesFilter):
-    title = parameter_name = column = "unit"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("turns", "Concurrent turns"), ("tokens", "Tokens"), ("nanos", "Dollars")]
+UNITS = [("turns", "Concurrent turns"), ("tokens", "Tokens"), ("nanos", "Dollars")]
 
 
 @admin.register(Budget)
 class BudgetAdmin(RowLinks, ReadOnlyAdmin):
     list_display = ["period", "client", "user", "used_of_most", "resets_at"]
     list_display_links = ["period"]
-    list_filter = [ClientFilter, UnitFilter, link_filter("user_id", "user")]
-    search_fields = ["user_id"]
+    list_filter = [ClientFilter, ChoicesFilter.of("unit", options=UNITS), ColumnFilter.of("user_id", "user")]
+    search_columns = {"": "user_id"}
     search_help_text = "Search for a user, by the exact id."
     fields = ["period", "client", "user", "used_of_most", "resets_at"]
     export_columns = ["client_token_id", "user_id", "unit", "period", "used", "most", "resets_at"]
-
-    def search_terms(self, text: str) -> dict[str, Any]:
-        return {"user_id": text}
 
     @admin.display(description="used")
     def used_of_most(self, budget: Budget) -> str:

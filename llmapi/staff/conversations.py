@@ -24,7 +24,7 @@ from analytics.models import UsageEvent
 from chat import audit
 from chat.models import Conversation, Message
 from llmapi.staff.base import ReadOnlyAdmin
-from llmapi.staff.lists.filters import ClientFilter, DayFilter, link_filter
+from llmapi.staff.lists.filters import ClientFilter, ColumnFilter, DayFilter
 from llmapi.staff.lists.keyset import Key
 from llmapi.staff.lists.links import RowLinks
 from llmapi.staff.totals import Totals, label_usage
@@ -43,9 +43,9 @@ Status = UsageEvent.Status
 class ConversationAdmin(RowLinks, ReadOnlyAdmin):
     change_form_template = "admin/chat/conversation/change_form.html"
     list_display = ["conversation_id", "created_at", "client", "user", "updated_at"]
-    list_filter = [DayFilter, ClientFilter, link_filter("user_id", "user")]
+    list_filter = [DayFilter, ClientFilter, ColumnFilter.of("user_id", "user")]
     list_keys = [Key("conversation_id", by_time=False), Key("user_id"), Key("client_token_id"), Key()]
-    search_fields = ["conversation_id"]
+    search_columns = {"c_": "conversation_id", "": "user_id"}
     search_help_text = "Search for a conversation (c_…) or a user, by the exact id."
     fields = ["conversation_id", "client", "user", "metadata", "created_at", "updated_at"]
     private = ["metadata"]
@@ -53,9 +53,6 @@ class ConversationAdmin(RowLinks, ReadOnlyAdmin):
 
     class Media:
         css = {"all": ["llmapi/conversation.css"]}
-
-    def search_terms(self, text: str) -> dict[str, Any]:
-        return {"conversation_id" if text.startswith("c_") else "user_id": text}
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         # This writes the audit record. The thread is read only after it.

@@ -23,16 +23,13 @@ class IdempotencyKeyAdmin(RowLinks, ReadOnlyAdmin):
         Key("idempotency_key", by_time=False, condition=Q(client_token__in=ClientToken.objects.all())),
         Key(),
     ]
-    search_fields = ["idempotency_key"]
+    search_columns = {"r_": "request_id", "": "idempotency_key"}
     search_help_text = "Search for a key or a request (r_…), by the exact text."
     fields = ["idempotency_key", "created_at", "client", "turn", "request_hash", "locked_until", "response_json"]
     # The hash is private too: with it, staff could check a guess at a prompt.
     private = ["response_json", "request_hash"]
     # Without the stored responses: each may be as long as a reply.
     export_columns = ["idempotency_key", "client_token_id", "request_id", "created_at", "locked_until"]
-
-    def search_terms(self, text: str) -> dict[str, Any]:
-        return {"request_id" if text.startswith("r_") else "idempotency_key": text}
 
     def audit_subject(self, obj: Any) -> tuple[str, str]:
         """Name the conversation: the stored response is a reply of it, and reading it is reading the conversation."""

@@ -11,17 +11,13 @@ from django.urls import URLPattern, path
 from analytics.formatting import NANOS_PER_DOLLAR
 from analytics.models import BROKEN, UsageEvent
 from llmapi.staff import breakdown, totals, users
-from llmapi.staff.base import ReadOnlyAdmin
-from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, DayFilter, ModelFilter, link_filter
+from llmapi.staff.base import ReadOnlyAdmin, column
+from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, ColumnFilter, DayFilter, ModelFilter
 from llmapi.staff.lists.keyset import Key
 from llmapi.staff.lists.links import RowLinks
 from llmapi.templatetags.thousands import figure
 
 Status = UsageEvent.Status
-
-
-class StatusFilter(ChoicesFilter):
-    title = parameter_name = column = "status"
 
 
 @admin.register(UsageEvent)
@@ -32,10 +28,8 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         "conversation",
     ]
     list_filter = [
-        *(DayFilter, StatusFilter, ClientFilter, ModelFilter),
-        link_filter("user_id", "user"),
-        link_filter("conversation_id", "conversation"),
-        link_filter("app_version", "app_version", "app version"),
+        *(DayFilter, ChoicesFilter.of("status"), ClientFilter, ModelFilter, ColumnFilter.of("user_id", "user")),
+        *(ColumnFilter.of("conversation_id", "conversation"), ColumnFilter.of("app_version")),
     ]
     list_keys = [
         Key("request_id", by_time=False),
@@ -46,7 +40,7 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         Key("model"),
         Key(),
     ]
-    search_fields = ["request_id"]
+    search_columns = {"r_": "request_id", "c_": "conversation_id", "": "user_id"}
     search_help_text = "Search for a request (r_…), a conversation (c_…) or a user, by the exact id."
     fields = [
         *("request_id", "created_at", "finished_at", "status", "error_code"),
@@ -59,10 +53,6 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         *("conversation_id", "model", "app_version", "prompt_tokens", "cached_tokens", "completion_tokens"),
         *("reasoning_tokens", "total_tokens", "is_estimated", "cost_usd", "latency_ms", "first_token_ms", "is_stream"),
     ]
-
-    def search_terms(self, text: str) -> dict[str, Any]:
-        column = {"r_": "request_id", "c_": "conversation_id"}.get(text[:2], "user_id")
-        return {column: text}
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -83,13 +73,7 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     def outcome(self, row: UsageEvent) -> str:
         return f"{row.status}: {row.error_code}" if row.error_code not in ("", row.status) else row.status
 
-    @admin.display(description="tokens")
-    def tokens(self, row: UsageEvent) -> str:
-        return figure(row.total_tokens)
-
-    @admin.display(description="ms")
-    def latency(self, row: UsageEvent) -> str:
-        return figure(row.latency_ms)
+    tokens, latency = column("total_tokens", "tokens", figure), column("latency_ms", "ms", figure)
 
     @admin.display(description="cost (USD)")
     def cost(self, row: UsageEvent) -> str:

@@ -34,22 +34,21 @@ DISTINCT = """
 """
 
 
-def distinct_choices(model: type[Model], column: str) -> Choices:
-    """Return the first values of an indexed column, as choices of a filter."""
-    sql = DISTINCT.format(table=model._meta.db_table, column=column)
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [MAX_CHOICES])
-        return [(value, value) for (value,) in cursor.fetchall()]
-
-
 class ColumnFilter(SimpleListFilter):
-    """Rows with one value of a column.
+    """Rows with one value of a column. This class offers no choices: only links set it.
 
     A link may ask for a value that is not among the choices. The filter then shows that value, and staff can clear it.
     """
 
     template = "llmapi/filter.html"
     column: str
+
+    @classmethod
+    def of(cls, column: str, parameter: str = "", title: str = "", **attributes: Any) -> type["ColumnFilter"]:
+        """Make a filter of `column`. Without a parameter and a title of its own, it is named after the column."""
+        parameter = parameter or column
+        title = title or parameter.replace("_", " ")
+        return type(cls.__name__, (cls,), {"column": column, "parameter_name": parameter, "title": title, **attributes})
 
     def __init__(self, request: HttpRequest, params: Params, model: type[Model], model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
@@ -77,12 +76,6 @@ class ColumnFilter(SimpleListFilter):
         return None
 
 
-def link_filter(column: str, parameter: str, title: str = "") -> type[ColumnFilter]:
-    """Make a filter without choices: only links set it."""
-    title = title or parameter
-    return type("LinkFilter", (ColumnFilter,), {"column": column, "parameter_name": parameter, "title": title})
-
-
 class ClientFilter(ColumnFilter):
     title = parameter_name = "client"
     column = "client_token_id"
@@ -92,15 +85,24 @@ class ClientFilter(ColumnFilter):
         return [(str(pk), name) for pk, name in newest[:MAX_CHOICES]]
 
 
-class ModelFilter(ColumnFilter):
-    title = parameter_name = column = "model"
+class DistinctFilter(ColumnFilter):
+    """Offers the first values of the column in the table of `source`, where it is indexed."""
+
+    source: type[Model]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return distinct_choices(UsageEvent, "model")
+        with connection.cursor() as cursor:
+            cursor.execute(DISTINCT.format(table=self.source._meta.db_table, column=self.column), [MAX_CHOICES])
+            return [(value, value) for (value,) in cursor.fetchall()]
+
+
+ModelFilter = DistinctFilter.of("model", source=UsageEvent)
 
 
 class ChoicesFilter(ColumnFilter):
-    """Rows with one value of a column whose field has choices; the filter offers those."""
+    """Offers `options`, or else the choices of the field, and takes no other value."""
+
+    options: Choices = []
 
     def __init__(self, request: HttpRequest, params: Params, model: type[Model], model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
@@ -108,7 +110,8 @@ class ChoicesFilter(ColumnFilter):
             raise IncorrectLookupParameters
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [(str(value), str(label)) for value, label in model_admin.model._meta.get_field(self.column).flatchoices]
+        found = self.options or model_admin.model._meta.get_field(self.column).flatchoices
+        return [(str(value), str(label)) for value, label in found]
 
 
 class YesNoFilter(ColumnFilter):
