@@ -1,6 +1,6 @@
 """The page of usage by client, model and user, for any days and filters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.utils.http import urlencode
 
 from analytics.formatting import format_exact
@@ -59,45 +58,39 @@ def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
         return redirect(request.path)
     coverage = bring_up_to_date()
     filters = query.filters.as_params()
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "opts": model_admin.opts,
-        "title": "Usage by client, model and user",
-        "period": query.period,
-        "as_of": coverage.as_of,
-        "filters": filters,
-        "periods": [
-            (days, urlencode({**filters, "from": Period.last_days(days).first.isoformat()})) for days in (1, 7, 30, 365)
-        ],
-        "tables": list(tables(query)),
-        "max_user_days": MAX_USER_DAYS,
-    }
-    return TemplateResponse(request, "admin/analytics/usageevent/breakdown.html", context)
+    links = [
+        (days, urlencode({**filters, "from": Period.last_days(days).first.isoformat()})) for days in (1, 7, 30, 365)
+    ]
+    return model_admin.render_page(
+        request,
+        "admin/analytics/usageevent/breakdown.html",
+        "Usage by client, model and user",
+        period=query.period,
+        as_of=coverage.as_of,
+        filters=filters,
+        periods=links,
+        tables=list(tables(query)),
+        max_user_days=MAX_USER_DAYS,
+    )
 
 
 def tables(query: Query) -> Iterator[UsageTable]:
-    yield usage_table("Client", by_client(query))
-    yield usage_table("Model", by_model(query))
+    clients = {row["client_token_id"]: row for row in token_burn_by_client(Table(query))}
+    names = dict(ClientToken.objects.filter(pk__in=clients).values_list("pk", "name"))
+    yield usage_table(query, "client", clients, names)
+    models = top(usage_by(query, "model").items())
+    yield usage_table(query, "model", {model: burn(row) for (model,), row in models if row.sold})
     if query.period.length <= MAX_USER_DAYS:
-        rows = token_burn_by_user(Table(query))
-        yield usage_table("User", [usage_row(query, row["user_id"], row, user=row["user_id"]) for row in rows])
+        yield usage_table(query, "user", {row["user_id"]: row for row in token_burn_by_user(Table(query))})
 
 
-def usage_table(dimension: str, rows: list[UsageRow]) -> UsageTable:
-    return UsageTable(f"By {dimension.lower()}", [dimension], "Settled turns", rows)
-
-
-def by_client(query: Query) -> list[UsageRow]:
-    rows = token_burn_by_client(Table(query))
-    names = dict(ClientToken.objects.filter(pk__in=[row["client_token_id"] for row in rows]).values_list("pk", "name"))
-    return [usage_row(query, names.get(pk, str(pk)), row, client=pk) for row in rows for pk in [row["client_token_id"]]]
-
-
-def by_model(query: Query) -> list[UsageRow]:
-    rows = top(usage_by(query, "model").items())
-    return [usage_row(query, model, burn(row), model=model) for (model,), row in rows if row.sold]
-
-
-def usage_row(query: Query, label: str, row: dict[str, Any], **subject: Any) -> UsageRow:
-    url = list_url("analytics_usageevent", **{**query.as_params(), **subject})
-    return UsageRow([label], url, row["turns"], row["total_tokens"], format_exact(row["cost_usd"], "usd"))
+def usage_table(
+    query: Query, dimension: str, found: dict[Any, dict[str, Any]], names: Mapping[Any, str] | None = None
+) -> UsageTable:
+    """Make a table with a row for each value of a dimension. `names` are what values are shown as."""
+    rows = []
+    for value, row in found.items():
+        url = list_url("analytics_usageevent", **{**query.as_params(), dimension: value})
+        label = (names or {}).get(value, str(value))
+        rows.append(UsageRow([label], url, row["turns"], row["total_tokens"], format_exact(row["cost_usd"], "usd")))
+    return UsageTable(f"By {dimension}", [dimension.capitalize()], "Settled turns", rows)

@@ -4,11 +4,12 @@ Messages and turns are two tables. Each is read by key in the order of its rows,
 place in the thread is a pair of keys: the first message and the first turn beyond it.
 """
 
+import heapq
 import re
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from django.contrib import admin
@@ -121,8 +122,7 @@ def read_thread(conversation: Conversation, query: Mapping[str, str], with_texts
     # A place that cannot be parsed stands for the newest page.
     place = Place.parse(query.get("after" if newer else "before", ""))
     newer = newer and place is not None
-    reader = ThreadReader.start(conversation, place or NEWEST, newer=newer, with_texts=with_texts)
-    entries, end, has_more = reader.read_page()
+    entries, end, has_more = read_page(conversation, place or NEWEST, newer=newer, with_texts=with_texts)
     add_replies(entries)
     onward, back = end if has_more else None, place if place != OLDEST else None
     totals = thread_totals(conversation)
@@ -163,51 +163,38 @@ def messages_of(conversation: Conversation, with_texts: bool, max_characters: in
     return rows.annotate(text=Substr("content", 1, max_characters), extra_text=Substr(extra, 1, max_characters))
 
 
-@dataclass
-class ThreadReader:
-    """Messages and turns from one place on: as many as one page can need."""
-
-    place: Place
-    newer: bool
-    messages: deque[Any]
-    turns: deque[UsageEvent]
-    # Whether there may be more turns than were read. Of messages, one more than fits on a page is read.
-    is_cut: bool
-
-    @classmethod
-    def start(cls, conversation: Conversation, place: Place, *, newer: bool, with_texts: bool) -> "ThreadReader":
-        side, order = ("gte", "pk") if newer else ("lt", "-pk")
-        messages = messages_of(conversation, with_texts, MAX_CHARACTERS).filter(**{f"pk__{side}": place.message})
-        turns = turns_of(conversation).filter(**{f"pk__{side}": place.turn}).order_by(order)[: 2 * PAGE_SIZE]
-        is_cut = len(turns) == 2 * PAGE_SIZE
-        return cls(place, newer, deque(messages.order_by(order)[: PAGE_SIZE + 1]), deque(turns), is_cut)
-
-    def read_page(self) -> tuple[list[Entry], Place, bool]:
-        """Return the entries of one page in reading order, the place where it ends, and whether there are more."""
-        found: list[Entry] = []
-        message, turn = self.place.message, self.place.turn
-        step = 1 if self.newer else 0
-        while (head := self.head()) is not None:
-            is_reply = head.turn is not None and head.turn.status == Status.COMPLETED
-            if len(found) == PAGE_SIZE and not is_reply:
-                break
-            if head.turn is None:
-                message = self.messages.popleft().pk + step
-            else:
-                turn = self.turns.popleft().pk + step
-            # A completed turn is no entry of its own: its reply is among the messages.
-            if not is_reply:
-                found.append(head)
-        return found, Place(message, turn), head is not None or self.is_cut
-
-    def head(self) -> Entry | None:
-        """Return the next entry. None if there is none, or if the turns that were read do not reach that far."""
-        if not self.turns and self.is_cut:
-            return None
-        heads = [Entry(message.created_at, message) for message in list(self.messages)[:1]]
-        heads += [Entry(turn.created_at, turn=turn) for turn in list(self.turns)[:1]]
-        heads.sort(key=lambda entry: entry.at, reverse=not self.newer)
-        return heads[0] if heads else None
+def read_page(
+    conversation: Conversation, place: Place, *, newer: bool, with_texts: bool
+) -> tuple[list[Entry], Place, bool]:
+    """Return the entries of one page in reading order, the place where it ends, and whether there may be more."""
+    side, order, step = ("gte", "pk", 1) if newer else ("lt", "-pk", 0)
+    messages = messages_of(conversation, with_texts, MAX_CHARACTERS).filter(**{f"pk__{side}": place.message})
+    turns = list(turns_of(conversation).filter(**{f"pk__{side}": place.turn}).order_by(order)[: 2 * PAGE_SIZE])
+    heads = heapq.merge(
+        [Entry(message.created_at, message) for message in messages.order_by(order)[: PAGE_SIZE + 1]],
+        [Entry(turn.created_at, turn=turn) for turn in turns],
+        key=attrgetter("at"),
+        reverse=not newer,
+    )
+    found: list[Entry] = []
+    # Of turns there may be more than were read. Of messages, one more than fits on a page is read.
+    has_more = is_cut = len(turns) == 2 * PAGE_SIZE
+    message, turn = place.message, place.turn
+    for head in heads:
+        # A completed turn is no entry of its own: its reply is among the messages.
+        is_reply = head.turn is not None and head.turn.status == Status.COMPLETED
+        if len(found) == PAGE_SIZE and not is_reply:
+            has_more = True
+            break
+        if head.turn is None:
+            message = head.message.pk + step
+        else:
+            turn = head.turn.pk + step
+        if not is_reply:
+            found.append(head)
+        if is_cut and head.turn is turns[-1]:
+            break
+    return found, Place(message, turn), has_more
 
 
 def add_replies(entries: list[Entry]) -> None:

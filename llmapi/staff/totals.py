@@ -1,8 +1,6 @@
 """Totals above a list of turns, where rollups hold what the list is filtered by. Rows are never added up."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from analytics.formatting import format_exact
 from analytics.metrics.single_user import bought
@@ -31,44 +29,32 @@ def list_totals(changelist: KeysetChangeList) -> Totals | None:
     period = Period(since or BEGINNING, max(since or BEGINNING, to or today()))
     query = Query(period, Filters(**{name: filter_values[name] for name in ROLLED_UP & filter_values.keys()}))
     others = filter_values.keys() - ROLLED_UP
-    if others <= {"status"}:
-        return Totals(*usage_totals(query, filter_values))
-    if others == {"user_id"}:
-        return Totals(*user_totals(query, filter_values["user_id"]))
-    return None
-
-
-def usage_totals(query: Query, filter_values: Mapping[str, Any]) -> tuple[list[tuple[str, str]], str]:
-    notes = [bring_up_to_date().as_of, deleted_note(query.period)]
-    row = usage_of(query)
-    if "status" in filter_values:
+    if others != {"user_id"} and not others <= {"status"}:
+        return None
+    notes = [bring_up_to_date().as_of, deleted_note(period)]
+    if "user_id" in others:
+        notes.insert(0, "Turns without a reply count only for tokens and cost.")
+        row = total(bought(filter_values["user_id"], query).values())
+        labelled = [*label_turns(row, ["completed"]), *label_tokens(row, ["total_tokens"])]
+    elif "status" in others:
         # Rollups hold neither tokens nor cost by status.
-        return label_turns(row, [filter_values["status"]]), " ".join(filter(None, notes))
-    return label_usage(row), " ".join(filter(None, notes))
+        labelled = label_turns(usage_of(query), [filter_values["status"]])
+    else:
+        labelled = label_usage(usage_of(query))
+    return Totals(labelled, " ".join(filter(None, notes)))
 
 
 def label_usage(row: Usage) -> list[tuple[str, str]]:
-    tokens = [(name.replace("_", " "), f"{getattr(row, name):,}") for name in TOKENS]
-    return [*label_turns(row, STATUSES), *tokens, ("cost", format_exact(row.cost_usd, "usd"))]
+    return [*label_turns(row, STATUSES), *label_tokens(row, TOKENS)]
 
 
 def label_turns(row: Usage, statuses: list[str]) -> list[tuple[str, str]]:
     return [(f"{status} turns", f"{getattr(row, status):,}") for status in statuses]
 
 
-def user_totals(query: Query, user_id: str) -> tuple[list[tuple[str, str]], str]:
-    notes = [
-        "Turns without a reply count only for tokens and cost.",
-        bring_up_to_date().as_of,
-        deleted_note(query.period),
-    ]
-    row = total(bought(user_id, query).values())
-    figures = [
-        ("completed turns", f"{row.completed:,}"),
-        ("total tokens", f"{row.total_tokens:,}"),
-        ("cost", format_exact(row.cost_usd, "usd")),
-    ]
-    return figures, " ".join(filter(None, notes))
+def label_tokens(row: Usage, names: list[str]) -> list[tuple[str, str]]:
+    tokens = [(name.replace("_", " "), f"{getattr(row, name):,}") for name in names]
+    return [*tokens, ("cost", format_exact(row.cost_usd, "usd"))]
 
 
 def deleted_note(period: Period) -> str:

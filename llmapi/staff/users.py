@@ -4,7 +4,6 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 
 from analytics.formatting import format_exact
 from analytics.metrics import single_user
@@ -35,20 +34,19 @@ def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
     found = single_user.bought(user_id, query)
     turns = list(UsageEvent.objects.filter(user_id=user_id).order_by("-created_at", "-pk")[:NEWEST])
     clients = ClientToken.objects.in_bulk({turn.client_token_id for turn in turns} | {pk for pk, _ in found})
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "opts": model_admin.opts,
-        "title": f"User {user_id}",
-        "user_id": user_id,
-        "days": days,
-        "as_of": coverage.as_of,
-        "periods": PERIODS,
-        "first_day": single_user.first_day(user_id),
-        "table": usage_table(user_id, query, clients, found),
-        "turns": turns,
+    return model_admin.render_page(
+        request,
+        "admin/analytics/usageevent/user.html",
+        f"User {user_id}",
+        user_id=user_id,
+        days=days,
+        as_of=coverage.as_of,
+        periods=PERIODS,
+        first_day=single_user.first_day(user_id),
+        table=usage_table(user_id, query, clients, found),
+        turns=turns,
         **other_tables(user_id, request, clients),
-    }
-    return TemplateResponse(request, "admin/analytics/usageevent/user.html", context)
+    )
 
 
 def user_id_of(request: HttpRequest) -> str:
@@ -80,14 +78,10 @@ def other_tables(user_id: str, request: HttpRequest, clients: dict[int, ClientTo
 def usage_table(user_id: str, query: Query, clients: dict[int, ClientToken], found: dict[Key, Usage]) -> UsageTable:
     largest = sorted(found.items(), key=lambda row: -row[1].total_tokens)[:MAX_ROWS]
     since = query.period.first
-    rows = [
-        usage_row(
-            [clients.get(pk, pk), model],
-            row,
-            list_url("analytics_usageevent", user=user_id, client=pk, model=model, **{"from": since}),
-        )
-        for (pk, model), row in largest
-    ]
+    rows = []
+    for (pk, model), row in largest:
+        url = list_url("analytics_usageevent", user=user_id, client=pk, model=model, **{"from": since})
+        rows.append(usage_row([clients.get(pk, pk), model], row, url))
     return UsageTable("Usage", ["Client", "Model"], "Completed turns", rows, usage_row([], total(found.values())))
 
 

@@ -79,9 +79,11 @@ class KeysetChangeList(ChangeList):
         newer = AFTER in request.GET
         cursor = self.parse_cursor(request, request.GET.get(AFTER if newer else BEFORE, ""))
         self.page = self.keyset_query.page(self.list_per_page, cursor=cursor, newer=newer and cursor is not None)
-        self.is_first = cursor is None
         self.result_list = self.page.rows
         self.options.prepare(self.result_list)
+        self.newest_link = self.get_query_string() if cursor else None
+        self.newer_link = self.get_query_string({AFTER: self.page.newer}) if self.page.newer else None
+        self.older_link = self.get_query_string({BEFORE: self.page.older}) if self.page.older else None
         self.result_count = self.full_result_count = len(self.result_list)
         self.show_full_result_count = self.can_show_all = self.multi_page = False
         self.show_admin_actions = True
@@ -93,15 +95,3 @@ class KeysetChangeList(ChangeList):
         except ValueError:
             messages.warning(request, "Page not found; showing the newest rows.")
             return None
-
-    @property
-    def newest_link(self) -> str | None:
-        return None if self.is_first else self.get_query_string()
-
-    @property
-    def newer_link(self) -> str | None:
-        return self.get_query_string({AFTER: self.page.newer}) if self.page.newer else None
-
-    @property
-    def older_link(self) -> str | None:
-        return self.get_query_string({BEFORE: self.page.older}) if self.page.older else None

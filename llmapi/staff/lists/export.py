@@ -1,9 +1,10 @@
 """Export of a list as CSV: read by key and sent while it is read, so a list of any length needs little memory."""
 
 import csv
+import io
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -86,31 +87,20 @@ def stream(query: KeysetQuery, columns: Sequence[str], model_admin: ExportMixin)
 
 def csv_chunks(query: KeysetQuery, columns: Sequence[str], model_admin: ExportMixin) -> Iterator[tuple[str, Page]]:
     """Yield CHUNK_ROWS rows at a time, as CSV and as the page that was read. The first chunk begins with a header."""
-    writer = csv.writer(Echo())
-    readers = [column_reader(model_admin, name) for name in columns]
-    lines, cursor = [writer.writerow(columns)], None
+    fields = {field.attname for field in model_admin.opts.concrete_fields}
+    # A column is a field of the model, or a method of its ModelAdmin.
+    readers = [attrgetter(name) if name in fields else getattr(model_admin, name) for name in columns]
+    cursor = None
     while True:
         page = query.page(CHUNK_ROWS, cursor=cursor)
-        lines += [writer.writerow([format_cell(read(row)) for read in readers]) for row in page.rows]
-        yield "".join(lines), page
-        lines, cursor = [], page.older
+        out = io.StringIO()
+        if cursor is None:
+            csv.writer(out).writerow(columns)
+        csv.writer(out).writerows([format_cell(read(row)) for read in readers] for row in page.rows)
+        yield out.getvalue(), page
+        cursor = page.older
         if cursor is None:
             return
-
-
-class Echo:
-    """A file for csv.writer that returns each line instead of writing it."""
-
-    def write(self, line: str) -> str:
-        return line
-
-
-def column_reader(model_admin: ExportMixin, name: str) -> Callable[[Any], Any]:
-    """Return the function that reads a column from a row: a field of the model, or a method of its ModelAdmin."""
-    if name in {field.attname for field in model_admin.opts.concrete_fields}:
-        return attrgetter(name)
-    method: Callable[[Any], Any] = getattr(model_admin, name)
-    return method
 
 
 def format_cell(value: Any) -> Any:
