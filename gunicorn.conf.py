@@ -27,10 +27,6 @@ graceful_timeout = 30
 loglevel = "warning"
 control_socket_disable = True
 
-# An open connection, so that SQLite keeps its write-ahead log between requests. When the last connection closes, SQLite
-# writes the log back and deletes it, which halves the speed.
-_held: list[sqlite3.Connection] = []
-
 
 def post_worker_init(worker: Any) -> None:
     # Django is set up by now. When this file is read, it is not, and gevent has not patched anything yet.
@@ -40,9 +36,10 @@ def post_worker_init(worker: Any) -> None:
     background.start()
     threading.Thread(target=registry.watch, args=(lambda: worker.alive, turn_seconds(worker)), daemon=True).start()
     if IS_SQLITE:
-        held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
-        held.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        _held.append(held)
+        # An open connection, so that SQLite keeps its write-ahead log between requests. When the last connection
+        # closes, SQLite writes the log back and deletes it, which halves the speed.
+        worker.held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
+        worker.held.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def turn_seconds(worker: Any) -> float:

@@ -26,8 +26,7 @@ def post(url: str, body: bytes, token: str, media_type: str, key: str | None = N
     if key:
         headers["Idempotency-Key"] = key
     with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=600) as answer:
-        data: bytes = answer.read()
-        return data
+        return bytes(answer.read())
 
 
 def main() -> None:

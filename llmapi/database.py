@@ -5,18 +5,13 @@ Django's database may be imported here until a pool calls.
 """
 
 import threading
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
 
 
-class Pool(Protocol):
-    """What is used here of psycopg_pool.ConnectionPool."""
-
-    def get_stats(self) -> dict[str, Any]: ...
-
-    def close(self) -> None: ...
-
-
-def fail_waiting(pool: Pool) -> None:
+def fail_waiting(pool: "ConnectionPool[Any]") -> None:
     """Fail the requests that wait for a pool which could not connect, unless it has connections that may serve them.
 
     A closed pool fails its waiters. Django makes a new pool for the next request, and that one tries to connect again:
@@ -27,7 +22,7 @@ def fail_waiting(pool: Pool) -> None:
         threading.Thread(target=replace_pool, args=(pool,), name="pool-closer", daemon=True).start()
 
 
-def replace_pool(pool: Pool) -> None:
+def replace_pool(pool: "ConnectionPool[Any]") -> None:
     """Forget a pool, then close it. Django's own close_pool() closes it first, while requests still come to it."""
     from django.db import connection
 

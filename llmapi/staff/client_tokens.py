@@ -25,6 +25,9 @@ from llmapi.staff.base import KeysetAdmin, ReadOnlyAdmin
 from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, ColumnFilter, YesNoFilter
 from llmapi.staff.lists.links import RowLinks
 
+LIMITS_HELP = "Days and months are UTC. A turn is refused if it could use more than is left of a budget."
+UNITS = [("turns", "Concurrent turns"), ("tokens", "Tokens"), ("nanos", "Dollars")]
+
 
 def budgets_of(clients: list[ClientToken], user_id: str = "") -> dict[int, list[LimitStatus]]:
     """Return the budgets of each client token over all its users. With `user_id`, return those of that user."""
@@ -58,15 +61,7 @@ class ClientTokenAdmin(KeysetAdmin):
     search_help_text = "Search for a part of the name, or for the first characters of the token."
     fieldsets = [
         (None, {"fields": ["name", "prefix", "is_active", "can_read_metrics", "expires_at", "created_at"]}),
-        (
-            "Limits",
-            {
-                "fields": ["rate_limit_per_min", *ClientToken.SPENDING],
-                "description": (
-                    "Days and months are UTC. A turn is refused if it could use more than is left of a budget."
-                ),
-            },
-        ),
+        ("Limits", {"fields": ["rate_limit_per_min", *ClientToken.SPENDING], "description": LIMITS_HELP}),
     ]
     readonly_fields = ["prefix", "created_at"]
     actions = ["revoke"]
@@ -140,9 +135,6 @@ class ClientTokenAdmin(KeysetAdmin):
             self.log_change(request, client, "Revoked the token.")
         revoked = queryset.update(is_active=False)
         messages.success(request, f"{revoked} client tokens revoked. Their next requests will be refused.")
-
-
-UNITS = [("turns", "Concurrent turns"), ("tokens", "Tokens"), ("nanos", "Dollars")]
 
 
 @admin.register(Budget)

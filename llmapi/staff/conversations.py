@@ -99,8 +99,7 @@ class Entry:
 
     @property
     def cost(self) -> str:
-        nanos = self.turn.cost_nanos if self.turn else None
-        return format_exact(usd(nanos), "usd")
+        return format_exact(usd(self.turn.cost_nanos if self.turn else None), "usd")
 
 
 @dataclass(frozen=True)
@@ -141,10 +140,9 @@ def read_message(conversation: Conversation, pk: int, with_texts: bool) -> Threa
 
 def thread_totals(conversation: Conversation) -> Totals:
     """Add up the newest turns of a conversation."""
-    names = [*STATUSES, *TOKENS, *COSTS]
     newest = turns_of(conversation).order_by("-pk")[:MAX_TURNS]
-    sums = newest.aggregate(**{f"sum_{name}": FIGURES[name] for name in names})
-    row = Usage(**{name: sums[f"sum_{name}"] for name in names})
+    sums = newest.aggregate(**{f"sum_{name}": FIGURES[name] for name in [*STATUSES, *TOKENS, *COSTS]})
+    row = Usage(**{name.removeprefix("sum_"): value for name, value in sums.items()})
     note = f"Totals of the newest {MAX_TURNS:,} turns only." if row.pending + row.ended == MAX_TURNS else ""
     return Totals(label_usage(row), note)
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 
 from analytics.query import DEFAULT_DAYS, MAX_DASHBOARD_DAYS, Filters, InvalidQuery, Query
-from analytics.reports.summary import Summary, summarize
+from analytics.reports.summary import summarize
 from analytics.rollups.coverage import bring_up_to_date
 from chat.models import ClientToken
 
@@ -20,37 +20,34 @@ def dashboard_context(params: Mapping[str, str]) -> dict[str, Any]:
     # The form sends its empty fields too.
     params = {name: value for name, value in params.items() if value}
     try:
-        query, error = parse_query(params), ""
+        (query, days), error = parse_query(params), ""
     except InvalidQuery as exc:
         error, params = f"{exc.param}: {exc}", {}
-        query = parse_query(params)
+        query, days = parse_query(params)
     summary = summarize(query, bring_up_to_date())
     filters = query.filters.as_params()
     return {
         "summary": summary,
         "error": error,
         "query": params,
-        "days": None if has_dates(params) else int(params.get("days", DEFAULT_DAYS)),
+        "days": days,
         "periods": [(days, label, urlencode({"days": days, **filters})) for days, label in PERIODS.items()],
         "csv_query": urlencode(query.as_params()),
         "clients": client_choices(query.filters),
-        "models": model_choices(summary),
+        # The models of the period, those that clients may use now, and the chosen one.
+        "models": sorted({*summary.models, *settings.OPENAI_MODELS, query.filters.model} - {""}),
     }
 
 
-def parse_query(params: Mapping[str, str]) -> Query:
-    """Read dates, or a number of days in `days`. Raises InvalidQuery."""
+def parse_query(params: Mapping[str, str]) -> tuple[Query, int | None]:
+    """Read dates, or else a number of days in `days`, and return that number too. Raises InvalidQuery."""
     query = Query.from_params(params, max_days=MAX_DASHBOARD_DAYS)
-    if has_dates(params) or "days" not in params:
-        return query
-    if params["days"] not in map(str, PERIODS):
+    if "from" in params or "to" in params:
+        return query, None
+    days = params.get("days", str(DEFAULT_DAYS))
+    if days not in map(str, PERIODS):
         raise InvalidQuery("days", f"takes {', '.join(map(str, PERIODS))}.")
-    return Query.last_days(int(params["days"]), query.filters)
-
-
-def has_dates(params: Mapping[str, str]) -> bool:
-    """Return whether dates are named. Then `days` is ignored."""
-    return "from" in params or "to" in params
+    return Query.last_days(int(days), query.filters), int(days)
 
 
 def client_choices(filters: Filters) -> list[tuple[int, str]]:
@@ -59,8 +56,3 @@ def client_choices(filters: Filters) -> list[tuple[int, str]]:
     if filters.client_token_id is not None:
         names.setdefault(filters.client_token_id, f"client {filters.client_token_id}")
     return list(names.items())
-
-
-def model_choices(summary: Summary) -> list[str]:
-    """Return the models of the period, those that clients may use now, and the chosen one."""
-    return sorted({*summary.models, *settings.OPENAI_MODELS, summary.query.filters.model} - {""})

@@ -8,14 +8,13 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 
-from analytics.formatting import NANOS_PER_DOLLAR
+from analytics.formatting import NANOS_PER_DOLLAR, format_value
 from analytics.models import BROKEN, UsageEvent
 from llmapi.staff import breakdown, totals, users
 from llmapi.staff.base import ReadOnlyAdmin, column
 from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, ColumnFilter, DayFilter, ModelFilter
 from llmapi.staff.lists.keyset import Key
 from llmapi.staff.lists.links import RowLinks
-from llmapi.templatetags.thousands import figure
 
 Status = UsageEvent.Status
 
@@ -73,7 +72,7 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     def outcome(self, row: UsageEvent) -> str:
         return f"{row.status}: {row.error_code}" if row.error_code not in ("", row.status) else row.status
 
-    tokens, latency = column("total_tokens", "tokens", figure), column("latency_ms", "ms", figure)
+    tokens, latency = column("total_tokens", "tokens", format_value), column("latency_ms", "ms", format_value)
 
     @admin.display(description="cost (USD)")
     def cost(self, row: UsageEvent) -> str:

@@ -1,9 +1,7 @@
 from django import template
 
+from analytics.formatting import format_value
+
 register = template.Library()
-
-
-@register.filter
-def figure(number: int | None) -> str:
-    """Format a number with thousands separators. An unknown number is a dash, never 0."""
-    return "–" if number is None else f"{number:,}"
+# A number with thousands separators. An unknown one is a dash, never 0.
+register.filter("figure", format_value)

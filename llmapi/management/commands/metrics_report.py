@@ -25,9 +25,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--format", choices=["table", "json", "csv", "html"], default="table")
         parser.add_argument(
-            "--days",
-            type=int,
-            help=f"number of days, the last one being --to (default {DEFAULT_DAYS}; html: {WEEK})",
+            "--days", type=int, help=f"number of days, the last one being --to (default {DEFAULT_DAYS}; html: {WEEK})"
         )
         parser.add_argument("--from", metavar="DAY", help="the first UTC day, YYYY-MM-DD")
         parser.add_argument("--to", metavar="DAY", help="the last UTC day (default today; html: yesterday)")
@@ -77,14 +75,13 @@ def describe_filters(filters: Filters, client: tuple[int, str] | None) -> str:
 
 def render(format_name: str, query: Query, description: str, *, is_terminal: bool) -> str:
     coverage = bring_up_to_date()
-    out = io.StringIO()
     if format_name == "json":
-        json.dump(report(query, coverage.computed_at), out, indent=2)
-        out.write("\n")
-    elif format_name == "csv":
+        return json.dumps(report(query, coverage.computed_at), indent=2) + "\n"
+    if format_name == "html":
+        return html(summarize(query, coverage), description)
+    out = io.StringIO()
+    if format_name == "csv":
         csv.writer(out).writerows(report_rows(report(query, coverage.computed_at)))
-    elif format_name == "html":
-        out.write(html(summarize(query, coverage), description))
     else:
         print_summary(console_for(out, is_terminal=is_terminal), summarize(query, coverage), description)
     return out.getvalue()

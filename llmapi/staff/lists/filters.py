@@ -19,7 +19,6 @@ from chat.models import ClientToken
 from llmapi.staff.lists.keyset import parse_value
 
 MAX_CHOICES = 50
-EARLIEST = date(2000, 1, 1)
 Params = dict[str, list[str]]
 Choices = list[tuple[str, str]]
 

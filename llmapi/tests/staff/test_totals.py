@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from analytics.formatting import format_value
 from analytics.models import RollupDay, UsageEvent
 from analytics.rollups import schedule
 from analytics.tests.sample_week import (
@@ -32,7 +33,6 @@ from bench.openai_double import OpenAIDouble
 from chat.models import Budget, ClientToken, Conversation
 from conftest import ApiClient
 from llmapi.staff import breakdown, totals
-from llmapi.templatetags.thousands import figure
 
 USAGE = "/admin/analytics/usageevent/"
 USER = f"{USAGE}user/"
@@ -189,7 +189,7 @@ def test_figures_have_thousands_separators(staff: Client) -> None:
 
     assert "12,345" in answer
     assert "6,789" in answer
-    assert figure(None) == "–"
+    assert format_value(None) == "–"
 
 
 def test_a_user_with_any_name(staff: Client) -> None:
