@@ -68,6 +68,7 @@ def prepare_database() -> str | None:
     """Migrate the database. On the first run, return the password of the new staff user `admin`."""
     # Django is imported only now: its settings must see `.env` and the trial model.
     import django
+    from django.contrib.auth import get_user_model
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import call_command
     from django.db import Error, connection
@@ -84,22 +85,15 @@ def prepare_database() -> str | None:
     try:
         call_command("migrate", interactive=False, verbosity=0)
         call_command("settle_abandoned", verbosity=0)
-        return create_admin()
+        users = get_user_model().objects
+        password = None if users.filter(is_staff=True).exists() else secrets.token_urlsafe(12)
+        if password:
+            users.create_superuser("admin", password=password)
     except Error as exc:
         hint = "check that the database is intact and that its user may change tables, then run again."
         raise CannotStart(f"The database cannot be migrated ({first_line(exc)}); {hint}") from exc
     finally:
         connection.close()
-
-
-def create_admin() -> str | None:
-    from django.contrib.auth import get_user_model
-
-    users = get_user_model().objects
-    if users.filter(is_staff=True).exists():
-        return None
-    password = secrets.token_urlsafe(12)
-    users.create_superuser("admin", password=password)
     return password
 
 

@@ -22,7 +22,7 @@ from chat.limits import budgets
 from chat.limits.status import LimitStatus, describe_used
 from chat.models import Budget, ClientToken
 from llmapi.staff.base import KeysetAdmin, ReadOnlyAdmin
-from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, ColumnFilter, YesNoFilter
+from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, UserFilter, YesNoFilter
 from llmapi.staff.lists.links import RowLinks
 
 LIMITS_HELP = "Days and months are UTC. A turn is refused if it could use more than is left of a budget."
@@ -141,7 +141,7 @@ class ClientTokenAdmin(KeysetAdmin):
 class BudgetAdmin(RowLinks, ReadOnlyAdmin):
     list_display = ["period", "client", "user", "used_of_most", "resets_at"]
     list_display_links = ["period"]
-    list_filter = [ClientFilter, ChoicesFilter.of("unit", options=UNITS), ColumnFilter.of("user_id", "user")]
+    list_filter = [ClientFilter, ChoicesFilter.of("unit", options=UNITS), UserFilter]
     search_columns = {"": "user_id"}
     search_help_text = "Search for a user, by the exact id."
     fields = ["period", "client", "user", "used_of_most", "resets_at"]

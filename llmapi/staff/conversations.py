@@ -25,7 +25,7 @@ from analytics.models import UsageEvent
 from chat import audit
 from chat.models import Conversation, Message
 from llmapi.staff.base import ReadOnlyAdmin
-from llmapi.staff.lists.filters import ClientFilter, ColumnFilter, DayFilter
+from llmapi.staff.lists.filters import ClientFilter, DayFilter, UserFilter
 from llmapi.staff.lists.keyset import Key
 from llmapi.staff.lists.links import RowLinks
 from llmapi.staff.totals import Totals, label_usage
@@ -44,7 +44,7 @@ Status = UsageEvent.Status
 class ConversationAdmin(RowLinks, ReadOnlyAdmin):
     change_form_template = "admin/chat/conversation/change_form.html"
     list_display = ["conversation_id", "created_at", "client", "user", "updated_at"]
-    list_filter = [DayFilter, ClientFilter, ColumnFilter.of("user_id", "user")]
+    list_filter = [DayFilter, ClientFilter, UserFilter]
     list_keys = [Key("conversation_id", by_time=False), Key("user_id"), Key("client_token_id"), Key()]
     search_columns = {"c_": "conversation_id", "": "user_id"}
     search_help_text = "Search for a conversation (c_…) or a user, by the exact id."
@@ -116,7 +116,10 @@ class Thread:
 def read_thread(conversation: Conversation, query: Mapping[str, str], with_texts: bool) -> Thread:
     """Read one page of a conversation: the newest, one beside a place, or one message in full."""
     if query.get("whole", "").isdecimal():
-        return read_message(conversation, int(query["whole"][:18]), with_texts)
+        found = messages_of(conversation, with_texts, ALL_CHARACTERS).filter(pk=int(query["whole"][:18]))
+        entries = [Entry(message.created_at, message) for message in found]
+        add_replies(entries)
+        return Thread(entries, with_texts, is_whole=True)
     newer = "after" in query
     # A place that cannot be parsed stands for the newest page.
     place = Place.parse(query.get("after" if newer else "before", ""))
@@ -128,14 +131,6 @@ def read_thread(conversation: Conversation, query: Mapping[str, str], with_texts
     if newer:
         return Thread(entries, with_texts, totals, newer=onward, older=back)
     return Thread(entries[::-1], with_texts, totals, newer=back, older=onward)
-
-
-def read_message(conversation: Conversation, pk: int, with_texts: bool) -> Thread:
-    """Read one message in full."""
-    found = messages_of(conversation, with_texts, ALL_CHARACTERS).filter(pk=pk)
-    entries = [Entry(message.created_at, message) for message in found]
-    add_replies(entries)
-    return Thread(entries, with_texts, is_whole=True)
 
 
 def thread_totals(conversation: Conversation) -> Totals:

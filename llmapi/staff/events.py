@@ -4,7 +4,7 @@ from django.contrib import admin
 
 from analytics.models import AnalyticsEvent
 from llmapi.staff.base import ReadOnlyAdmin
-from llmapi.staff.lists.filters import ClientFilter, ColumnFilter, DayFilter, DistinctFilter, ModelFilter
+from llmapi.staff.lists import filters
 from llmapi.staff.lists.keyset import Key
 from llmapi.staff.lists.links import RowLinks
 
@@ -13,14 +13,9 @@ from llmapi.staff.lists.links import RowLinks
 class AnalyticsEventAdmin(RowLinks, ReadOnlyAdmin):
     list_display = ["event_name", "created_at", "user_and_client", "conversation", "turn", "model", "app_version"]
     list_filter = [
-        DayFilter,
-        DistinctFilter.of("event_name", "event", source=AnalyticsEvent),
-        ClientFilter,
-        ModelFilter,
-        ColumnFilter.of("user_id", "user"),
-        ColumnFilter.of("request_id", "request"),
-        ColumnFilter.of("conversation_id", "conversation"),
-        ColumnFilter.of("app_version"),
+        *(filters.DayFilter, filters.DistinctFilter.of("event_name", "event", source=AnalyticsEvent)),
+        *(filters.ClientFilter, filters.ModelFilter, filters.UserFilter),
+        *(filters.ColumnFilter.of("request_id", "request"), filters.ConversationFilter, filters.VersionFilter),
     ]
     list_keys = [Key("user_id"), Key("event_name"), Key()]
     search_columns = {"": "user_id"}

@@ -12,7 +12,7 @@ from analytics.formatting import NANOS_PER_DOLLAR, format_value
 from analytics.models import BROKEN, UsageEvent
 from llmapi.staff import breakdown, totals, users
 from llmapi.staff.base import ReadOnlyAdmin, column
-from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, ColumnFilter, DayFilter, ModelFilter
+from llmapi.staff.lists import filters
 from llmapi.staff.lists.keyset import Key
 from llmapi.staff.lists.links import RowLinks
 
@@ -27,8 +27,8 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
         "conversation",
     ]
     list_filter = [
-        *(DayFilter, ChoicesFilter.of("status"), ClientFilter, ModelFilter, ColumnFilter.of("user_id", "user")),
-        *(ColumnFilter.of("conversation_id", "conversation"), ColumnFilter.of("app_version")),
+        *(filters.DayFilter, filters.ChoicesFilter.of("status"), filters.ClientFilter, filters.ModelFilter),
+        *(filters.UserFilter, filters.ConversationFilter, filters.VersionFilter),
     ]
     list_keys = [
         Key("request_id", by_time=False),

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from analytics.query import DAY, midnight
 from llmapi.staff.lists.filters import ColumnFilter, DayFilter
-from llmapi.staff.lists.keyset import Cursor, Key, KeysetQuery, Page
+from llmapi.staff.lists.keyset import Cursor, Key, KeysetQuery
 
 BEFORE, AFTER = CURSORS = ("before", "after")
 
@@ -30,12 +30,6 @@ class ListOptions(Protocol):
 
 class KeysetChangeList(ChangeList):
     """One page of rows: those older than a cursor (`?before=`), those newer (`?after=`), or the newest of all."""
-
-    keyset_query: KeysetQuery
-    page: Page
-    filter_values: dict[str, Any]
-    days: DayFilter | None
-    result_list: list[Any]
 
     @property
     def options(self) -> ListOptions:

@@ -75,6 +75,11 @@ class ColumnFilter(SimpleListFilter):
         return None
 
 
+UserFilter = ColumnFilter.of("user_id", "user")
+ConversationFilter = ColumnFilter.of("conversation_id", "conversation")
+VersionFilter = ColumnFilter.of("app_version")
+
+
 class ClientFilter(ColumnFilter):
     title = parameter_name = "client"
     column = "client_token_id"
@@ -132,9 +137,7 @@ class DayFilter(ListFilter):
 
     @property
     def description(self) -> str:
-        if not (self.since or self.to):
-            return "All"
-        return f"{self.since or '…'} – {self.to or 'today'}"
+        return f"{self.since or '…'} – {self.to or 'today'}" if self.since or self.to else "All"
 
     def has_output(self) -> bool:
         return True

@@ -56,10 +56,6 @@ class Cursor:
     pk: Any
 
     @classmethod
-    def at(cls, row: Model, key: Key) -> "Cursor":
-        return cls(getattr(row, TIME) if key.by_time else None, row.pk)
-
-    @classmethod
     def parse(cls, text: str, key: Key, model: type[Model]) -> "Cursor":
         """Read a cursor from a query string. Raises ValueError if `text` is no cursor of this list."""
         found = CURSOR.fullmatch(text)
@@ -162,7 +158,8 @@ class KeysetQuery:
         onward = scan_end
         if len(found) > size:
             further = found.pop()
-            scan_end, onward = None, Cursor.at(further if newer else found[-1], self.key)
+            row = further if newer else found[-1]
+            scan_end, onward = None, Cursor(getattr(row, TIME) if self.key.by_time else None, row.pk)
         return Page(found[::-1], onward, cursor, scan_end) if newer else Page(found, cursor, onward, scan_end)
 
     def scan(self, cursor: Cursor | None = None, *, newer: bool = False) -> tuple[QuerySet[Any], Cursor | None]:
