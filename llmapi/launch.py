@@ -208,9 +208,8 @@ def start(children: list[subprocess.Popen[bytes]]) -> None:
 def banner(env: Mapping[str, str], port: int, *, is_local: bool, password: str | None) -> str:
     """Return what is printed when the server is ready."""
     base = f"http://127.0.0.1:{port}"
-    model = (
-        f"{env.get('OPENAI_MODEL') or 'gpt-4o-mini'} from {env.get('OPENAI_BASE_URL') or 'https://api.openai.com/v1'}"
-    )
+    source = env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+    model = f"{env.get('OPENAI_MODEL') or 'gpt-4o-mini'} from {source}"
     if is_local:
         model = f"{local_model.NAME}, a trial model of 135M parameters on this machine; set OPENAI_API_KEY for OpenAI's"
     token = env.get("CLIENT_API_TOKEN") or "<make one: .venv/bin/python manage.py create_client_token NAME>"

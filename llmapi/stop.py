@@ -1,7 +1,7 @@
 """`make stop`: stop what `make run` of this folder started, and wait until it is gone.
 
-Each launcher locks a file of its own in RUN_DIR, named after its process id. The lock ends with the process, also with
-one that is killed. So any terminal finds the launchers that run, and takes no other process for one.
+Each launcher locks a file of its own in RUN_DIR, named after its process id. The system ends the lock with the process,
+even with one that is killed. So a launcher is found from any terminal, and no other process is taken for one.
 Needs the standard library only: `make stop` works without .venv.
 """
 
