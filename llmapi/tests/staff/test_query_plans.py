@@ -16,7 +16,7 @@ from pytest_django import DjangoDbBlocker
 
 from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.rollups import store
-from analytics.tests.sample_week import TODAY, write_week
+from analytics.tests.sample_week import TODAY, make_current, write_week
 from chat.models import AuditRecord, ClientToken, Conversation, IdempotencyKey, Message
 from conftest import kept_rows
 from llmapi.staff.lists import keyset
@@ -142,6 +142,7 @@ def write_rows() -> None:
     now = timezone.now()
     IdempotencyKey.objects.create(client_token=client, idempotency_key="key", request_id="r_1", locked_until=now)
     AuditRecord.objects.create(staff_id=1, staff_name="s", action="read", subject="conversations", subject_id="c_1")
+    make_current()  # a page would build today first
     with connection.cursor() as cursor:
         for table in ("usage_events", "analytics_events", "conversations"):
             cursor.execute(f"ANALYZE {table}")
