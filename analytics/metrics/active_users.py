@@ -1,44 +1,39 @@
 """Metrics of active users. A user is the `user_id` of an event, whatever the client; days are UTC."""
 
-from datetime import date
 from typing import Any
 
-from analytics.formatting import Values
-from analytics.metrics.sources import Table, share
-
-
-def rows(name: str, values: dict[date, Any]) -> list[dict[str, Any]]:
-    return [{"day": day.isoformat(), name: value} for day, value in values.items()]
+from analytics.metrics.sources import Table, by_day, share
 
 
 def dau(table: Table) -> list[dict[str, Any]]:
     """Daily active users: distinct users with at least one completed turn, for each day."""
-    return rows("users", {day: row.dau for day, row in table.activity.items()})
+    return by_day(table.activity, lambda row: {"users": row.dau})
 
 
 def wau(table: Table) -> list[dict[str, Any]]:
     """Weekly active users: distinct users with a completed turn in the 7 days that end with each day."""
-    return rows("users", {day: row.wau for day, row in table.activity.items()})
+    return by_day(table.activity, lambda row: {"users": row.wau})
 
 
 def mau(table: Table) -> list[dict[str, Any]]:
     """Monthly active users: distinct users with a completed turn in the 30 days that end with each day."""
-    return rows("users", {day: row.mau for day, row in table.activity.items()})
+    return by_day(table.activity, lambda row: {"users": row.mau})
 
 
 def stickiness(table: Table) -> list[dict[str, Any]]:
     """DAU as a share of MAU, for each day; null while MAU is 0."""
-    return rows("stickiness", {day: row.stickiness for day, row in table.activity.items()})
+    return by_day(table.activity, lambda row: {"stickiness": row.stickiness})
 
 
 def messages_per_active_user(table: Table) -> list[dict[str, Any]]:
     """Completed turns per active user, for each day; null on days without active users."""
-    return rows("messages", {day: row.messages for day, row in table.activity.items()})
+    return by_day(table.activity, lambda row: {"messages": row.messages})
 
 
 def cost_per_active_user(table: Table) -> list[dict[str, Any]]:
     """Cost in USD of a day's turns per active user; null where a price is unknown, or nobody was active."""
-    return rows("cost_usd", dict(zip(table.days, cost_of_user_by_day(table), strict=True)))
+    costs = dict(zip(table.days, cost_of_user_by_day(table), strict=True))
+    return by_day(costs, lambda cost: {"cost_usd": cost})
 
 
 def cost_of_user_by_day(table: Table) -> list[float | None]:
@@ -46,30 +41,11 @@ def cost_of_user_by_day(table: Table) -> list[float | None]:
     return [None if cost is None else share(cost, table.activity[day].dau, 9) for day, cost in costs.items()]
 
 
-def user_days(table: Table) -> int:
-    """Add up each day's active users: a user who was active on three days counts three times."""
-    return sum(row.dau for row in table.activity.values())
-
-
-def mean_dau(table: Table) -> float:
-    return user_days(table) / len(table.days)
-
-
-def mean_stickiness(table: Table) -> float | None:
-    return mean([row.stickiness for row in table.activity.values()])
-
-
-def mean(values: Values) -> float | None:
-    """Mean of the values that are known."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def mean_messages(table: Table) -> float | None:
-    users = user_days(table)
-    return sum(row.turns for row in table.activity.values()) / users if users else None
+    user_days = sum(table.each_day("activity", "dau"))
+    return sum(table.each_day("activity", "turns")) / user_days if user_days else None
 
 
 def mean_cost_of_user(table: Table) -> float | None:
-    cost, users = table.total.cost_usd, user_days(table)
-    return None if cost is None or not users else cost / users
+    cost, user_days = table.total.cost_usd, sum(table.each_day("activity", "dau"))
+    return None if cost is None or not user_days else cost / user_days

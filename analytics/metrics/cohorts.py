@@ -3,17 +3,14 @@
 from datetime import date
 from typing import Any
 
-from analytics.metrics.sources import Table, share
+from analytics.metrics.sources import Table, by_day, share
 from analytics.query import DAY, today
 from analytics.rollups.activity import RETURNS
 
 
 def new_and_returning(table: Table) -> list[dict[str, Any]]:
     """Active users of each day: new ones, first active ever on that day, with any client; and all others."""
-    return [
-        {"day": day.isoformat(), "new": row.new_users, "returning": row.dau - row.new_users}
-        for day, row in table.activity.items()
-    ]
+    return by_day(table.activity, lambda row: {"new": row.new_users, "returning": row.returning})
 
 
 def retention(table: Table) -> list[dict[str, Any]]:
@@ -40,22 +37,13 @@ def activation(table: Table) -> list[dict[str, Any]]:
     With filters, the new users are those whom they match on their first day; all turns of these count.
     """
     return [
-        {
-            "day": day.isoformat(),
-            "new": row.new_users,
-            "activated": table.activated[day],
-            "share": share(table.activated[day], row.new_users),
-        }
-        for day, row in table.activity.items()
+        {"day": day.isoformat(), "new": row.new_users, "activated": table.activated[day], "share": activated}
+        for (day, row), activated in zip(table.activity.items(), activated_share_by_day(table), strict=True)
     ]
 
 
-def new_users(table: Table) -> int:
-    return sum(row.new_users for row in table.activity.values())
-
-
 def activated_share(table: Table) -> float | None:
-    return share(table.activated.total(), new_users(table))
+    return share(table.activated.total(), sum(table.each_day("activity", "new_users")))
 
 
 def activated_share_by_day(table: Table) -> list[float | None]:

@@ -5,8 +5,7 @@ from typing import Any
 
 from django.db.models import DurationField, ExpressionWrapper, Max, Min
 
-from analytics.histograms import Histogram
-from analytics.metrics.sources import Table
+from analytics.metrics.sources import Durations, Table, in_all
 from analytics.models import UserDay
 
 SAMPLES = 100
@@ -18,7 +17,7 @@ def time_spent(table: Table) -> dict[str, Any]:
 
     Percentiles are by nearest rank, above 1,000 seconds within 0.5 %.
     """
-    return summary(table.time_spent)
+    return in_all(Durations.merged(table.time_spent), table.time_spent, figures)
 
 
 def session_time(table: Table) -> dict[str, Any]:
@@ -28,28 +27,16 @@ def session_time(table: Table) -> dict[str, Any]:
     belongs to the first client, model and version that its events name. One that may still go on counts as it stands.
     Percentiles are by nearest rank, above 1,000 seconds within 0.5 %.
     """
-    return summary(table.sessions)
+    return in_all(Durations.merged(table.sessions), table.sessions, figures)
 
 
-def summary(by_day: dict[date, Histogram]) -> dict[str, Any]:
-    overall = merged(by_day)
-    return {**figures(overall), "by_day": [{"day": day.isoformat(), **figures(found)} for day, found in by_day.items()]}
-
-
-def merged(by_day: dict[date, Histogram]) -> Histogram:
-    overall = Histogram()
-    for histogram in by_day.values():
-        overall.merge(histogram)
-    return overall
-
-
-def figures(histogram: Histogram) -> dict[str, int | None]:
-    median, p90 = histogram.percentiles(50, 90)
-    return {"count": histogram.total, "median_seconds": median, "p90_seconds": p90}
+def figures(seconds: Durations) -> dict[str, int | None]:
+    median, p90 = seconds.percentiles(50, 90)
+    return {"count": seconds.total, "median_seconds": median, "p90_seconds": p90}
 
 
 def sessions(table: Table) -> int:
-    return merged(table.sessions).total
+    return sum(sessions_by_day(table))
 
 
 def sessions_by_day(table: Table) -> list[int]:

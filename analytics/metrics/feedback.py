@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from analytics.metrics.sources import Table, Usage
+from analytics.metrics.sources import Table, in_all
 
 
 def feedback(table: Table) -> dict[str, Any]:
@@ -10,14 +10,5 @@ def feedback(table: Table) -> dict[str, Any]:
 
     A day is that on which it was said, the model that of the reply; the share is null without thumbs.
     """
-    by_day = [{"day": day.isoformat(), **figures(row)} for day, row in table.usage.items()]
-    return {**figures(table.total), "by_day": by_day}
-
-
-def figures(usage: Usage) -> dict[str, Any]:
-    return {
-        "thumbs_up": usage.thumbs_up,
-        "thumbs_down": usage.thumbs_down,
-        "regenerated": usage.regenerated,
-        "thumbs_up_share": usage.thumbs_up_share,
-    }
+    names = ("thumbs_up", "thumbs_down", "regenerated", "thumbs_up_share")
+    return in_all(table.total, table.usage, lambda usage: {name: getattr(usage, name) for name in names})

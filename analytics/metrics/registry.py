@@ -6,14 +6,17 @@ The docstring of a metric's function is its definition.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Literal
 
 from analytics.formatting import Unit, Values, format_figure
 from analytics.metrics import active_users, cohorts, engagement, feedback, usage
-from analytics.metrics.sources import Table
+from analytics.metrics.sources import Durations, Table, mean
 from analytics.query import Period, Query
 
 Direction = Literal["good", "bad", "neutral"]
+# How a figure is computed: of the whole period, and of each day.
+Computed = tuple[Callable[[Table], float | None], Callable[[Table], Values]]
 
 
 @dataclass(frozen=True)
@@ -52,40 +55,20 @@ def said(text: str) -> Callable[[Table], str]:
     return lambda table: text
 
 
-def of_activity(name: str) -> Callable[[Table], Values]:
-    return lambda table: [getattr(row, name) for row in table.activity.values()]
+def of_activity(name: str, overall: Callable[[list[Any]], float | None]) -> Computed:
+    """Compute a figure of the period by `overall` from those of its days."""
+    return lambda table: overall(table.each_day("activity", name)), lambda table: table.each_day("activity", name)
 
 
-def of_usage(name: str) -> Callable[[Table], Values]:
-    return lambda table: [getattr(row, name) for row in table.usage.values()]
+def of_usage(name: str) -> Computed:
+    return lambda table: getattr(table.total, name), lambda table: table.each_day("usage", name)
 
 
-def of_total(name: str) -> Callable[[Table], float | None]:
-    return lambda table: getattr(table.total, name)
-
-
-def on_last_day(name: str) -> Callable[[Table], float | None]:
-    return lambda table: getattr(table.activity[table.query.period.last], name)
-
-
-def percentile(part: str, rank: int) -> tuple[Callable[[Table], float | None], Callable[[Table], Values]]:
-    """Return how a percentile of the durations in `part` is computed, of the period and of each day."""
+def percentile(part: str, rank: int) -> Computed:
+    """Compute a percentile of the durations in `part`."""
 
     def overall(table: Table) -> float | None:
-        return usage.merged(getattr(table, part)).histogram.percentiles(rank)[0]
-
-    def by_day(table: Table) -> Values:
-        found = getattr(table, part)
-        return [found[day].histogram.percentiles(rank)[0] if day in found else None for day in table.days]
-
-    return overall, by_day
-
-
-def percentile_of_time(part: str, rank: int) -> tuple[Callable[[Table], float | None], Callable[[Table], Values]]:
-    """The same of the seconds in `part`."""
-
-    def overall(table: Table) -> float | None:
-        return engagement.merged(getattr(table, part)).percentiles(rank)[0]
+        return Durations.merged(getattr(table, part)).percentiles(rank)[0]
 
     def by_day(table: Table) -> Values:
         found = getattr(table, part)
@@ -121,43 +104,42 @@ def describe_saved(table: Table) -> str:
 
 
 def describe_sessions(table: Table) -> str:
-    return f"{format_figure(engagement.merged(table.sessions).percentiles(50)[0], 'seconds')} long, median"
+    return f"{format_figure(Durations.merged(table.sessions).percentiles(50)[0], 'seconds')} long, median"
 
 
 PER_USER_DAY = said("per user and day")
 MEAN_OF_DAYS = said("mean of all days")
 ON_LAST_DAY = said("on the last day")
 
-DAU = Figure("Daily active users", "count", active_users.mean_dau, of_activity("dau"), "good", MEAN_OF_DAYS)
-WAU = Figure("Weekly active users", "count", on_last_day("wau"), of_activity("wau"), "good", ON_LAST_DAY)
-MAU = Figure("Monthly active users", "count", on_last_day("mau"), of_activity("mau"), "good", ON_LAST_DAY)
+DAU = Figure("Daily active users", "count", *of_activity("dau", mean), "good", MEAN_OF_DAYS)
+WAU = Figure("Weekly active users", "count", *of_activity("wau", itemgetter(-1)), "good", ON_LAST_DAY)
+MAU = Figure("Monthly active users", "count", *of_activity("mau", itemgetter(-1)), "good", ON_LAST_DAY)
 STICKINESS = Figure(
-    *("Stickiness", "share", active_users.mean_stickiness, of_activity("stickiness"), "good", MEAN_OF_DAYS),
-    is_share_that_grows=True,
+    "Stickiness", "share", *of_activity("stickiness", mean), "good", MEAN_OF_DAYS, is_share_that_grows=True
 )
-NEW_USERS = Figure("New users", "count", cohorts.new_users, of_activity("new_users"), "good")
+NEW_USERS = Figure("New users", "count", *of_activity("new_users", sum), "good")
 # Not judged: the users who came last have had the least time.
 ACTIVATION = Figure(
     *("Activation", "share", cohorts.activated_share, cohorts.activated_share_by_day),
     note=said("of new users, so far"),
 )
-TURNS = Figure("Turns", "count", of_total("ended"), of_usage("ended"), "good", count_failed)
-SUCCESS = Figure("Success rate", "share", of_total("success_rate"), of_usage("success_rate"), "good")
-MESSAGES = Figure("Messages", "count", active_users.mean_messages, of_activity("messages"), "good", PER_USER_DAY)
-TIME_SPENT = Figure("Time spent, median", "seconds", *percentile_of_time("time_spent", 50), "good", PER_USER_DAY)
+TURNS = Figure("Turns", "count", *of_usage("ended"), "good", count_failed)
+SUCCESS = Figure("Success rate", "share", *of_usage("success_rate"), "good")
+MESSAGES = Figure(
+    *("Messages", "count", active_users.mean_messages, of_activity("messages", mean)[1], "good", PER_USER_DAY)
+)
+TIME_SPENT = Figure("Time spent, median", "seconds", *percentile("time_spent", 50), "good", PER_USER_DAY)
 SESSIONS = Figure("Sessions", "count", engagement.sessions, engagement.sessions_by_day, "good", describe_sessions)
 LATENCY = Figure("Latency, median", "ms", *percentile("latency", 50), "bad")
 SLOW = Figure("Latency, 95th percentile", "ms", *percentile("latency", 95), "bad")
 FIRST_TOKEN = Figure("First token, median", "ms", *percentile("first_token", 50), "bad")
-THUMBS_UP = Figure(
-    "Thumbs up", "share", of_total("thumbs_up_share"), of_usage("thumbs_up_share"), "good", describe_feedback
-)
-TOKENS = Figure("Tokens", "tokens", of_total("total_tokens"), of_usage("total_tokens"))
-COST = Figure("Cost", "usd", of_total("cost_usd"), of_usage("cost_usd"), "bad", describe_unpriced)
+THUMBS_UP = Figure("Thumbs up", "share", *of_usage("thumbs_up_share"), "good", describe_feedback)
+TOKENS = Figure("Tokens", "tokens", *of_usage("total_tokens"))
+COST = Figure("Cost", "usd", *of_usage("cost_usd"), "bad", describe_unpriced)
 COST_OF_USER = Figure(
     *("Cost of a user", "usd", active_users.mean_cost_of_user, active_users.cost_of_user_by_day, "bad", PER_USER_DAY)
 )
-REPLAYS = Figure("Replays", "count", of_total("replays"), of_usage("replays"), note=describe_saved)
+REPLAYS = Figure("Replays", "count", *of_usage("replays"), note=describe_saved)
 
 # In the order in which their cards stand.
 METRICS: dict[str, Metric] = {
@@ -206,7 +188,7 @@ def report(query: Query, computed_at: datetime) -> dict[str, Any]:
     return {
         **{names.get(name, name): value for name, value in values.items()},
         **values,
-        "latency_ms": usage.summary(usage.merged(table.latency)),
+        "latency_ms": usage.mean_and_percentiles(Durations.merged(table.latency)),
         "turns": usage.turns(table),
         "token_burn": usage.token_burn(table),
         "cost_usd": usage.cost_usd(table),

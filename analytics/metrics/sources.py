@@ -3,27 +3,45 @@
 Nothing is read but rollups: `rollups.coverage.bring_up_to_date` builds the day that goes on before anybody reads.
 """
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import date
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Self, TypeVar
 
 from django.db.models import Count, Sum
 
-from analytics.formatting import usd
+from analytics.formatting import Values, usd
 from analytics.histograms import Histogram
 from analytics.models import ActivityRollup, Milestone, Refusals, SessionRollup, UsageRollup, UserDay
 from analytics.query import DAY, Filters, Query
 from analytics.rollups.activity import RETURNS
 from analytics.rollups.sessions import still_open
 
+T = TypeVar("T")
 Key = tuple[Any, ...]
 Grain = UsageRollup.Grain
 
 
 def share(part: float, whole: float, digits: int = 4) -> float | None:
     return round(part / whole, digits) if whole else None
+
+
+def mean(values: Values) -> float | None:
+    """Mean of the values that are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def by_day(values: Mapping[date, T], figures: Callable[[T], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each day: the day, and the figures of its value."""
+    return [{"day": day.isoformat(), **figures(value)} for day, value in values.items()]
+
+
+def in_all(overall: T, values: Mapping[date, T], figures: Callable[[T], dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of all days, and those of each as `by_day`."""
+    return {**figures(overall), "by_day": by_day(values, figures)}
 
 
 @dataclass(slots=True)
@@ -120,6 +138,10 @@ class Activity:
     new_users: int = 0
 
     @property
+    def returning(self) -> int:
+        return self.dau - self.new_users
+
+    @property
     def stickiness(self) -> float | None:
         return share(self.dau, self.mau)
 
@@ -129,20 +151,34 @@ class Activity:
         return share(self.turns, self.dau)
 
 
-@dataclass
-class Durations:
-    """How long completed turns took."""
+class Durations(Histogram):
+    """Seconds, or milliseconds of completed turns: of these the exact sum is known, too."""
 
-    histogram: Histogram = field(default_factory=Histogram)
-    sum_ms: int = 0
+    sum_ms = 0
 
     @property
     def mean(self) -> float | None:
-        return share(self.sum_ms, self.histogram.total, 1)
+        return share(self.sum_ms, self.total, 1)
 
-    def merge(self, other: "Durations") -> None:
-        self.histogram.merge(other.histogram)
+    def merge(self, other: Self) -> None:
+        super().merge(other)
         self.sum_ms += other.sum_ms
+
+    @classmethod
+    def of_days(cls, rows: Any) -> dict[date, Self]:
+        """Read rows of a day, a stored histogram, and of turns the sum of their milliseconds."""
+        found: dict[date, Self] = {}
+        for day, stored, *sums in rows:
+            found.setdefault(day, cls()).merge_stored(stored)
+            found[day].sum_ms += sum(sums)
+        return found
+
+    @classmethod
+    def merged(cls, by_day: Mapping[date, Self]) -> Self:
+        overall = cls()
+        for found in by_day.values():
+            overall.merge(found)
+        return overall
 
 
 class Table:
@@ -178,36 +214,36 @@ class Table:
         found = {day: Activity(*row) for day, *row in rows}
         return {day: found.get(day) or Activity() for day in self.days}
 
+    def each_day(self, part: Literal["usage", "activity"], name: str) -> list[Any]:
+        """Return one figure of every day."""
+        return [getattr(row, name) for row in getattr(self, part).values()]
+
     @cached_property
     def latency(self) -> dict[date, Durations]:
-        return self.durations("latency_ms", "latency_sum_ms")
+        return self.durations_of_turns("latency_ms", "latency_sum_ms")
 
     @cached_property
     def first_token(self) -> dict[date, Durations]:
-        return self.durations("first_token_ms", "first_token_sum_ms")
+        return self.durations_of_turns("first_token_ms", "first_token_sum_ms")
 
-    def durations(self, column: str, sum_column: str) -> dict[date, Durations]:
-        found: defaultdict[date, Durations] = defaultdict(Durations)
+    def durations_of_turns(self, column: str, sum_column: str) -> dict[date, Durations]:
         rows = usage_rollups(self.query).exclude(**{column: {}}).order_by("day")
-        for day, stored, sum_ms in rows.values_list("day", column, sum_column):
-            found[day].histogram.merge_stored(stored)
-            found[day].sum_ms += sum_ms
-        return dict(found)
+        return Durations.of_days(rows.values_list("day", column, sum_column))
 
     @cached_property
-    def time_spent(self) -> dict[date, Histogram]:
+    def time_spent(self) -> dict[date, Durations]:
         """Seconds from a user's first event of a day to the last."""
         rows = ActivityRollup.objects.filter(self.query.slice).exclude(time_spent={}).order_by("day")
-        return histograms(rows.values_list("day", "time_spent"))
+        return Durations.of_days(rows.values_list("day", "time_spent"))
 
     @cached_property
-    def sessions(self) -> dict[date, Histogram]:
+    def sessions(self) -> dict[date, Durations]:
         """Seconds of sessions, by the day on which they began."""
         rows = SessionRollup.objects.filter(self.query.rows, is_total=not self.query.filters).order_by("day")
-        found = histograms(rows.values_list("day", "seconds"))
+        found = Durations.of_days(rows.values_list("day", "seconds"))
         for session in still_open(**self.query.filters.columns):
             if self.query.period.first <= session.day <= self.query.period.last:
-                found.setdefault(session.day, Histogram()).add(session.seconds)
+                found.setdefault(session.day, Durations()).add(session.seconds)
         return dict(sorted(found.items()))
 
     @cached_property
@@ -256,10 +292,3 @@ class Table:
             return Counter(dict(reached.order_by().values_list("first_day").annotate(users=Count("*"))))
         first = UserDay.objects.filter(self.query.rows, turns__gt=0, age_days=0, user_id__in=reached.values("user_id"))
         return Counter(dict(first.order_by().values_list("day").annotate(users=Count("user_id", distinct=True))))
-
-
-def histograms(rows: Any) -> dict[date, Histogram]:
-    found: dict[date, Histogram] = {}
-    for day, stored in rows:
-        found.setdefault(day, Histogram()).merge_stored(stored)
-    return found

@@ -1,13 +1,12 @@
 """Metrics of turns: how they ended, how long they took, which tokens they bought and what those cost."""
 
 from collections.abc import Iterable
-from datetime import date
 from typing import Any
 
 from django.db.models import Sum
 
 from analytics.formatting import usd
-from analytics.metrics.sources import Durations, Key, Table, Usage, share, usage_by
+from analytics.metrics.sources import Durations, Key, Table, Usage, by_day, in_all, share, usage_by
 from analytics.models import UsageEvent, UserDay
 
 STATUSES = [status.value for status in UsageEvent.Status]
@@ -50,22 +49,12 @@ def success_rate(table: Table) -> float | None:
 
 def turns_by_day(table: Table) -> list[dict[str, Any]]:
     """Turns of each day by how they ended, and the day's success rate; null when none ended."""
-    return [
-        {
-            "day": day.isoformat(),
-            **{status: getattr(row, status) for status in STATUSES},
-            "success_rate": row.success_rate,
-        }
-        for day, row in table.usage.items()
-    ]
+    return by_day(table.usage, lambda row: {name: getattr(row, name) for name in (*STATUSES, "success_rate")})
 
 
 def abandoned(table: Table) -> list[dict[str, Any]]:
     """Turns of each day whose process died or whose key another turn took over, as a share of those that ended."""
-    return [
-        {"day": day.isoformat(), "turns": row.abandoned, "share": share(row.abandoned, row.ended)}
-        for day, row in table.usage.items()
-    ]
+    return by_day(table.usage, lambda row: {"turns": row.abandoned, "share": share(row.abandoned, row.ended)})
 
 
 def failures(table: Table) -> list[dict[str, Any]]:
@@ -88,34 +77,22 @@ def refusals(table: Table) -> list[dict[str, Any]]:
 
 def latency_ms(table: Table) -> dict[str, Any]:
     """Milliseconds that completed turns took: mean, and percentiles by nearest rank (above 1,000 within 0.5 %)."""
-    return durations(table.latency)
+    return in_all(Durations.merged(table.latency), table.latency, mean_and_percentiles)
 
 
 def avg_latency_ms(table: Table) -> float | None:
     """Mean milliseconds that completed turns took; null when none did."""
-    return merged(table.latency).mean
+    return Durations.merged(table.latency).mean
 
 
 def first_token_ms(table: Table) -> dict[str, Any]:
     """Milliseconds to the first token of completed streams: mean, and percentiles by nearest rank, as of latency."""
-    return durations(table.first_token)
+    return in_all(Durations.merged(table.first_token), table.first_token, mean_and_percentiles)
 
 
-def durations(by_day: dict[date, Durations]) -> dict[str, Any]:
-    rows = [{"day": day.isoformat(), **summary(found)} for day, found in by_day.items()]
-    return {**summary(merged(by_day)), "by_day": rows}
-
-
-def merged(by_day: dict[date, Durations]) -> Durations:
-    overall = Durations()
-    for found in by_day.values():
-        overall.merge(found)
-    return overall
-
-
-def summary(found: Durations) -> dict[str, float | None]:
-    ranks = dict(zip(("p50", "p95", "p99"), found.histogram.percentiles(*PERCENTILES), strict=True))
-    return {"mean": found.mean, **ranks}
+def mean_and_percentiles(found: Durations) -> dict[str, float | None]:
+    ranks = zip(PERCENTILES, found.percentiles(*PERCENTILES), strict=True)
+    return {"mean": found.mean, **{f"p{rank}": value for rank, value in ranks}}
 
 
 def token_burn(table: Table) -> list[dict[str, Any]]:
@@ -170,8 +147,7 @@ def replays(table: Table) -> dict[str, Any]:
 
     The model is that of the turn whose answer it was; the USD are null where a price is unknown.
     """
-    rows = [{"day": day.isoformat(), **saved(row)} for day, row in table.usage.items() if row.replays]
-    return {**saved(table.total), "by_day": rows}
+    return in_all(table.total, {day: row for day, row in table.usage.items() if row.replays}, saved)
 
 
 def saved(row: Usage) -> dict[str, Any]:

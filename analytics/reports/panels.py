@@ -4,11 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 from analytics.formatting import Unit, Values, format_day
 from analytics.metrics import registry, usage
-from analytics.metrics.registry import METRICS, of_usage, percentile, percentile_of_time
+from analytics.metrics.engagement import sessions_by_day
+from analytics.metrics.registry import METRICS, percentile
 from analytics.metrics.sources import Table, Usage, share
 from analytics.query import today
 from analytics.reports.charts import cohort_table, plots
@@ -42,6 +44,11 @@ class Panel:
 
 Series = Mapping[str, Sequence[Any]]
 DAY = Column("Day")
+# The percentiles that are shown of a unit.
+RANKS: dict[Unit, dict[str, int]] = {
+    "ms": {f"p{rank}": rank for rank in usage.PERCENTILES},
+    "seconds": {"median": 50, "90th percentile": 90},
+}
 
 
 def newest_first(table: Table, series: Series) -> list[tuple[Any, ...]]:
@@ -56,11 +63,11 @@ def by_day(table: Table, series: Series, unit: Unit) -> DataTable:
     return DataTable.of([DAY, *(Column(name, unit) for name in series)], known)
 
 
-def counted(table: Table, series: Series, shares: dict[str, Values] | None = None) -> DataTable:
-    """Return a table of counts, and of shares beside them, with a row for each day that has a count."""
-    rows = [row for row in newest_first(table, {**series, **(shares or {})}) if any(row[1 : len(series) + 1])]
-    columns = [DAY, *(Column(name, "count") for name in series), *(Column(name, "share") for name in shares or {})]
-    return DataTable.of(columns, rows)
+def bars(title: str, metrics: list[str], table: Table, series: Series, beside: Series, unit: Unit = "share") -> Panel:
+    """Draw counts as bars. In the table other figures stand `beside` them, with a row for each day that has a count."""
+    rows = [row for row in newest_first(table, {**series, **beside}) if any(row[1 : len(series) + 1])]
+    columns = [DAY, *(Column(name, "count") for name in series), *(Column(name, unit) for name in beside)]
+    return Panel(metrics, plots.stacked_bars(title, table.days, series, "count"), DataTable.of(columns, rows))
 
 
 def active_users(table: Table) -> Panel:
@@ -71,16 +78,15 @@ def active_users(table: Table) -> Panel:
 
 
 def new_and_returning(table: Table) -> Panel:
-    new = [row.new_users for row in table.activity.values()]
-    series = {"new": new, "returning": [row.dau - row.new_users for row in table.activity.values()]}
+    series = {"new": table.each_day("activity", "new_users"), "returning": table.each_day("activity", "returning")}
     plot = plots.stacked_bars("New and returning users", table.days, series, "count", is_additive=False)
     return Panel(["new_and_returning"], plot, by_day(table, series, "count"))
 
 
 def turns(table: Table) -> Panel:
-    series: dict[str, Any] = {status: of_usage(status)(table) for status in usage.ENDED}
-    plot = plots.stacked_bars("Turns", table.days, series, "count")
-    return Panel(["turns_by_day"], plot, counted(table, series, {"success rate": of_usage("success_rate")(table)}))
+    series = {status: table.each_day("usage", status) for status in usage.ENDED}
+    success = {"success rate": table.each_day("usage", "success_rate")}
+    return bars("Turns", ["turns_by_day"], table, series, success)
 
 
 def failures(table: Table) -> Panel:
@@ -98,52 +104,32 @@ def by_code(table: Table, counts: dict[date, Counter[str]]) -> dict[str, list[in
 
 def feedback(table: Table) -> Panel:
     names = {"thumbs_up": "thumbs up", "thumbs_down": "thumbs down", "regenerated": "regenerated"}
-    series: dict[str, Any] = {text: of_usage(name)(table) for name, text in names.items()}
-    plot = plots.stacked_bars("What users said of replies", table.days, series, "count")
-    return Panel(["feedback"], plot, counted(table, series, {"share up": of_usage("thumbs_up_share")(table)}))
+    series = {text: table.each_day("usage", name) for name, text in names.items()}
+    thumbs_up = {"share up": table.each_day("usage", "thumbs_up_share")}
+    return bars("What users said of replies", ["feedback"], table, series, thumbs_up)
 
 
-def latency(table: Table) -> Panel:
-    return durations(table, "Latency", "latency_ms", "latency")
-
-
-def first_token(table: Table) -> Panel:
-    return durations(table, "Time to first token", "first_token_ms", "first_token")
-
-
-def durations(table: Table, title: str, metric: str, part: str) -> Panel:
-    computed = {f"p{rank}": percentile(part, rank) for rank in usage.PERCENTILES}
-    series = {name: values(table) for name, (_, values) in computed.items()}
-    overall = {name: figure(table) for name, (figure, _) in computed.items()}
-    found = getattr(table, part)
-    mean = [found[day].mean if day in found else None for day in table.days]
-    plot = plots.lines(title, table.days, series, "ms", overall)
-    return Panel([metric], plot, by_day(table, series | {"mean": mean}, "ms"))
-
-
-def time_spent(table: Table) -> Panel:
-    computed = {"median": percentile_of_time("time_spent", 50), "90th percentile": percentile_of_time("time_spent", 90)}
-    series = {name: values(table) for name, (_, values) in computed.items()}
-    overall = {name: figure(table) for name, (figure, _) in computed.items()}
-    plot = plots.lines("Time spent per user and day", table.days, series, "seconds", overall)
-    return Panel(["time_spent"], plot, by_day(table, series, "seconds"))
+def durations(title: str, metric: str, part: str, unit: Unit, table: Table) -> Panel:
+    """Draw percentiles as lines. In the table of milliseconds their mean stands beside them."""
+    computed = {name: percentile(part, rank) for name, rank in RANKS[unit].items()}
+    series: dict[str, Values] = {name: values(table) for name, (_, values) in computed.items()}
+    plot = plots.lines(title, table.days, series, unit, {name: figure(table) for name, (figure, _) in computed.items()})
+    if unit == "ms":
+        found = getattr(table, part)
+        series["mean"] = [found[day].mean if day in found else None for day in table.days]
+    return Panel([metric], plot, by_day(table, series, unit))
 
 
 def sessions(table: Table) -> Panel:
     """Sessions of each day, and beside the plot how long they were."""
-    counts = registry.SESSIONS.by_day(table)
-    plot = plots.stacked_bars("Sessions", table.days, {"sessions": counts}, "count")  # type: ignore[dict-item]
-    lengths = [percentile_of_time("sessions", rank)[1](table) for rank in (50, 90)]
-    rows = [row for row in newest_first(table, dict(zip("abc", (counts, *lengths), strict=True))) if row[1]]
-    columns = [DAY, Column("sessions", "count"), Column("median", "seconds"), Column("90th percentile", "seconds")]
-    return Panel(["sessions"], plot, DataTable.of(columns, rows))
+    lengths = {name: percentile("sessions", rank)[1](table) for name, rank in RANKS["seconds"].items()}
+    return bars("Sessions", ["sessions"], table, {"sessions": sessions_by_day(table)}, lengths, "seconds")
 
 
 def not_asked(table: Table) -> Panel:
     """Requests that bought nothing: answered from what was stored, or refused over a limit."""
-    series: dict[str, Any] = {"replayed": of_usage("replays")(table), **by_code(table, table.refusals)}
-    plot = plots.stacked_bars("Replayed and refused requests", table.days, series, "count")
-    return Panel(["replays", "refusals"], plot, counted(table, series))
+    series = {"replayed": table.each_day("usage", "replays"), **by_code(table, table.refusals)}
+    return bars("Replayed and refused requests", ["replays", "refusals"], table, series, {})
 
 
 def tokens(table: Table) -> Panel:
@@ -221,9 +207,9 @@ PANELS: list[Callable[[Table], Panel]] = [
     turns,
     failures,
     feedback,
-    latency,
-    first_token,
-    time_spent,
+    partial(durations, "Latency", "latency_ms", "latency", "ms"),
+    partial(durations, "Time to first token", "first_token_ms", "first_token", "ms"),
+    partial(durations, "Time spent per user and day", "time_spent", "time_spent", "seconds"),
     sessions,
     tokens,
     cost,

@@ -136,7 +136,7 @@ def test_histograms_round_as_the_database_does(db: None) -> None:
 
     found = table()
 
-    counts = found.latency[MON.date()].histogram.counts()
+    counts = found.latency[MON.date()].counts()
     kept = {histograms.value_at(place) for place, count in enumerate(counts) if count}
     assert kept == set(map(histograms.rounded, values))
     assert usage.latency_ms(found)["p99"] == 2_150_000_000
