@@ -4,9 +4,8 @@ They are small enough to store for each day, and exact enough for percentiles. P
 below 1,000, where values are not rounded, and within 0.5 % above.
 """
 
-import sys
+import struct
 import zlib
-from array import array
 from base64 import b64decode, b64encode
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -15,7 +14,6 @@ from math import ceil
 from typing import Any, Self
 
 from django.db.models import BigIntegerField, Case, Value, When
-from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 
 # What a value is rounded to a multiple of. The highest value of a PositiveIntegerField has ten digits.
@@ -36,18 +34,12 @@ def rounded(value: int) -> int:
 
 def rounded_column(name: str) -> Case:
     """Return an expression that rounds as `rounded` does, in the database."""
-    cases = [When(**{f"{name}__gte": 100 * step}, then=nearest(name, step)) for step in reversed(STEPS)]
-    return Case(*cases, default=wide(name), output_field=BigIntegerField())
-
-
-def nearest(name: str, step: int) -> Combinable:
+    # The highest value, rounded up, does not fit the column's own type.
+    wide = Cast(name, BigIntegerField())
     # Both databases divide whole numbers without a remainder.
-    return (wide(name) + Value(step // 2)) / Value(step) * Value(step)
-
-
-def wide(name: str) -> Cast:
-    """Return the column as a wider type: the highest value, rounded up, does not fit its own."""
-    return Cast(name, BigIntegerField())
+    nearest = {step: (wide + Value(step // 2)) / Value(step) * Value(step) for step in reversed(STEPS)}
+    cases = [When(**{f"{name}__gte": 100 * step}, then=value) for step, value in nearest.items()]
+    return Case(*cases, default=wide, output_field=BigIntegerField())
 
 
 def place_of(value: int) -> int:
@@ -84,8 +76,8 @@ class Histogram:
         self._change(other.digits, other.total)
 
     def merge_stored(self, stored: dict[str, Any]) -> None:
-        is_alone = not self.digits
         if "digits" in stored:
+            is_alone = not self.digits
             digits = int.from_bytes(zlib.decompress(b64decode(stored["digits"])), "little")
             self._change(digits << BITS * stored["first"], stored["total"])
             if is_alone:
@@ -107,13 +99,10 @@ class Histogram:
         text = b64encode(zlib.compress(digits.to_bytes(BITS // 8 * (len(counts) - places[0]), "little"))).decode()
         return {"first": places[0], "digits": text, "total": self.total, "percentiles": self.percentiles(*RANKS)}
 
-    def counts(self) -> "array[int]":
+    def counts(self) -> tuple[int, ...]:
         """Return the counts by place."""
         places = -(-self.digits.bit_length() // BITS)
-        counts = array("I", self.digits.to_bytes(BITS // 8 * places, sys.byteorder))
-        if sys.byteorder == "big":
-            counts.reverse()
-        return counts
+        return struct.unpack(f"<{places}I", self.digits.to_bytes(BITS // 8 * places, "little"))
 
     def percentiles(self, *ranks: int) -> list[int | None]:
         """Return the value at or below which `rank` percent of all values lie, for each rank; None without values."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from analytics.formatting import Unit, Values, format_figure
-from analytics.metrics.registry import METRICS, Direction, Figure
+from analytics.metrics.registry import METRICS, Direction
 from analytics.metrics.sources import Table
 from analytics.reports.charts import sparklines
 
@@ -71,24 +71,20 @@ class Card:
         return sparklines.text_sparkline(self.by_day)
 
 
-def card(metric: str, figure: Figure, now: Table, before: Table, *, is_over: bool) -> Card:
-    return Card(
-        figure.label,
-        metric,
-        figure.unit,
-        figure.overall(now),
-        figure.overall(before),
-        figure.by_day(now),
-        figure.note(now),
-        figure.rise,
-        is_over or not figure.grows_over_a_day,
-    )
-
-
 def cards(now: Table, before: Table, *, is_over: bool) -> list[Card]:
     """Return the cards of all metrics. `is_over` says that no day of the period goes on."""
     return [
-        card(name, figure, now, before, is_over=is_over)
+        Card(
+            title=figure.label,
+            metric=name,
+            unit=figure.unit,
+            value=figure.overall(now),
+            before=figure.overall(before),
+            by_day=figure.by_day(now),
+            note=figure.note(now),
+            rise=figure.rise,
+            is_final=is_over or not figure.grows_over_a_day,
+        )
         for name, metric in METRICS.items()
         for figure in metric.figures
     ]

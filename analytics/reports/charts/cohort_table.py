@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import ClassVar
 
 from analytics.formatting import Values, finite, format_figure
@@ -39,15 +40,12 @@ class Cohorts:
 
 def cohorts(title: str, columns: Sequence[str], rows: Sequence[Cohort]) -> Cohorts:
     """Return the table: each row is a cohort, each column a number of days after which users may be back."""
-    return Cohorts(title, [*columns], [(row, cells(row, columns)) for row in rows])
-
-
-def cells(row: Cohort, columns: Sequence[str]) -> list[Cell]:
-    padded = [*row.shares, *[None] * (len(columns) - len(row.shares))]
-    return [cell(row, column, finite(share)) for column, share in zip(columns, padded, strict=True)]
+    cells = [[cell(row, *one) for one in zip_longest(columns, row.shares)] for row in rows]
+    return Cohorts(title, [*columns], [*zip(rows, cells, strict=True)])
 
 
 def cell(row: Cohort, column: str, share: float | None) -> Cell:
+    share = finite(share)
     if share is None:
         return Cell(None, "", "")
     # Level 0 is for nobody alone: one user shows a colour. Rounded first, because 0.7 * 10 is more than 7.

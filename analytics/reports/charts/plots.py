@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from typing import ClassVar
@@ -100,17 +100,17 @@ class Frame:
     """The axes of a plot: which place a day and a value have."""
 
     days: Sequence[date]
-    ticks: list[float]
-    labels: list[str]
+    unit: Unit
+    top: float
 
-    @classmethod
-    def up_to(cls, top: float, days: Sequence[date], unit: Unit) -> "Frame":
-        values = ticks(top, unit)
-        return cls(days, values, tick_labels(values, unit))
+    @cached_property
+    def ticks(self) -> dict[float, str]:
+        values = ticks(self.top, self.unit)
+        return dict(zip(values, tick_labels(values, self.unit), strict=True))
 
     @cached_property
     def left(self) -> float:
-        return round(max(36, 10 + CHARACTER * max(map(len, self.labels))), 2)
+        return round(max(36, 10 + CHARACTER * max(map(len, self.ticks.values()))), 2)
 
     @property
     def band(self) -> float:
@@ -121,10 +121,7 @@ class Frame:
         return round(self.left + self.band * (index + 0.5), 2)
 
     def y(self, value: float) -> float:
-        return round(BASE - (BASE - TOP) * value / self.ticks[-1], 2)
-
-    def column(self, span: range, text: str) -> Column:
-        return Column(self.x(span.start - 0.5), round(self.band * len(span), 2), text)
+        return round(BASE - (BASE - TOP) * value / max(self.ticks), 2)
 
     def plot(self, title: str, note: str, series: list[Series], columns: list[Column]) -> Plot:
         return Plot(
@@ -132,7 +129,7 @@ class Frame:
             note=note,
             days=len(self.days),
             left=self.left,
-            y_ticks=[Tick(self.y(value), label) for value, label in zip(self.ticks, self.labels, strict=True)],
+            y_ticks=[Tick(self.y(value), label) for value, label in self.ticks.items()],
             x_ticks=[Tick(self.x(index), label) for index, label in day_labels(self.days)],
             series=series,
             columns=columns,
@@ -154,22 +151,18 @@ def lines(
     figures = [value for values in known.values() for value in values if value is not None]
     if not figures:
         return Plot(title)
-    frame = Frame.up_to(max(figures), days, unit)
+    frame = Frame(days, unit, max(figures))
     totals = overall or {name: values[-1] for name, values in known.items()}
-    drawn = [
-        line(frame, Series(name, str(number % MOST_SERIES + 1), format_figure(totals[name], unit)), values)
-        for number, (name, values) in enumerate(known.items())
-    ]
+    drawn = []
+    for number, (name, values) in enumerate(known.items()):
+        numbered = zip(range(len(days)), values, strict=True)
+        path, dots = traced([None if value is None else (frame.x(i), frame.y(value)) for i, value in numbered])
+        colour = str(number % MOST_SERIES + 1)
+        drawn.append(Series(name, colour, format_figure(totals[name], unit), line=path, dots=dots))
     note = "of the period" if overall else f"on {format_day(days[-1])}"
     pointed = spans(len(days), bar_size(len(days)))
     last = [(name, [values[span.stop - 1] for span in pointed]) for name, values in known.items()]
-    return frame.plot(title, note, drawn, columns(frame, pointed, last, unit, of_last=True))
-
-
-def line(frame: Frame, series: Series, values: Values) -> Series:
-    numbered = zip(range(len(frame.days)), values, strict=True)
-    path, dots = traced([None if value is None else (frame.x(i), frame.y(value)) for i, value in numbered])
-    return replace(series, line=path, dots=dots)
+    return frame.plot(title, note, drawn, columns(frame, pointed, last, of_last=True))
 
 
 def stacked_bars(
@@ -181,57 +174,44 @@ def stacked_bars(
     a bar of a week is then its mean day, and the legend shows the last day, or the mean day of the period.
     """
     layers = with_few_series(series)
-    if not any(any(layer.values) for layer in layers):
+    if not any(any(values) for _, values in layers):
         return Plot(title)
     size = bar_size(len(days))
     of_bars = spans(len(days), size)
-    heights = [layer.heights(of_bars, is_additive=is_additive) for layer in layers]
+    heights = [in_bars(values, of_bars, is_additive=is_additive) for _, values in layers]
     tops = [sum(stack) for stack in zip(*heights, strict=True)]
-    frame = Frame.up_to(max(tops), days, unit)
-    totals = [layer.total(len(days), is_additive=is_additive) for layer in layers]
+    frame = Frame(days, unit, max(tops))
+    if is_additive:
+        totals = [sum(values) for _, values in layers]
+    else:
+        totals = [values[-1] if size == 1 else sum(values) / len(days) for _, values in layers]
     floors = [0.0] * len(of_bars)
     drawn = []
-    named: list[tuple[str, Values]] = []
-    for layer, figure, bar_heights in zip(layers, totals, heights, strict=True):
-        drawn.append(
-            Series(
-                layer.name, layer.colour, format_figure(figure, unit), bars=bars(frame, of_bars, floors, bar_heights)
-            )
-        )
+    for number, ((name, _), total, bar_heights) in enumerate(zip(layers, totals, heights, strict=True), start=1):
+        colour = str(number) if number <= MOST_SERIES else "other"
+        path = bars(frame, of_bars, floors, bar_heights)
+        drawn.append(Series(name, colour, format_figure(total, unit), bars=path))
         floors = [floor + height for floor, height in zip(floors, bar_heights, strict=True)]
-        named.append((layer.name, bar_heights))
+    named: list[tuple[str, Values]] = [(name, found) for (name, _), found in zip(layers, heights, strict=True)]
     if len(layers) > 1:
         named.append(("total", tops))
     note = f"{format_figure(sum(totals), unit)} in total" if is_additive else f"on {format_day(days[-1])}"
     if size > 1:
         note = f"{note if is_additive else 'mean day'}, by {'week' if size == 7 else '30 days'}"
-    return frame.plot(title, note, drawn, columns(frame, of_bars, named, unit))
+    return frame.plot(title, note, drawn, columns(frame, of_bars, named))
 
 
-@dataclass(frozen=True)
-class Layer:
-    name: str
-    colour: str
-    values: Sequence[float]
-
-    def heights(self, of_bars: Sequence[range], *, is_additive: bool) -> list[float]:
-        sums = [sum(self.values[i] for i in span) for span in of_bars]
-        return sums if is_additive else [total / len(span) for total, span in zip(sums, of_bars, strict=True)]
-
-    def total(self, days: int, *, is_additive: bool) -> float:
-        if is_additive:
-            return sum(self.values)
-        return self.values[-1] if bar_size(days) == 1 else sum(self.values) / days
+def in_bars(values: Sequence[float], of_bars: Sequence[range], *, is_additive: bool) -> list[float]:
+    sums = [sum(values[i] for i in span) for span in of_bars]
+    return sums if is_additive else [total / len(span) for total, span in zip(sums, of_bars, strict=True)]
 
 
-def with_few_series(series: Mapping[str, Sequence[float]]) -> list[Layer]:
-    """Return the largest series in their order, and the rest added up as one."""
+def with_few_series(series: Mapping[str, Sequence[float]]) -> list[tuple[str, Sequence[float]]]:
+    """Return the MOST_SERIES largest series in their order, and then the rest added up as one."""
     largest = sorted(series, key=lambda name: sum(series[name]), reverse=True)[:MOST_SERIES]
-    kept = [name for name in series if name in largest]
-    layers = [Layer(name, str(number), series[name]) for number, name in enumerate(kept, start=1)]
-    rest = [series[name] for name in series if name not in largest]
-    if rest:
-        layers.append(Layer(f"other ({len(rest)})", "other", [sum(values) for values in zip(*rest, strict=True)]))
+    layers = [(name, values) for name, values in series.items() if name in largest]
+    if rest := [values for name, values in series.items() if name not in largest]:
+        layers.append((f"other ({len(rest)})", [sum(values) for values in zip(*rest, strict=True)]))
     return layers
 
 
@@ -272,15 +252,16 @@ def traced(points: Sequence[tuple[float, float] | None]) -> tuple[str, list[tupl
 
 
 def columns(
-    frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], unit: Unit, *, of_last: bool = False
+    frame: Frame, of: Sequence[range], named: Sequence[tuple[str, Values]], *, of_last: bool = False
 ) -> list[Column]:
     """Return the columns of a plot. With `of_last`, a column of several days shows the figures of the last."""
     found = []
     for i, span in enumerate(of):
-        figures = [f"{name}: {format_figure(values[i], unit)}" for name, values in named]
+        figures = [f"{name}: {format_figure(values[i], frame.unit)}" for name, values in named]
         last = frame.days[span.stop - 1]
         days = format_day(last) if of_last else format_days(frame.days[span.start], last)
-        found.append(frame.column(span, "\n".join([days, *figures])))
+        width = round(frame.band * len(span), 2)
+        found.append(Column(frame.x(span.start - 0.5), width, "\n".join([days, *figures])))
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from analytics.formatting import Values, finite
+from analytics.metrics.sources import mean
 from analytics.reports.charts.plots import spans, traced
 
 MOST_POINTS = 60
@@ -51,8 +52,4 @@ def thinned(values: Values, most: int = MOST_POINTS) -> list[float | None]:
     """Return at most `most` points: where days share a point, the mean of their known values."""
     size = math.ceil(len(values) / most)
     shared = [[values[i] for i in span] for span in spans(len(values), size or 1)]
-    return [mean([value for each in those if (value := finite(each)) is not None]) for those in shared]
-
-
-def mean(known: list[float]) -> float | None:
-    return sum(known) / len(known) if known else None
+    return [mean([finite(value) for value in those]) for those in shared]
