@@ -67,20 +67,6 @@ class Period:
         last = today()
         return cls(last - timedelta(days=days - 1), last)
 
-    @classmethod
-    def from_params(
-        cls, params: Mapping[str, str], *, default_days: int = DEFAULT_DAYS, max_days: int = MAX_DAYS
-    ) -> Self:
-        """Read `from` and `to`: `to` is today by default, and `from` makes `default_days` days.
-
-        Raises InvalidQuery for days that cannot be read, in the wrong order, or more than `max_days`.
-        """
-        last = parse_day(params["to"], "to") if "to" in params else today()
-        first = parse_day(params["from"], "from") if "from" in params else last - timedelta(days=default_days - 1)
-        if not 0 <= (last - first).days < max_days:
-            raise InvalidQuery("from", f"takes a day that is 0 to {max_days - 1} days before `to`.")
-        return cls(first, last)
-
     @property
     def days(self) -> Iterator[date]:
         return days_between(self.first, self.last)
@@ -129,20 +115,18 @@ class Filters:
     @property
     def columns(self) -> dict[str, Any]:
         """The filters that are set, by column."""
-        named = {"client_token_id": self.client_token_id, "model": self.model, "app_version": self.app_version}
-        return {name: value for name, value in named.items() if value not in (None, "")}
+        return {name: value for name, value in vars(self).items() if value not in (None, "")}
 
     @property
     def slice(self) -> dict[str, Any]:
         """All filters by column of ActivityRollup, where 0 and empty mean all."""
-        return {"client_token_id": self.client_token_id or 0, "model": self.model, "app_version": self.app_version}
+        return {**vars(self), "client_token_id": self.client_token_id or 0}
 
     def __bool__(self) -> bool:
         return bool(self.columns)
 
     def as_params(self) -> dict[str, str]:
-        named = {"client": self.client_token_id, "model": self.model, "app_version": self.app_version}
-        return {name: str(value) for name, value in named.items() if value not in (None, "")}
+        return {name.removesuffix("_token_id"): str(value) for name, value in self.columns.items()}
 
 
 ALL = Filters()
@@ -163,9 +147,15 @@ class Query:
     def from_params(
         cls, params: Mapping[str, str], *, default_days: int = DEFAULT_DAYS, max_days: int = MAX_DAYS
     ) -> Self:
-        """Read the parameters of a query string or a command. Raises InvalidQuery."""
-        period = Period.from_params(params, default_days=default_days, max_days=max_days)
-        return cls(period, Filters.from_params(params))
+        """Read the parameters of a query string or a command: by default the `default_days` days that end today.
+
+        Raises InvalidQuery for what cannot be read, and for days in the wrong order or more than `max_days`.
+        """
+        last = parse_day(params["to"], "to") if "to" in params else today()
+        first = parse_day(params["from"], "from") if "from" in params else last - timedelta(days=default_days - 1)
+        if not 0 <= (last - first).days < max_days:
+            raise InvalidQuery("from", f"takes a day that is 0 to {max_days - 1} days before `to`.")
+        return cls(Period(first, last), Filters.from_params(params))
 
     @property
     def before(self) -> "Query":

@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from prometheus_client import exposition
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -48,20 +48,17 @@ class PrometheusRenderer(BaseRenderer):
     charset = None
     content_type = exposition.CONTENT_TYPE_PLAIN_0_0_4
 
-    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
-        return b"" if data is None else self.text(data)
+    generate: Callable[[Collector], bytes] = staticmethod(exposition.generate_latest)
 
-    def text(self, totals: Collector) -> bytes:
-        return exposition.generate_latest(totals)
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        return b"" if data is None else self.generate(data)
 
 
 class OpenMetricsRenderer(PrometheusRenderer):
     media_type = "application/openmetrics-text"
     format = "openmetrics"
     content_type = openmetrics.CONTENT_TYPE_LATEST
-
-    def text(self, totals: Collector) -> bytes:
-        return cast(bytes, openmetrics.generate_latest(totals))  # type: ignore[no-untyped-call]
+    generate = staticmethod(openmetrics.generate_latest)
 
 
 class FormatNegotiation(DefaultContentNegotiation):

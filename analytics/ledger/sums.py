@@ -129,11 +129,14 @@ def feedback(day: date, *by: str) -> list[dict[str, Any]]:
 
 def user_events(day: date, *by: str) -> Iterator[dict[str, Any]]:
     """Yield completed turns, events, and the first and the last of them, for each value of the columns `by`."""
-    figures = event_rows(day).values(*by)
-    counted = figures.annotate(
-        turns=Count("id", filter=Q(event_name=TURN)),
-        events=Count("id"),
-        first_at=Min("created_at"),
-        last_at=Max("created_at"),
+    counted = (
+        event_rows(day)
+        .values(*by)
+        .annotate(
+            turns=Count("id", filter=Q(event_name=TURN)),
+            events=Count("id"),
+            first_at=Min("created_at"),
+            last_at=Max("created_at"),
+        )
     )
     return iter(counted.iterator())

@@ -30,10 +30,9 @@ class Totals(Collector):
 
 
 def of_usage(by_model: dict[str, Usage]) -> list[Metric]:
+    by_status = ["model", "status"]
     turns = CounterMetricFamily(
-        "llmapi_turns",
-        "Turns that ended with a reply or with an error, by model and status.",
-        labels=["model", "status"],
+        "llmapi_turns", "Turns that ended with a reply or with an error, by model and status.", labels=by_status
     )
     tokens = CounterMetricFamily(
         "llmapi_tokens", "Tokens bought; cached are part of prompt, reasoning of completion.", labels=["model", "kind"]
@@ -46,9 +45,7 @@ def of_usage(by_model: dict[str, Usage]) -> list[Metric]:
     )
     # A gauge, because such a turn may still complete.
     waiting = GaugeMetricFamily(
-        "llmapi_turns_unsettled",
-        "Turns that are pending or abandoned, by model and status.",
-        labels=["model", "status"],
+        "llmapi_turns_unsettled", "Turns that are pending or abandoned, by model and status.", labels=by_status
     )
     for model, row in sorted(by_model.items()):
         for status in ("completed", "failed"):

@@ -1,6 +1,8 @@
 """Metrics of turns: how they ended, how long they took, which tokens they bought and what those cost."""
 
+from collections import Counter
 from collections.abc import Iterable
+from datetime import date
 from typing import Any
 
 from django.db.models import Sum
@@ -20,18 +22,9 @@ TOP = 20
 
 def usage_by_day_and_model(table: Table) -> list[dict[str, Any]]:
     """Turns that ended, those that failed, tokens, and cost in USD, by day and model; null where a price is unknown."""
+    names = ("failed", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "cost_usd")
     return [
-        {
-            "day": day.isoformat(),
-            "model": model,
-            "turns": row.ended,
-            "failed": row.failed,
-            "prompt_tokens": row.prompt_tokens,
-            "cached_tokens": row.cached_tokens,
-            "completion_tokens": row.completion_tokens,
-            "total_tokens": row.total_tokens,
-            "cost_usd": row.cost_usd,
-        }
+        {"day": day.isoformat(), "model": model, "turns": row.ended, **{name: getattr(row, name) for name in names}}
         for (day, model), row in table.usage_by_model.items()
         if row.ended
     ]
@@ -59,19 +52,19 @@ def abandoned(table: Table) -> list[dict[str, Any]]:
 
 def failures(table: Table) -> list[dict[str, Any]]:
     """Failed and abandoned turns of each day, by error code."""
-    return [
-        {"day": day.isoformat(), "code": code, "turns": count}
-        for day, codes in table.failures.items()
-        for code, count in sorted(codes.items())
-    ]
+    return by_day_and_code(table.failures, "turns")
 
 
 def refusals(table: Table) -> list[dict[str, Any]]:
     """Requests refused over a limit, for each day and error code; model and version do not filter them."""
+    return by_day_and_code(table.refusals, "requests")
+
+
+def by_day_and_code(counts: dict[date, Counter[str]], name: str) -> list[dict[str, Any]]:
     return [
-        {"day": day.isoformat(), "code": code, "requests": count}
-        for day, codes in table.refusals.items()
-        for code, count in codes.items()
+        {"day": day.isoformat(), "code": code, name: count}
+        for day, codes in counts.items()
+        for code, count in sorted(codes.items())
     ]
 
 

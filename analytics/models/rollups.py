@@ -49,13 +49,24 @@ class RollupDay(models.Model):
         return self.day.isoformat()
 
 
-class ActivityRollup(models.Model):
-    """Users of a day: of all, or of a single client, model or version, whose columns are then not 0 or empty."""
+class Rollup(models.Model):
+    """What is said of a day of one client, model or version; 0 and empty where it is of all."""
 
     day = models.DateField()
     client_token_id = models.BigIntegerField(default=0)
     model = models.CharField(max_length=100, blank=True)
     app_version = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.client_token_id or self.model or self.app_version or 'all'}"
+
+
+class ActivityRollup(Rollup):
+    """Users of a day: of all, or of a single client, model or version, whose columns are then not 0 or empty."""
+
     seen_users = models.PositiveIntegerField(default=0, help_text="Users with any event.")
     turns = models.PositiveIntegerField(default=0, help_text="Events of completed turns.")
     dau = models.PositiveIntegerField(default=0)
@@ -81,11 +92,8 @@ class ActivityRollup(models.Model):
             models.Index(fields=["day"], name="activity_rollup_day"),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.day} {self.client_token_id or self.model or self.app_version or 'all'}"
 
-
-class UsageRollup(models.Model):
+class UsageRollup(Rollup):
     """A day's usage rows of one client, model and version; of a model; and of all: read at the grain that is asked."""
 
     class Grain(models.TextChoices):
@@ -93,12 +101,7 @@ class UsageRollup(models.Model):
         MODEL = "model"
         FULL = "full"
 
-    day = models.DateField()
     grain = models.CharField(max_length=8, choices=Grain)
-    # 0 and empty where the grain does not tell them apart.
-    client_token_id = models.BigIntegerField(default=0)
-    model = models.CharField(max_length=100, blank=True)
-    app_version = models.CharField(max_length=64, blank=True)
     pending = models.PositiveIntegerField(default=0)
     completed = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
@@ -143,22 +146,16 @@ class UsageRollup(models.Model):
             ),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.day} {self.model or self.grain}"
-
     @property
     def turns(self) -> int:
         return self.pending + self.completed + self.failed + self.abandoned
 
 
-class UserDay(models.Model):
+class UserDay(Rollup):
     """What one user did and bought on a day with one client, model and version."""
 
-    day = models.DateField()
     client_token_id = models.BigIntegerField()
     user_id = models.CharField(max_length=255)
-    model = models.CharField(max_length=100, blank=True)
-    app_version = models.CharField(max_length=64, blank=True)
     turns = models.PositiveIntegerField(default=0, help_text="Completed turns; with any, the user was active.")
     events = models.PositiveIntegerField(default=0)
     first_at = models.DateTimeField(null=True, blank=True)
@@ -218,15 +215,11 @@ class Milestone(models.Model):
         return self.user_id
 
 
-class SessionRollup(models.Model):
+class SessionRollup(Rollup):
     """Sessions that ended on `built_on` and had begun on `day`, by what their first event was about; and all."""
 
     built_on = models.DateField()
-    day = models.DateField()
     is_total = models.BooleanField(default=False)
-    client_token_id = models.BigIntegerField(default=0)
-    model = models.CharField(max_length=100, blank=True)
-    app_version = models.CharField(max_length=64, blank=True)
     seconds = models.JSONField(default=dict, help_text="Histogram.")
 
     class Meta:
@@ -241,9 +234,6 @@ class SessionRollup(models.Model):
                 name="session_rollup_once",
             ),
         ]
-
-    def __str__(self) -> str:
-        return f"{self.day} {self.model or 'total'}"
 
 
 class OpenSession(models.Model):

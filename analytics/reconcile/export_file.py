@@ -6,8 +6,10 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+
+from analytics.query import DAY, midnight
 
 # Our names of figures, and those of the export. Input tokens include the cached ones on both sides.
 FIGURES = {
@@ -135,9 +137,8 @@ def choose_day(buckets: list[Bucket], day: date | None) -> date:
 
 def covered(buckets: list[Bucket], day: date) -> dict[str, Any]:
     """Say from when to when the buckets reach: an export that was cut short explains a difference."""
-    midnight = datetime.combine(day, time(), UTC)
     start, end = min(bucket.start for bucket in buckets), max(bucket.end for bucket in buckets)
-    is_whole = start == midnight and end == midnight + timedelta(days=1)
+    is_whole = start == midnight(day) and end == midnight(day + DAY)
     return {"from": start.isoformat(), "to": end.isoformat(), "is_whole_day": is_whole}
 
 

@@ -4,17 +4,20 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from analytics.reports.terminal import console_for, plain, rows_table
+from rich import box
+
+from analytics.formatting import format_value
+from analytics.reports.terminal import console_for, plain, table_of
 
 
 def print_comparison(figures: dict[str, Any]) -> None:
     console = console_for(sys.stdout, is_terminal=sys.stdout.isatty())
-    header, *figures_of_models = comparison_rows(figures)
-    lines = [dict(zip(header, row, strict=True)) for row in figures_of_models]
-    for line in lines:
-        # Without the suffix a dated model's name fits a terminal.
-        line["figure"] = line["figure"].removesuffix("_tokens")
-    console.print(rows_table(f"Tokens of OpenAI and of the ledger on {figures['day']} (UTC)", lines))
+    names, *rows = comparison_rows(figures)
+    header = [(name, name not in ("model", "figure")) for name in names] if rows else []
+    # Without the suffix a dated model's name fits a terminal.
+    cells = [[model, name.removesuffix("_tokens"), *map(format_value, values)] for model, name, *values in rows]
+    title = f"Tokens of OpenAI and of the ledger on {figures['day']} (UTC)"
+    console.print(table_of(title, header, cells, box.HEAVY_HEAD))
     for cause in causes(figures):
         console.print(plain(cause))
 
@@ -37,13 +40,10 @@ def causes(figures: dict[str, Any]) -> Iterator[str]:
                 yield f"The ledger's {name} is compared as {line['model']}."
     if not figures["export"]["is_whole_day"]:
         yield f"The export is not of the whole day: {figures['export']['from']} to {figures['export']['to']}."
+    abandoned, failed = rows["abandoned_without_figures"], rows["failed_without_figures"]
+    yield f"Rows abandoned without figures: {abandoned:,} (sold perhaps, but nobody was left to read them)."
     yield (
-        f"Rows abandoned without figures: {rows['abandoned_without_figures']:,} "
-        "(sold perhaps, but nobody was left to read them)."
-    )
-    yield (
-        f"Rows failed without figures: {rows['failed_without_figures']:,} "
-        "(a refused call costs nothing, one that timed out or broke off may)."
+        f"Rows failed without figures: {failed:,} (a refused call costs nothing, one that timed out or broke off may)."
     )
     yield f"Rows with estimated figures: {rows['estimated']:,}, of {rows['estimated_tokens']:,} tokens."
     yield f"Rows still pending: {rows['pending']:,}."

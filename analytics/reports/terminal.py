@@ -1,14 +1,13 @@
 """Reports for a terminal: tables, with names that steer nothing."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analytics.formatting import format_value
 from analytics.reports.cards import Card
 from analytics.reports.charts.sparklines import text_sparkline
 from analytics.reports.csv import printable
@@ -52,11 +51,6 @@ def cards_table(cards: Iterable[Card], points: int) -> Table:
         title = Text("\n").join(map(plain, filter(None, (card.title, card.note))))
         table.add_row(title, by_day, Text(card.text, style="bold"), card.text_before, change)
     return table
-
-
-def rows_table(title: str, rows: list[dict[str, Any]]) -> Table:
-    header = [(name.replace("_", " "), not isinstance(value, str)) for name, value in rows[0].items()] if rows else []
-    return table_of(title, header, [[format_value(value) for value in row.values()] for row in rows], box.HEAVY_HEAD)
 
 
 def table_of(

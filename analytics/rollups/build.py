@@ -1,10 +1,8 @@
 """Compute the rollups of one day from its raw rows. Nothing is written here."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -62,18 +60,6 @@ class Day:
         users = user_days(day)
         return cls(day, usage_rollups(day), users, activity.of_day(day, users), *session_rows(day))
 
-    @cached_property
-    def active(self) -> set[str]:
-        return {row.user_id for row in self.users if row.turns}
-
-    @property
-    def turns(self) -> int:
-        return sum(row.turns for row in self.usage if row.grain == Grain.TOTAL)
-
-    @property
-    def events(self) -> int:
-        return sum(row.events for row in self.users)
-
 
 def usage_rollups(day: date) -> list[UsageRollup]:
     """Return the day's usage at every grain."""
@@ -92,20 +78,13 @@ def usage_rollups(day: date) -> list[UsageRollup]:
         cell(row).latency_ms.add(milliseconds, count)
     for row, milliseconds, count in taking_breaks(sums.durations(day, "first_token_ms", *KEY)):
         cell(row).first_token_ms.add(milliseconds, count)
-    return list(at_every_grain(day, cells))
-
-
-def at_every_grain(day: date, cells: dict[tuple[Any, ...], Cell]) -> Iterable[UsageRollup]:
-    by_model: dict[tuple[Any, ...], Cell] = {}
-    everything = Cell()
-    for key, cell in cells.items():
-        _, model, _ = key
-        by_model.setdefault((0, model, ""), Cell()).add(cell)
-        everything.add(cell)
-        yield cell.row(day, Grain.FULL, key)
-    for key, cell in by_model.items():
-        yield cell.row(day, Grain.MODEL, key)
-    yield everything.row(day, Grain.TOTAL, EVERYBODY)
+    # A day without turns has a total, too.
+    coarse = {(Grain.TOTAL, EVERYBODY): Cell()}
+    for (_, model, _), found in cells.items():
+        coarse[Grain.TOTAL, EVERYBODY].add(found)
+        coarse.setdefault((Grain.MODEL, (0, model, "")), Cell()).add(found)
+    rows = [found.row(day, Grain.FULL, key) for key, found in cells.items()]
+    return rows + [found.row(day, grain, key) for (grain, key), found in coarse.items()]
 
 
 def user_days(day: date) -> list[UserDay]:
@@ -116,19 +95,14 @@ def user_days(day: date) -> list[UserDay]:
     for row in taking_breaks(chain(sums.user_events(day, *columns), bought)):
         rows.setdefault(tuple(row[name] for name in columns), {}).update(row)
     users = [UserDay(day=day, **row) for row in taking_breaks(rows.values())]
-    set_ages(day, users)
-    return users
-
-
-def set_ages(day: date, rows: list[UserDay]) -> None:
-    """Set how many days ago each user who is active on the day was new."""
-    active = {row.user_id for row in rows if row.turns}
+    active = {row.user_id for row in users if row.turns}
     on_day = sums.event_rows(day).filter(event_name=sums.TURN).values("user_id")
     seen = Milestone.objects.filter(first_day__lt=day, user_id__in=on_day)
     first_days = dict(seen.values_list("user_id", "first_day"))
-    for row in rows:
-        if row.user_id in active:
-            row.age_days = (day - first_days.get(row.user_id, day)).days
+    for user in users:
+        if user.user_id in active:
+            user.age_days = (day - first_days.get(user.user_id, day)).days
+    return users
 
 
 def session_rows(day: date) -> tuple[list[SessionRollup], list[OpenSession]]:

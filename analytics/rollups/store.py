@@ -87,9 +87,11 @@ def purged_to() -> date | None:
 
 def has_purged_rows(built: build.Day) -> bool:
     """Whether rows were deleted by hand: then the rollups are all that is left of them."""
-    kept = UsageRollup.objects.filter(day=built.day, grain=UsageRollup.Grain.TOTAL).first()
+    total = UsageRollup.Grain.TOTAL
+    kept = UsageRollup.objects.filter(day=built.day, grain=total).first()
     events = UserDay.objects.filter(day=built.day).aggregate(total=Sum("events"))["total"] or 0
-    return (kept is not None and kept.turns > built.turns) or events > built.events
+    turns = sum(row.turns for row in built.usage if row.grain == total)
+    return (kept is not None and kept.turns > turns) or events > sum(row.events for row in built.users)
 
 
 def replace(built: build.Day) -> None:
@@ -105,7 +107,7 @@ def replace(built: build.Day) -> None:
     SessionRollup.objects.bulk_create(built.sessions, BATCH)
     OpenSession.objects.bulk_create(built.open_sessions, BATCH)
     replace_activity(day, built.activity)
-    set_milestones(day, built.active)
+    set_milestones(day, {row.user_id for row in built.users if row.turns})
     if downstream_state(day) != before:
         # Days that are being read for the first time included. Locked by day, the order of everyone who locks several.
         later = RollupDay.objects.filter(day__gt=day)
