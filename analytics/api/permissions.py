@@ -20,6 +20,4 @@ class MayReadMetrics(BasePermission):
     message = "Tick 'can read metrics' on this token in the admin, or allow the staff account to view usage events."
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        if request.auth is not None and getattr(request.auth, "can_read_metrics", False):
-            return True
-        return may_read_metrics(request.user)
+        return getattr(request.auth, "can_read_metrics", False) or may_read_metrics(request.user)

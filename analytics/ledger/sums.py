@@ -45,11 +45,7 @@ FIGURES: dict[str, Any] = {
     "first_token_sum_ms": total("first_token_ms", COMPLETED),
 }
 # The columns that hold what clients say of replies, by the event that says it.
-FEEDBACK = {
-    "thumbs_up": "client.thumbs_up",
-    "thumbs_down": "client.thumbs_down",
-    "regenerated": "client.regenerated",
-}
+FEEDBACK = {"thumbs_up": "client.thumbs_up", "thumbs_down": "client.thumbs_down", "regenerated": "client.regenerated"}
 BOUGHT = ["sold", "priced", "total_tokens", "cost_nanos"]
 
 
@@ -98,20 +94,12 @@ def replays(day: date) -> Iterator[tuple[tuple[Any, ...], Counter[str]]]:
 
     The model and the price are those of the turn whose answer was given again; empty and 0 where its row is gone.
     """
-    columns = ["client_token_id", "app_version", "metadata_json"]
+    columns = ["client_token_id", "app_version", "metadata_json__original_request_id"]
     replayed = list(event_rows(day).filter(event_name=REPLAY).values_list(*columns))
     for start in range(0, len(replayed), BATCH):
-        batch = [
-            (client, version, metadata.get("original_request_id"))
-            for client, version, metadata in replayed[start : start + BATCH]
-        ]
-        originals = UsageEvent.objects.filter(request_id__in={request_id for _, _, request_id in batch})
-        sold = {
-            request_id: (model, tokens, nanos)
-            for request_id, model, tokens, nanos in originals.values_list(
-                "request_id", "model", "total_tokens", "cost_nanos"
-            )
-        }
+        batch = replayed[start : start + BATCH]
+        originals = UsageEvent.objects.filter(request_id__in={request_id for *_, request_id in batch})
+        sold = {row[0]: row[1:] for row in originals.values_list("request_id", "model", "total_tokens", "cost_nanos")}
         for client, version, request_id in batch:
             model, tokens, nanos = sold.get(request_id, ("", 0, None))
             figures = Counter(

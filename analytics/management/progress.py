@@ -1,7 +1,7 @@
 """Show the progress of long work at a terminal. Files and pipes get nothing of it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
@@ -17,15 +17,10 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
     return rich_track(items, what, console=console, disable=not console.is_terminal, transient=True)
 
 
-@contextmanager
-def working(what: str) -> Iterator[None]:
+def working(what: str) -> AbstractContextManager[object]:
     """Show that work goes on that cannot tell how long it takes."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(what):
-        yield
+    return console.status(what) if console.is_terminal else nullcontext()
 
 
 @contextmanager

@@ -120,8 +120,7 @@ STICKINESS = Figure(
 NEW_USERS = Figure("New users", "count", *of_activity("new_users", sum), "good")
 # Not judged: the users who came last have had the least time.
 ACTIVATION = Figure(
-    *("Activation", "share", cohorts.activated_share, cohorts.activated_share_by_day),
-    note=said("of new users, so far"),
+    *("Activation", "share", cohorts.activated_share, cohorts.activated_share_by_day), note=said("of new users, so far")
 )
 TURNS = Figure("Turns", "count", *of_usage("ended"), "good", count_failed)
 SUCCESS = Figure("Success rate", "share", *of_usage("success_rate"), "good")

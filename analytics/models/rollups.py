@@ -81,16 +81,14 @@ class ActivityRollup(Rollup):
 
     class Meta:
         db_table = "activity_rollups"
+        # Its order is that of the readers: one of them all, a range of days.
         constraints = [
-            # Its order is that of the readers: one of them all, a range of days.
             models.UniqueConstraint(
                 fields=["client_token_id", "model", "app_version", "day"], name="activity_rollup_once"
-            ),
+            )
         ]
-        indexes = [
-            # A day that is built again.
-            models.Index(fields=["day"], name="activity_rollup_day"),
-        ]
+        # A day that is built again.
+        indexes = [models.Index(fields=["day"], name="activity_rollup_day")]
 
 
 class UsageRollup(Rollup):
@@ -135,15 +133,13 @@ class UsageRollup(Rollup):
 
     class Meta:
         db_table = "usage_rollups"
-        indexes = [
-            # One client's own use over many days.
-            models.Index(fields=["client_token_id", "day"], name="usage_rollup_client"),
-        ]
+        # One client's own use over many days.
+        indexes = [models.Index(fields=["client_token_id", "day"], name="usage_rollup_client")]
+        # Its order is that of the readers: one grain, a range of days.
         constraints = [
-            # Its order is that of the readers: one grain, a range of days.
             models.UniqueConstraint(
                 fields=["grain", "day", "client_token_id", "model", "app_version"], name="usage_rollup_once"
-            ),
+            )
         ]
 
     @property
@@ -190,7 +186,7 @@ class UserDay(Rollup):
         constraints = [
             models.UniqueConstraint(
                 fields=["day", "client_token_id", "user_id", "model", "app_version"], name="user_day_once"
-            ),
+            )
         ]
 
     def __str__(self) -> str:
@@ -206,10 +202,8 @@ class Milestone(models.Model):
 
     class Meta:
         db_table = "user_milestones"
-        indexes = [
-            # Activation by the day on which users were new.
-            models.Index(fields=["first_day", "fifth_day"], name="milestone_first_fifth"),
-        ]
+        # Activation by the day on which users were new.
+        indexes = [models.Index(fields=["first_day", "fifth_day"], name="milestone_first_fifth")]
 
     def __str__(self) -> str:
         return self.user_id
@@ -224,10 +218,8 @@ class SessionRollup(Rollup):
 
     class Meta:
         db_table = "session_rollups"
-        indexes = [
-            # Sessions by the day of their first event.
-            models.Index(fields=["is_total", "day"], name="session_rollup_day"),
-        ]
+        # Sessions by the day of their first event.
+        indexes = [models.Index(fields=["is_total", "day"], name="session_rollup_day")]
         constraints = [
             models.UniqueConstraint(
                 fields=["built_on", "day", "is_total", "client_token_id", "model", "app_version"],
@@ -249,9 +241,7 @@ class OpenSession(models.Model):
 
     class Meta:
         db_table = "open_sessions"
-        constraints = [
-            models.UniqueConstraint(fields=["built_on", "user_id"], name="open_session_once"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["built_on", "user_id"], name="open_session_once")]
 
     def __str__(self) -> str:
         return f"{self.built_on} {self.user_id}"
@@ -267,9 +257,7 @@ class Refusals(models.Model):
 
     class Meta:
         db_table = "refusals_daily"
-        constraints = [
-            models.UniqueConstraint(fields=["day", "client_token_id", "code"], name="refusals_once"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["day", "client_token_id", "code"], name="refusals_once")]
 
     def __str__(self) -> str:
         return f"{self.day} {self.code}"

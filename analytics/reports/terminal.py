@@ -19,8 +19,6 @@ WIDE = 160
 MOST_POINTS = 30
 # Columns that the rest of such a line takes.
 REST_OF_LINE = 70
-# Rows of a table, the newest days first.
-MOST_ROWS = 14
 COLOURS = {"good": "green", "bad": "red", "neutral": ""}
 
 
@@ -35,7 +33,7 @@ def print_summary(console: Console, summary: Summary, about: str) -> None:
     console.print(plain(f"Compared with {summary.days_before}. {summary.coverage.as_of}".strip()))
     console.print(cards_table(summary.cards, min(MOST_POINTS, max(7, console.width - REST_OF_LINE))))
     for panel in summary.panels:
-        table = panel.table.first(MOST_ROWS)
+        table = panel.table.short()
         header = [(column.name, column.is_number) for column in table.columns]
         console.print(table_of(panel.title, header, [[text for _, text in row] for row in table.cells]))
         for note in filter(None, (table.note, panel.note)):

@@ -63,11 +63,12 @@ def bring_up_to_date() -> Coverage:
     try:
         for day in open_days(started, unsettled):
             if time.monotonic() >= deadline or not is_cheap(day):
-                return Coverage.of(list(RollupDay.objects.unsettled()))
+                break
             build_day(day)
             unsettled = []
+        else:
+            return Coverage.of(unsettled or list(RollupDay.objects.unsettled()), checked_at=started)
     except OperationalError as exc:
         # What is there can still be read, and says how old it is.
         logger.warning("rollups could not be built for a reader: %s", type(exc).__name__)
-        return Coverage.of(list(RollupDay.objects.unsettled()))
-    return Coverage.of(unsettled or list(RollupDay.objects.unsettled()), checked_at=started)
+    return Coverage.of(list(RollupDay.objects.unsettled()))

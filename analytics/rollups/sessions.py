@@ -1,7 +1,7 @@
 """Sessions: the events of one user with no gap over 30 minutes, of all clients together."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from analytics.query import DAY, midnight
 GAP = timedelta(minutes=30)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
     """A session is not cut at midnight. Its day, client, model and version are the first that its events name."""
 
@@ -29,10 +29,6 @@ class Session:
     @property
     def day(self) -> date:
         return self.first_at.astimezone(UTC).date()
-
-    def extend(self, model: str, app_version: str, at: datetime) -> "Session":
-        """Add an event. Many sessions begin with one that names no model: a client that was opened."""
-        return replace(self, model=self.model or model, app_version=self.app_version or app_version, last_at=at)
 
     @property
     def seconds(self) -> int:
@@ -61,7 +57,9 @@ def split(events: Iterable[tuple[str, int, str, str, datetime]], carried: Mappin
                 yield session
             session = waiting.pop(user_id, None)
         if session and at - session.last_at <= GAP:
-            session = session.extend(model, app_version, at)
+            # Many sessions begin with an event that names no model: a client that was opened.
+            session.model, session.app_version = session.model or model, session.app_version or app_version
+            session.last_at = at
         else:
             if session:
                 yield session

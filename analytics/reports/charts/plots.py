@@ -78,7 +78,6 @@ class Plot:
     height: ClassVar = HEIGHT
     top: ClassVar = TOP
     right: ClassVar = WIDTH - RIGHT
-    base: ClassVar = BASE
     drawn_height: ClassVar = BASE - TOP
     middle: ClassVar = (WIDTH / 2, (TOP + BASE) / 2)
 

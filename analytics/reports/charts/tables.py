@@ -8,6 +8,8 @@ from analytics.formatting import Unit, format_exact
 Value = str | int | float | None
 # More than a month, and than fits a screen. The CSV has all rows.
 MOST_ROWS = 31
+# Of a mail or a terminal, which show the newest days.
+FEW_ROWS = 14
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,8 @@ class DataTable:
     def of(cls, columns: list[Column], rows: Sequence[Sequence[Value]], most: int = MOST_ROWS) -> "DataTable":
         return cls(columns, [*rows[:most]], len(rows))
 
-    def first(self, most: int) -> "DataTable":
-        """Return the same table with fewer rows."""
-        return replace(self, rows=self.rows[:most])
+    def short(self) -> "DataTable":
+        return replace(self, rows=self.rows[:FEW_ROWS])
 
     @property
     def cells(self) -> list[list[tuple[Column, str]]]:
