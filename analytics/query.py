@@ -30,7 +30,6 @@ class InvalidQuery(ValueError):
 
 
 def midnight(day: date) -> datetime:
-    """Return the instant at which the UTC day begins."""
     return datetime.combine(day, datetime.min.time(), UTC)
 
 
@@ -73,7 +72,6 @@ class Period:
 
     @property
     def length(self) -> int:
-        """How many days there are."""
         return (self.last - self.first).days + 1
 
     @property
@@ -159,7 +157,6 @@ class Query:
 
     @property
     def before(self) -> "Query":
-        """The same of the period before."""
         return Query(self.period.before, self.filters)
 
     @property

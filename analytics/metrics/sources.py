@@ -10,7 +10,7 @@ from datetime import date
 from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
 
-from django.db.models import Count, Sum
+from django.db.models import Count, QuerySet, Sum
 
 from analytics.formatting import Values, usd
 from analytics.histograms import Histogram
@@ -97,7 +97,6 @@ NAMES = tuple(column.name for column in fields(Usage))
 
 
 def total(rows: Any) -> Usage:
-    """Add up many rows."""
     found = Usage()
     for row in rows:
         found.add(row)
@@ -106,8 +105,7 @@ def total(rows: Any) -> Usage:
 
 def usage_of(query: Query) -> Usage:
     """Return the sums of everything that is asked about, in one statement."""
-    found = usage_rollups(query).aggregate(**{name: Sum(name, default=0) for name in NAMES})
-    return Usage(**found)
+    return total(usage_by(query, "grain").values())
 
 
 def usage_rollups(query: Query, *by: str) -> Any:
@@ -124,6 +122,18 @@ def usage_by(query: Query, *by: str) -> dict[Key, Usage]:
     sums = {f"sum_{name}": Sum(name) for name in NAMES}
     rows = usage_rollups(query, *by).values_list(*by).annotate(**sums)
     return {row[: len(by)]: Usage(*row[len(by) :]) for row in rows}
+
+
+# What rows of UserDay hold of Usage: its names, and their columns.
+BOUGHT = {"completed": "turns"} | {name: name for name in ("sold", "priced", "total_tokens", "cost_nanos")}
+
+
+def bought_by(days: QuerySet[UserDay], *by: str, most: int | None = None) -> list[tuple[Key, Usage]]:
+    """Return what users bought for each value of the columns `by`, in one statement, most tokens first."""
+    sums: dict[str, Any] = {f"sum_{name}": Sum(column) for name, column in BOUGHT.items()}
+    rows: Any = days.values_list(*by).annotate(**sums)
+    largest = rows.order_by("-sum_total_tokens", *by)[:most]
+    return [(row[: len(by)], Usage(**dict(zip(BOUGHT, row[len(by) :], strict=True)))) for row in largest]
 
 
 @dataclass(slots=True)

@@ -5,17 +5,14 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
-from django.db.models import Sum
-
 from analytics.formatting import usd
-from analytics.metrics.sources import Durations, Key, Table, Usage, by_day, in_all, share, usage_by
+from analytics.metrics.sources import Durations, Key, Table, Usage, bought_by, by_day, in_all, share, usage_by
 from analytics.models import UsageEvent, UserDay
 
 STATUSES = [status.value for status in UsageEvent.Status]
 ENDED = ["completed", "failed", "abandoned"]
 TOKENS = ["prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "total_tokens"]
 COSTS = ["sold", "priced", "cost_nanos"]
-BOUGHT = [*COSTS, "total_tokens"]
 PERCENTILES = (50, 95, 99)
 TOP = 20
 
@@ -120,12 +117,9 @@ def top(rows: Iterable[tuple[Key, Usage]]) -> list[tuple[Key, Usage]]:
 def token_burn_by_user(table: Table) -> list[dict[str, Any]]:
     """Tokens and cost in USD of the 20 users who burnt most."""
     days = UserDay.objects.filter(table.query.rows, sold__gt=0)
-    sums: dict[str, Any] = {f"sum_{name}": Sum(name) for name in BOUGHT}
-    users = days.values_list("user_id").annotate(tokens=Sum("total_tokens"), **sums).order_by("-tokens", "user_id")
-    rows = [(user, Usage(**dict(zip(BOUGHT, figures, strict=True)))) for user, _, *figures in users[:TOP]]
     return [
         {"user_id": user, "turns": row.sold, "total_tokens": row.total_tokens, "cost_usd": row.cost_usd}
-        for user, row in rows
+        for (user,), row in bought_by(days, "user_id", most=TOP)
     ]
 
 

@@ -53,8 +53,7 @@ RANKS: dict[Unit, dict[str, int]] = {
 
 def newest_first(table: Table, series: Series) -> list[tuple[Any, ...]]:
     """Return a row for each day: the day, and a value of each series."""
-    rows = [(day.isoformat(), *values) for day, *values in zip(table.days, *series.values(), strict=True)]
-    return rows[::-1]
+    return [(day.isoformat(), *values) for day, *values in zip(table.days, *series.values(), strict=True)][::-1]
 
 
 def by_day(table: Table, series: Series, unit: Unit) -> DataTable:
@@ -103,8 +102,8 @@ def by_code(table: Table, counts: dict[date, Counter[str]]) -> dict[str, list[in
 
 
 def feedback(table: Table) -> Panel:
-    names = {"thumbs_up": "thumbs up", "thumbs_down": "thumbs down", "regenerated": "regenerated"}
-    series = {text: table.each_day("usage", name) for name, text in names.items()}
+    names = ("thumbs_up", "thumbs_down", "regenerated")
+    series = {name.replace("_", " "): table.each_day("usage", name) for name in names}
     thumbs_up = {"share up": table.each_day("usage", "thumbs_up_share")}
     return bars("What users said of replies", ["feedback"], table, series, thumbs_up)
 

@@ -74,10 +74,9 @@ def usage_rollups(day: date) -> list[UsageRollup]:
         cells.setdefault(key, Cell()).figures.update(figures)
     for row, code, count in sums.failures(day, *KEY):
         cell(row).failures[code] += count
-    for row, milliseconds, count in taking_breaks(sums.durations(day, "latency_ms", *KEY)):
-        cell(row).latency_ms.add(milliseconds, count)
-    for row, milliseconds, count in taking_breaks(sums.durations(day, "first_token_ms", *KEY)):
-        cell(row).first_token_ms.add(milliseconds, count)
+    for column in ("latency_ms", "first_token_ms"):
+        for row, milliseconds, count in taking_breaks(sums.durations(day, column, *KEY)):
+            getattr(cell(row), column).add(milliseconds, count)
     # A day without turns has a total, too.
     coarse = {(Grain.TOTAL, EVERYBODY): Cell()}
     for (_, model, _), found in cells.items():
