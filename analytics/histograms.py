@@ -106,12 +106,13 @@ class Histogram:
 
     def percentiles(self, *ranks: int) -> list[int | None]:
         """Return the value at or below which `rank` percent of all values lie, for each rank; None without values."""
-        if self.kept.keys() >= {*ranks}:
-            return [self.kept[rank] for rank in ranks]
         if not self.total:
             return [None for _ in ranks]
-        seen = list(accumulate(self.counts()))
-        return [value_at(bisect_left(seen, ceil(self.total * rank / 100))) for rank in ranks]
+        if not self.kept.keys() >= {*ranks}:
+            seen = list(accumulate(self.counts()))
+            for rank in {*RANKS, *ranks}:
+                self.kept[rank] = value_at(bisect_left(seen, ceil(self.total * rank / 100)))
+        return [self.kept[rank] for rank in ranks]
 
     def _change(self, digits: int, total: int) -> None:
         self.digits += digits

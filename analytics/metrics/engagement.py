@@ -17,7 +17,7 @@ def time_spent(table: Table) -> dict[str, Any]:
 
     Percentiles are by nearest rank, above 1,000 seconds within 0.5 %.
     """
-    return in_all(Durations.merged(table.time_spent), table.time_spent, figures)
+    return in_all(table.overall("time_spent"), table.time_spent, figures)
 
 
 def session_time(table: Table) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def session_time(table: Table) -> dict[str, Any]:
     belongs to the first client, model and version that its events name. One that may still go on counts as it stands.
     Percentiles are by nearest rank, above 1,000 seconds within 0.5 %.
     """
-    return in_all(Durations.merged(table.sessions), table.sessions, figures)
+    return in_all(table.overall("sessions"), table.sessions, figures)
 
 
 def figures(seconds: Durations) -> dict[str, int | None]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from analytics.formatting import Unit, Values, format_figure
 from analytics.metrics import active_users, cohorts, engagement, feedback, usage
-from analytics.metrics.sources import Durations, Table, mean
+from analytics.metrics.sources import Table, mean
 from analytics.query import Period, Query
 
 Direction = Literal["good", "bad", "neutral"]
@@ -68,7 +68,7 @@ def percentile(part: str, rank: int) -> Computed:
     """Compute a percentile of the durations in `part`."""
 
     def overall(table: Table) -> float | None:
-        return Durations.merged(getattr(table, part)).percentiles(rank)[0]
+        return table.overall(part).percentiles(rank)[0]
 
     def by_day(table: Table) -> Values:
         found = getattr(table, part)
@@ -104,7 +104,8 @@ def describe_saved(table: Table) -> str:
 
 
 def describe_sessions(table: Table) -> str:
-    return f"{format_figure(Durations.merged(table.sessions).percentiles(50)[0], 'seconds')} long, median"
+    median = table.overall("sessions").percentiles(50)[0]
+    return f"{format_figure(median, 'seconds')} long, median"
 
 
 PER_USER_DAY = said("per user and day")
@@ -187,7 +188,7 @@ def report(query: Query, computed_at: datetime) -> dict[str, Any]:
     return {
         **{names.get(name, name): value for name, value in values.items()},
         **values,
-        "latency_ms": usage.mean_and_percentiles(Durations.merged(table.latency)),
+        "latency_ms": usage.mean_and_percentiles(table.overall("latency")),
         "turns": usage.turns(table),
         "token_burn": usage.token_burn(table),
         "cost_usd": usage.cost_usd(table),

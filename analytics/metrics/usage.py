@@ -67,17 +67,17 @@ def by_day_and_code(counts: dict[date, Counter[str]], name: str) -> list[dict[st
 
 def latency_ms(table: Table) -> dict[str, Any]:
     """Milliseconds that completed turns took: mean, and percentiles by nearest rank (above 1,000 within 0.5 %)."""
-    return in_all(Durations.merged(table.latency), table.latency, mean_and_percentiles)
+    return in_all(table.overall("latency"), table.latency, mean_and_percentiles)
 
 
 def avg_latency_ms(table: Table) -> float | None:
     """Mean milliseconds that completed turns took; null when none did."""
-    return Durations.merged(table.latency).mean
+    return table.overall("latency").mean
 
 
 def first_token_ms(table: Table) -> dict[str, Any]:
     """Milliseconds to the first token of completed streams: mean, and percentiles by nearest rank, as of latency."""
-    return in_all(Durations.merged(table.first_token), table.first_token, mean_and_percentiles)
+    return in_all(table.overall("first_token"), table.first_token, mean_and_percentiles)
 
 
 def mean_and_percentiles(found: Durations) -> dict[str, float | None]:

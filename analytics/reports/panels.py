@@ -11,7 +11,7 @@ from analytics.formatting import Unit, Values, format_day
 from analytics.metrics import registry, usage
 from analytics.metrics.engagement import sessions_by_day
 from analytics.metrics.registry import METRICS, percentile
-from analytics.metrics.sources import Table, Usage, share
+from analytics.metrics.sources import Table, Usage, share, totals
 from analytics.query import today
 from analytics.reports.charts import cohort_table, plots
 from analytics.reports.charts.cohort_table import Cohort, Cohorts
@@ -150,9 +150,7 @@ def cost(table: Table) -> Panel:
 
 def by_model(table: Table) -> list[tuple[str, Usage]]:
     """Return the sums of each model that sold anything, the one with most tokens first."""
-    found: defaultdict[str, Usage] = defaultdict(Usage)
-    for (_, model), row in table.usage_by_model.items():
-        found[model].add(row)
+    found = totals((model, row) for (_, model), row in table.usage_by_model.items())
     sold = [(model, row) for model, row in found.items() if row.sold]
     return sorted(sold, key=lambda item: (-item[1].total_tokens, item[0]))
 

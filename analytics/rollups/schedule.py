@@ -4,12 +4,11 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from django.db.models import Count, Exists, F, Q, Subquery, Sum, Value
-from django.db.models.functions import Coalesce
+from django.db import connection
 
 from analytics.ledger import sums
-from analytics.models import AnalyticsEvent, RollupDay, UsageEvent, UsageRollup, UserDay
-from analytics.query import DAY, days_between
+from analytics.models import RollupDay, UserDay
+from analytics.query import DAY, days_between, midnight
 from analytics.rollups.store import build_day, last_final_day, sealed_to
 
 # Clients send what they saw yesterday all day long: a final day is not built again for each of their events.
@@ -21,6 +20,22 @@ COMMIT_TIME = timedelta(seconds=10)
 # Rows that a reader's build may take: with more of either it takes longer than some 100 ms, and is left to the job.
 CHEAP_EVENTS = 500
 CHEAP_USER_DAYS = 5000
+
+
+# Written out, because every reader asks it: the ORM takes several milliseconds to compose it.
+# A pending turn may have ended since: with an event, or without one where another turn took its key over. An event of a
+# client may be hours old when it arrives, and a turn that was given up may end after all.
+CHANGED = """
+    SELECT EXISTS (SELECT 1 FROM analytics_events WHERE created_at > %(young)s)
+        OR EXISTS (SELECT 1 FROM usage_events WHERE created_at > %(young)s)
+        OR EXISTS (SELECT 1 FROM usage_rollups WHERE grain = 'total' AND day = %(day)s AND pending > 0)
+        OR (SELECT count(*) FROM analytics_events WHERE created_at >= %(start)s AND created_at < %(end)s)
+            <> (SELECT coalesce(sum(events), 0) FROM user_days WHERE day = %(day)s)
+        OR EXISTS (
+            SELECT 1 FROM usage_events
+            WHERE created_at >= %(start)s AND created_at < %(end)s AND finished_at > %(young)s
+        )
+"""
 
 
 def run_due(now: datetime) -> int:
@@ -68,23 +83,14 @@ def open_days(now: datetime, unsettled: Sequence[RollupDay]) -> Iterator[date]:
 
 
 def has_changed(row: RollupDay) -> bool:
-    """Whether a day that goes on may have other rows than when it was built; one statement."""
+    """Whether a day that goes on may have other rows than when it was built."""
     assert row.built_at is not None
-    young = {"created_at__gt": row.built_at - COMMIT_TIME}
-    events = sums.event_rows(row.day).values(one=Value(1)).annotate(total=Count("pk")).values("total")
-    counted = UserDay.objects.filter(day=row.day).order_by().values("day").annotate(total=Sum("events")).values("total")
-    found = RollupDay.objects.annotate(events=Coalesce(Subquery(events), 0), counted=Coalesce(Subquery(counted), 0))
-    changed = found.filter(pk=row.day).filter(
-        ~Q(changes=F("built_changes"))
-        | Exists(AnalyticsEvent.objects.filter(**young))
-        | Exists(UsageEvent.objects.filter(**young))
-        # A pending turn may have ended since: with an event, or without one where another turn took its key over.
-        | Exists(UsageRollup.objects.filter(day=row.day, grain=UsageRollup.Grain.TOTAL, pending__gt=0))
-        # An event of a client may be hours old when it arrives, and a turn that was given up may end after all.
-        | ~Q(events=F("counted"))
-        | Exists(sums.usage_rows(row.day).filter(finished_at__gt=row.built_at - COMMIT_TIME))
-    )
-    return changed.exists()
+    start, young = midnight(row.day), row.built_at - COMMIT_TIME
+    instants = {"young": young, "start": start, "end": start + DAY}
+    values = {name: connection.ops.adapt_datetimefield_value(at) for name, at in instants.items()}
+    with connection.cursor() as cursor:
+        cursor.execute(CHANGED, {**values, "day": connection.ops.adapt_datefield_value(row.day)})
+        return row.changes != row.built_changes or bool(cursor.fetchone()[0])
 
 
 def is_cheap(day: date) -> bool:
