@@ -3,7 +3,6 @@ from typing import Any
 
 from django.conf import settings
 from django.http import StreamingHttpResponse
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -28,7 +27,7 @@ class CompletionViewSet(ClientViewSet):
     renderer_classes = RENDERERS
     content_negotiation_class = SameFormatNegotiation
 
-    @extend_schema(**openapi.CREATE_COMPLETION)
+    @openapi.create_completion
     def create(self, request: Request, **kwargs: Any) -> Response | StreamingHttpResponse:
         """Send a message and get the reply.
 
@@ -71,7 +70,7 @@ class CompletionViewSet(ClientViewSet):
             body, content_type=form.content_type, headers=headers | (REPLAYED if is_replay else {})
         )
 
-    @extend_schema(**openapi.CANCEL_COMPLETION)
+    @openapi.operation("Chat", openapi.CancellationOut, 404, 409, request=None)
     def cancel(self, request: Request, request_id: str) -> Response:
         """Stop a reply that is being streamed. What has come of it is kept, and its tokens are estimated."""
         found = ledger.request_cancel(request_id, client_of(request).pk)

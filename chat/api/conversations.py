@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -25,7 +25,17 @@ def owned(request: Request, conversation_id: str) -> Conversation:
 
 
 class ConversationViewSet(ClientViewSet):
-    @extend_schema(**openapi.CREATE_CONVERSATION)
+    @openapi.operation(
+        "Conversations",
+        openapi.ConversationOut,
+        *(400, 411, 413, 415),
+        status=201,
+        request=ConversationIn,
+        examples=[
+            OpenApiExample("Plain", {}, request_only=True),
+            OpenApiExample("With metadata", {"metadata": {"app": "web", "version": "1.2"}}, request_only=True),
+        ],
+    )
     def create(self, request: Request) -> Response:
         """Begin a conversation, whose messages the server remembers."""
         asked = ConversationIn(data=request.data or {})
@@ -36,12 +46,18 @@ class ConversationViewSet(ClientViewSet):
         )
         return Response(conversation_object(conversation), status=status.HTTP_201_CREATED)
 
-    @extend_schema(**openapi.RETRIEVE_CONVERSATION)
+    @openapi.operation("Conversations", openapi.ConversationOut, 404)
     def retrieve(self, request: Request, conversation_id: str) -> Response:
         """Return a conversation without its messages."""
         return Response(conversation_object(owned(request, conversation_id)))
 
-    @extend_schema(**openapi.UPDATE_CONVERSATION)
+    @openapi.operation(
+        "Conversations",
+        openapi.ConversationOut,
+        *openapi.BODY_ERRORS,
+        operation_id="v1_conversations_update",
+        request=ConversationUpdateIn,
+    )
     def update(self, request: Request, conversation_id: str) -> Response:
         """Replace the metadata."""
         conversation = owned(request, conversation_id)
@@ -51,7 +67,7 @@ class ConversationViewSet(ClientViewSet):
         conversation.save(update_fields=["metadata"])
         return Response(conversation_object(conversation))
 
-    @extend_schema(**openapi.DELETE_CONVERSATION)
+    @openapi.operation("Conversations", openapi.ConversationDeletedOut, 404)
     def destroy(self, request: Request, conversation_id: str) -> Response:
         """Delete a conversation and its messages; what they cost stays in the ledger."""
         owned(request, conversation_id).delete()
@@ -59,7 +75,7 @@ class ConversationViewSet(ClientViewSet):
 
 
 class ItemViewSet(ClientViewSet):
-    @extend_schema(**openapi.LIST_ITEMS)
+    @openapi.operation("Conversations", openapi.ItemListOut, 400, 404, parameters=[ItemListQuery])
     def list(self, request: Request, conversation_id: str) -> Response:
         """List the messages of a conversation, page by page."""
         rows = owned(request, conversation_id).messages.all()
@@ -75,7 +91,7 @@ class ItemViewSet(ClientViewSet):
         found = [*page[: query["limit"] + 1]]
         return Response(item_list(found[: query["limit"]], has_more=len(found) > query["limit"]))
 
-    @extend_schema(**openapi.CREATE_ITEMS)
+    @openapi.operation("Conversations", openapi.ItemListOut, *openapi.BODY_ERRORS, request=ItemsIn)
     def create(self, request: Request, conversation_id: str) -> Response:
         """Append up to 20 messages without asking the model."""
         conversation = owned(request, conversation_id)
@@ -83,7 +99,7 @@ class ItemViewSet(ClientViewSet):
         asked.is_valid(raise_exception=True)
         return Response(item_list(conversations.add_items(conversation, asked.validated_data["items"]), has_more=False))
 
-    @extend_schema(**openapi.RETRIEVE_ITEM)
+    @openapi.operation("Conversations", openapi.ItemOut, 404)
     def retrieve(self, request: Request, conversation_id: str, item_id: str) -> Response:
         """Return one message."""
         message = self.one(owned(request, conversation_id), item_id).first()
@@ -91,7 +107,7 @@ class ItemViewSet(ClientViewSet):
             raise ItemNotFound
         return Response(item_of(message))
 
-    @extend_schema(**openapi.DELETE_ITEM)
+    @openapi.operation("Conversations", openapi.ConversationOut, 404)
     def destroy(self, request: Request, conversation_id: str, item_id: str) -> Response:
         """Delete one message; the answer is its conversation."""
         conversation = owned(request, conversation_id)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiExample, extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -84,15 +84,21 @@ class EventsIn(KnownFieldsSerializer):
         return attrs
 
 
-class EventsOut(serializers.Serializer[Any]):
-    object = serializers.ChoiceField(choices=["events"])
-    stored = serializers.IntegerField()
-    duplicates = serializers.IntegerField(help_text="Events whose id had been sent before.")
+EventsOut = openapi.shape(
+    "EventsOut",
+    object="events",
+    stored=int,
+    duplicates=serializers.IntegerField(help_text="Events whose id had been sent before."),
+)
 
 
 class EventViewSet(ClientViewSet):
-    @extend_schema(
-        **openapi.operation("Events", EventsOut, *openapi.BODY_ERRORS, status=201, request=EventsIn),
+    @openapi.operation(
+        "Events",
+        EventsOut,
+        *openapi.BODY_ERRORS,
+        status=201,
+        request=EventsIn,
         operation_id="v1_events",
         examples=[
             OpenApiExample(

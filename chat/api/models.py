@@ -1,7 +1,6 @@
 from typing import Any
 
 from django.conf import settings
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -11,12 +10,12 @@ from chat.exceptions import ModelNotFound
 
 
 class ModelViewSet(ClientViewSet):
-    @extend_schema(**openapi.LIST_MODELS)
+    @openapi.operation("Models", openapi.ModelListOut)
     def list(self, request: Request) -> Response:
         """List the models that a client may name."""
         return Response({"object": "list", "data": [model_object(name) for name in settings.OPENAI_MODELS]})
 
-    @extend_schema(**openapi.RETRIEVE_MODEL)
+    @openapi.operation("Models", openapi.ModelOut, 404)
     def retrieve(self, request: Request, model: str) -> Response:
         """Return one model."""
         if model not in settings.OPENAI_MODELS:

@@ -1,12 +1,27 @@
-"""The OpenAPI description of the routes, beyond their serializers."""
+"""The OpenAPI description of the routes, beyond what clients may send: answers, and errors."""
 
-from typing import Any
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.serializers import (
+    BooleanField,
+    CharField,
+    ChoiceField,
+    DictField,
+    Field,
+    FloatField,
+    IntegerField,
+    ListField,
+    Serializer,
+)
 
-from chat.api import serializers
+from chat.api.serializers import CompletionIn
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -40,92 +55,116 @@ DESCRIPTIONS = {
 }
 
 
-def errors(*statuses: int) -> dict[Any, Any]:
-    return {status: OpenApiResponse(serializers.ErrorOut, DESCRIPTIONS[status]) for status in statuses}
+DrfField = Field[Any, Any, Any, Any]
+Kind = str | type[str | float] | DrfField
+FIELDS: dict[type[str | float], type[DrfField]] = {
+    str: CharField,
+    int: IntegerField,
+    float: FloatField,
+    bool: BooleanField,
+}
 
 
-def errors_with_protobuf(*statuses: int) -> dict[Any, Any]:
-    """Describe the same errors where a Protobuf request gets the message `Error`."""
-    answers: dict[Any, Any] = {}
-    for status in statuses:
-        answers[status, "application/json"] = OpenApiResponse(serializers.ErrorOut, DESCRIPTIONS[status])
-        for media_type in PROTOBUF:
-            answers[status, media_type] = OpenApiResponse(OpenApiTypes.BINARY, DESCRIPTIONS[status])
-    return answers
+def shape(name: str, /, **fields: Kind) -> type[Serializer[Any]]:
+    """Declare an answer, as a serializer that only describes.
+
+    Each field is given as a type, as the one string that it holds, or as a field of DRF.
+    """
+    return cast("type[Serializer[Any]]", type(name, (Serializer,), {key: _field(kind) for key, kind in fields.items()}))
 
 
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="1 to 255 printable ASCII characters, quoted or not. The same request with the same key is "
-    "answered from memory for 24 hours, with `Idempotent-Replayed: true`.",
+def _field(kind: Kind) -> DrfField:
+    if isinstance(kind, str):
+        return ChoiceField([kind])
+    # DRF orders fields by their creation, so a field that exists already is made again.
+    return FIELDS[kind]() if isinstance(kind, type) else copy.deepcopy(kind)
+
+
+TIMESTAMP = IntegerField(help_text="Seconds since 1970.")
+NULLABLE = CharField(allow_null=True)
+TEXTS = DictField(child=CharField())
+OBJECTS = ListField(child=DictField())
+ErrorDetail = shape(
+    "ErrorDetail",
+    message=CharField(help_text="Says what to do."),
+    type=str,
+    code=str,
+    param=CharField(allow_null=True, help_text="The field or header at fault."),
 )
+ErrorOut = shape("ErrorOut", error=ErrorDetail())
+ConversationOut = shape(
+    "ConversationOut", id=str, object="conversation", created_at=TIMESTAMP, metadata=TEXTS, conversation_id=str
+)
+ConversationDeletedOut = shape("ConversationDeletedOut", id=str, object="conversation.deleted", deleted=bool)
+ItemOut = shape("ItemOut", id=str, type="message", role=str, status="completed", content=OBJECTS, created_at=TIMESTAMP)
+ItemListOut = shape(
+    "ItemListOut", object="list", data=ItemOut(many=True), first_id=NULLABLE, last_id=NULLABLE, has_more=bool
+)
+ModelOut = shape("ModelOut", id=str, object="model", created=int, owned_by=str)
+ModelListOut = shape("ModelListOut", object="list", data=ModelOut(many=True))
+CANCEL_STATUS = CharField(help_text="cancelling, or how the completion ended before.")
+CancellationOut = shape("CancellationOut", id=str, object="chat.completion.cancellation", status=CANCEL_STATUS)
+UsageOut = shape("UsageOut", prompt_tokens=int, completion_tokens=int, total_tokens=int, latency_ms=int)
+ReplyOut = shape("ReplyOut", role="assistant", content=NULLABLE)
+ChoiceOut = shape("ChoiceOut", index=int, message=ReplyOut(), finish_reason=str)
+CompletionOut = shape(
+    "CompletionOut",
+    id=str,
+    object="chat.completion",
+    created=TIMESTAMP,
+    model=str,
+    choices=ChoiceOut(many=True),
+    usage=UsageOut(),
+    request_id=CharField(help_text="Equal to id."),
+    conversation_id=NULLABLE,
+    reply=CharField(help_text="The text of the reply."),
+    history_truncated=BooleanField(help_text="Earlier turns were left out: the model could not hold them."),
+)
+CompletionOut.__doc__ = "OpenAI's `chat.completion`, with what the conversation form adds."
+
 COMMON = (401, 406, 429, 500, 503)
-BODY_ERRORS = (400, 404, 411, 413, 415, *COMMON)
+BODY_ERRORS = (400, 404, 411, 413, 415)
 
 
-def operation(tag: str, answer: Any, *statuses: int, status: int = 200, **more: Any) -> dict[str, Any]:
-    """Describe an operation that answers with `answer`, or with one of the error `statuses`."""
-    return {"tags": [tag], "responses": {status: answer, **errors(*statuses)}, **more}
+def operation(tag: str, answer: Any, *statuses: int, status: int = 200, **more: Any) -> Callable[[F], F]:
+    """Describe an operation that answers with `answer`, or with one of the error `statuses` or COMMON."""
+    errors = {status: OpenApiResponse(ErrorOut, DESCRIPTIONS[status]) for status in (*statuses, *COMMON)}
+    return extend_schema(tags=[tag], responses={status: answer, **errors}, **more)
 
 
-CREATE_CONVERSATION = operation(
-    "Conversations",
-    serializers.ConversationOut,
-    *(400, 411, 413, 415, *COMMON),
-    status=201,
-    request=serializers.ConversationIn,
-    examples=[
-        OpenApiExample("Plain", {}, request_only=True),
-        OpenApiExample("With metadata", {"metadata": {"app": "web", "version": "1.2"}}, request_only=True),
+create_completion = extend_schema(
+    tags=["Chat"],
+    parameters=[
+        OpenApiParameter(
+            "Idempotency-Key",
+            str,
+            OpenApiParameter.HEADER,
+            description="1 to 255 printable ASCII characters, quoted or not. The same request with the same key is "
+            "answered from memory for 24 hours, with `Idempotent-Replayed: true`.",
+        )
     ],
-)
-RETRIEVE_CONVERSATION = operation("Conversations", serializers.ConversationOut, 404, *COMMON)
-UPDATE_CONVERSATION = operation(
-    "Conversations",
-    serializers.ConversationOut,
-    *BODY_ERRORS,
-    operation_id="v1_conversations_update",
-    request=serializers.ConversationUpdateIn,
-)
-DELETE_CONVERSATION = operation("Conversations", serializers.ConversationDeletedOut, 404, *COMMON)
-LIST_ITEMS = operation(
-    "Conversations", serializers.ItemListOut, 400, 404, *COMMON, parameters=[serializers.ItemListQuery]
-)
-CREATE_ITEMS = operation("Conversations", serializers.ItemListOut, *BODY_ERRORS, request=serializers.ItemsIn)
-RETRIEVE_ITEM = operation("Conversations", serializers.ItemOut, 404, *COMMON)
-DELETE_ITEM = operation("Conversations", serializers.ConversationOut, 404, *COMMON)
-LIST_MODELS = operation("Models", serializers.ModelListOut, *COMMON)
-RETRIEVE_MODEL = operation("Models", serializers.ModelOut, 404, *COMMON)
-CANCEL_COMPLETION = operation("Chat", serializers.CancellationOut, 404, 409, *COMMON, request=None)
-CREATE_COMPLETION: dict[str, Any] = {
-    "tags": ["Chat"],
-    "parameters": [IDEMPOTENCY_KEY],
-    "request": {
-        "application/json": serializers.CompletionIn,
-        **dict.fromkeys(PROTOBUF, OpenApiTypes.BINARY),
-    },
-    "responses": {
-        (200, "application/json"): serializers.CompletionOut,
+    request={"application/json": CompletionIn, **dict.fromkeys(PROTOBUF, OpenApiTypes.BINARY)},
+    responses={
+        (200, "application/json"): CompletionOut,
         (200, "text/event-stream"): OpenApiResponse(
             OpenApiTypes.STR, "With `stream: true`: OpenAI's chunks as server-sent events, then `[DONE]`."
         ),
         **{(200, media_type): OpenApiTypes.BINARY for media_type in PROTOBUF},
-        **errors_with_protobuf(400, 404, 409, 411, 413, 415, 502, 504, *COMMON),
+        # A Protobuf request gets errors as the message `Error`.
+        **{
+            (status, media_type): OpenApiResponse(answer, DESCRIPTIONS[status])
+            for status in (*BODY_ERRORS, 409, 502, 504, *COMMON)
+            for media_type, answer in {
+                "application/json": ErrorOut,
+                **dict.fromkeys(PROTOBUF, OpenApiTypes.BINARY),
+            }.items()
+        },
     },
-    "examples": [
-        OpenApiExample(
-            "Conversation",
-            {"conversation_id": "c_…", "message": "Hello!"},
-            request_only=True,
-            media_type="application/json",
-        ),
-        OpenApiExample(
-            "OpenAI messages",
-            {"messages": [{"role": "user", "content": "Hello!"}]},
-            request_only=True,
-            media_type="application/json",
-        ),
+    examples=[
+        OpenApiExample(name, value, request_only=True, media_type="application/json")
+        for name, value in {
+            "Conversation": {"conversation_id": "c_…", "message": "Hello!"},
+            "OpenAI messages": {"messages": [{"role": "user", "content": "Hello!"}]},
+        }.items()
     ],
-}
+)

@@ -49,14 +49,6 @@ class Metadata(serializers.DictField):
         return super().to_internal_value(data)
 
 
-class ConversationOut(serializers.Serializer[Any]):
-    id = serializers.CharField()
-    object = serializers.ChoiceField(choices=["conversation"])
-    created_at = serializers.IntegerField(help_text="Seconds since 1970.")
-    metadata = serializers.DictField(child=serializers.CharField())
-    conversation_id = serializers.CharField()
-
-
 class Content(serializers.JSONField):
     """A string, or a list of OpenAI's content parts."""
 
@@ -204,90 +196,3 @@ class CompletionIn(KnownFieldsSerializer):
     @property
     def parameters(self) -> dict[str, Any]:
         return {name: value for name, value in self.validated_data.items() if name not in self.OWN}
-
-
-class UsageOut(serializers.Serializer[Any]):
-    prompt_tokens = serializers.IntegerField()
-    completion_tokens = serializers.IntegerField()
-    total_tokens = serializers.IntegerField()
-    latency_ms = serializers.IntegerField()
-
-
-class ReplyOut(serializers.Serializer[Any]):
-    role = serializers.ChoiceField(choices=["assistant"])
-    content = serializers.CharField(allow_null=True)
-
-
-class ChoiceOut(serializers.Serializer[Any]):
-    index = serializers.IntegerField()
-    message = ReplyOut()
-    finish_reason = serializers.CharField()
-
-
-class CompletionOut(serializers.Serializer[Any]):
-    """OpenAI's `chat.completion`, with what the conversation form adds."""
-
-    id = serializers.CharField()
-    object = serializers.ChoiceField(choices=["chat.completion"])
-    created = serializers.IntegerField(help_text="Seconds since 1970.")
-    model = serializers.CharField()
-    choices = ChoiceOut(many=True)
-    usage = UsageOut()
-    request_id = serializers.CharField(help_text="Equal to id.")
-    conversation_id = serializers.CharField(allow_null=True)
-    reply = serializers.CharField(help_text="The text of the reply.")
-    history_truncated = serializers.BooleanField(
-        help_text="Earlier turns were left out: the model could not hold them."
-    )
-
-
-class ConversationDeletedOut(serializers.Serializer[Any]):
-    id = serializers.CharField()
-    object = serializers.ChoiceField(choices=["conversation.deleted"])
-    deleted = serializers.BooleanField()
-
-
-class ItemOut(serializers.Serializer[Any]):
-    id = serializers.CharField()
-    type = serializers.ChoiceField(choices=["message"])
-    role = serializers.CharField()
-    status = serializers.ChoiceField(choices=["completed"])
-    content = serializers.ListField(child=serializers.DictField())
-    created_at = serializers.IntegerField(help_text="Seconds since 1970.")
-
-
-class ItemListOut(serializers.Serializer[Any]):
-    object = serializers.ChoiceField(choices=["list"])
-    data = ItemOut(many=True)  # type: ignore[assignment]
-    first_id = serializers.CharField(allow_null=True)
-    last_id = serializers.CharField(allow_null=True)
-    has_more = serializers.BooleanField()
-
-
-class CancellationOut(serializers.Serializer[Any]):
-    id = serializers.CharField()
-    object = serializers.ChoiceField(choices=["chat.completion.cancellation"])
-    status = serializers.CharField(help_text="cancelling, or how the completion ended before.")
-
-
-class ModelOut(serializers.Serializer[Any]):
-    id = serializers.CharField()
-    object = serializers.ChoiceField(choices=["model"])
-    created = serializers.IntegerField()
-    owned_by = serializers.CharField()
-
-
-class ModelListOut(serializers.Serializer[Any]):
-    object = serializers.ChoiceField(choices=["list"])
-    data = ModelOut(many=True)  # type: ignore[assignment]
-
-
-class ErrorDetail(serializers.Serializer[Any]):
-    message = serializers.CharField(help_text="Says what to do.")
-    type = serializers.CharField()
-    code = serializers.CharField()
-    param = serializers.CharField(allow_null=True, help_text="The field or header at fault.")
-
-
-class ErrorOut(serializers.Serializer[Any]):
-    error = ErrorDetail()

@@ -1,18 +1,16 @@
 """A client's own usage, and what is left of its limits."""
 
 import time
-from datetime import date
 from typing import Any
 
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from analytics.metrics.sources import Table
 from analytics.metrics.usage import usage_by_day_and_model
-from analytics.query import BEGINNING, DAY, MAX_USAGE_DAYS, Filters, Period, Query, today
+from analytics.query import MAX_USAGE_DAYS, Filters, InvalidQuery, Period, Query
 from analytics.rollups.coverage import bring_up_to_date
 from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
@@ -21,8 +19,6 @@ from chat.limits import budgets
 from chat.limits.rates import token_status
 from chat.limits.status import NANOS, LimitStatus
 from chat.models import Budget, ClientToken
-
-DEFAULT_DAYS = 30
 
 
 class UsageQuery(serializers.Serializer[Any]):
@@ -34,52 +30,38 @@ class UsageQuery(serializers.Serializer[Any]):
         return {"from": since, **super().get_fields()}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        last: date = attrs.get("to", today())
-        if not BEGINNING <= last <= today() + MAX_USAGE_DAYS * DAY:
-            raise serializers.ValidationError({"to": ["Name a day of this century that is not far in the future."]})
-        first: date = attrs.get("from", last - (DEFAULT_DAYS - 1) * DAY)
-        if not 0 <= (last - first).days < MAX_USAGE_DAYS:
-            raise serializers.ValidationError({"from": [f"Name a day up to {MAX_USAGE_DAYS} days before `to`."]})
-        return {**attrs, "period": Period(first, last)}
+        try:
+            return {**attrs, "period": Period.from_params(self.initial_data, max_days=MAX_USAGE_DAYS)}
+        except InvalidQuery as exc:
+            raise serializers.ValidationError({exc.param: [str(exc)]}) from exc
 
 
-class OwnUsageRow(serializers.Serializer[Any]):
-    day = serializers.DateField()
-    model = serializers.CharField()
-    turns = serializers.IntegerField(help_text="Turns that have ended.")
-    failed = serializers.IntegerField()
-    prompt_tokens = serializers.IntegerField()
-    cached_tokens = serializers.IntegerField(help_text="Of the prompt tokens.")
-    completion_tokens = serializers.IntegerField()
-    total_tokens = serializers.IntegerField()
-    cost_usd = serializers.FloatField(allow_null=True, help_text="Null where a price is unknown.")
-
-
-class LimitStatusOut(serializers.Serializer[Any]):
-    name = serializers.CharField()
-    most = serializers.FloatField()
-    left = serializers.FloatField()
-    resets_at = serializers.IntegerField(
-        allow_null=True, help_text="Seconds since 1970. Null: it comes back as turns end."
-    )
-
-
-class OwnUsageOut(serializers.Serializer[Any]):
-    object = serializers.ChoiceField(choices=["usage"])
-    to = serializers.DateField()
-    data = OwnUsageRow(many=True)  # type: ignore[assignment]
-    computed_at = serializers.DateTimeField(help_text="Everything that was settled before is in the figures.")
-    limits = LimitStatusOut(many=True)
-
-    def get_fields(self) -> dict[str, Any]:
-        return {"from": serializers.DateField(), **super().get_fields()}
+OwnUsageRow = openapi.shape(
+    "OwnUsageRow",
+    day=serializers.DateField(),
+    model=str,
+    turns=serializers.IntegerField(help_text="Turns that have ended."),
+    failed=int,
+    prompt_tokens=int,
+    cached_tokens=serializers.IntegerField(help_text="Of the prompt tokens."),
+    completion_tokens=int,
+    total_tokens=int,
+    cost_usd=serializers.FloatField(allow_null=True, help_text="Null where a price is unknown."),
+)
+RESETS_AT = serializers.IntegerField(allow_null=True, help_text="Seconds since 1970. Null: it comes back as turns end.")
+LimitStatusOut = openapi.shape("LimitStatusOut", name=str, most=float, left=float, resets_at=RESETS_AT)
+OwnUsageOut = openapi.shape(
+    "OwnUsageOut",
+    object="usage",
+    **{day: serializers.DateField() for day in ("from", "to")},
+    data=OwnUsageRow(many=True),
+    computed_at=serializers.DateTimeField(help_text="Everything that was settled before is in the figures."),
+    limits=LimitStatusOut(many=True),
+)
 
 
 class UsageViewSet(ClientViewSet):
-    @extend_schema(
-        **openapi.operation("Usage", OwnUsageOut, 400, *openapi.COMMON, parameters=[UsageQuery]),
-        operation_id="v1_usage",
-    )
+    @openapi.operation("Usage", OwnUsageOut, 400, parameters=[UsageQuery], operation_id="v1_usage")
     def list(self, request: Request) -> Response:
         """Return what this client has used by UTC day and model, and what is left of its limits."""
         query = UsageQuery(data=request.query_params)
