@@ -15,6 +15,8 @@ from rest_framework.response import Response
 
 logger = logging.getLogger(__name__)
 
+NOTHING_HERE = "Nothing is here; /docs lists every route."
+
 
 class ApiError(exceptions.APIException):
     status_code: int = status.HTTP_400_BAD_REQUEST
@@ -40,22 +42,9 @@ class ApiError(exceptions.APIException):
         self.is_billed = self.is_billed or is_billed
 
 
-class ContextLengthExceeded(ApiError):
-    default_code = "context_length_exceeded"
-    default_detail = "The message is longer than the model can read; shorten it."
-
-
-class ConversationNotFound(ApiError):
-    status_code = status.HTTP_404_NOT_FOUND
-    default_code = "conversation_not_found"
-    default_detail = "No such conversation; create one with POST /v1/conversations."
-
-
-class IdempotencyKeyReused(ApiError):
-    status_code = status.HTTP_409_CONFLICT
-    default_code = "idempotency_key_reused"
-    default_detail = "Idempotency key reused with different request"
-    should_retry = False
+class UpstreamError(ApiError):
+    status_code = status.HTTP_502_BAD_GATEWAY
+    default_code = "upstream_error"
 
 
 class IdempotencyInProgress(ApiError):
@@ -63,48 +52,6 @@ class IdempotencyInProgress(ApiError):
     default_code = "idempotency_in_progress"
     default_detail = "The first request with this Idempotency-Key is still running; send the same request again."
     retry_after = 1
-
-
-class RequestTooLarge(ApiError):
-    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
-    default_code = "request_too_large"
-
-
-class LengthRequired(ApiError):
-    status_code = status.HTTP_411_LENGTH_REQUIRED
-    default_code = "length_required"
-    default_detail = "Send the body with a Content-Length, not chunked."
-
-
-class RateLimitExceeded(ApiError):
-    status_code = status.HTTP_429_TOO_MANY_REQUESTS
-    default_code = "rate_limit_exceeded"
-
-
-class BudgetExceeded(ApiError):
-    status_code = status.HTTP_429_TOO_MANY_REQUESTS
-    default_code = "budget_exceeded"
-    should_retry = False
-
-
-class UpstreamError(ApiError):
-    status_code: int = status.HTTP_502_BAD_GATEWAY
-    default_code = "upstream_error"
-
-
-class UpstreamTimeout(UpstreamError):
-    status_code = status.HTTP_504_GATEWAY_TIMEOUT
-    default_code = "upstream_timeout"
-
-
-class Interrupted(UpstreamError):
-    """The server stops, and the turn did not end in time."""
-
-    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    default_code = "unavailable"
-    default_detail = "The server is being restarted; send the request again."
-    retry_after = 1
-    is_billed = True
 
 
 class Cancelled(ApiError):
@@ -115,44 +62,49 @@ class Cancelled(ApiError):
     is_billed = True
 
 
-class NotCancellable(ApiError):
-    status_code = status.HTTP_409_CONFLICT
-    default_code = "not_cancellable"
-    default_detail = "Only a completion that is being streamed can be cancelled."
-    should_retry = False
+def error(
+    status_code: int, code: str, message: str = "", *, base: type[ApiError] = ApiError, **more: float | bool
+) -> type[ApiError]:
+    """Declare an error that is raised and nowhere caught by its class; `more` are other attributes of ApiError."""
+    named = {"status_code": status_code, "default_code": code, "default_detail": message}
+    return type(code, (base,), {**named, **more})
 
 
-class ModelNotFound(ApiError):
-    status_code = status.HTTP_404_NOT_FOUND
-    default_code = "model_not_found"
-    default_detail = "Not a model of this server; GET /v1/models lists them."
-
-
-class ItemNotFound(ApiError):
-    status_code = status.HTTP_404_NOT_FOUND
-    default_code = "item_not_found"
-    default_detail = "No such item in this conversation; list its items to see their ids."
-
-
-class CompletionNotFound(ApiError):
-    status_code = status.HTTP_404_NOT_FOUND
-    default_code = "completion_not_found"
-    default_detail = "No such completion; its id is the request_id of the first chunk."
-
-
-class InternalError(ApiError):
-    status_code = status.HTTP_500_INTERNAL_SERVER_ERROR
-    default_code = "internal_error"
-    default_detail = "Something broke on our side; quote the x-request-id when you report it."
-    is_billed = True
-
-
-class Unavailable(ApiError):
-    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    default_code = "unavailable"
-    default_detail = "The service cannot reach its database; try again in a moment."
-    retry_after = 1
-
+ContextLengthExceeded = error(
+    400, "context_length_exceeded", "The message is longer than the model can read; shorten it."
+)
+ConversationNotFound = error(
+    404, "conversation_not_found", "No such conversation; create one with POST /v1/conversations."
+)
+ItemNotFound = error(404, "item_not_found", "No such item in this conversation; list its items to see their ids.")
+ModelNotFound = error(404, "model_not_found", "Not a model of this server; GET /v1/models lists them.")
+CompletionNotFound = error(
+    404, "completion_not_found", "No such completion; its id is the request_id of the first chunk."
+)
+IdempotencyKeyReused = error(
+    409, "idempotency_key_reused", "Idempotency key reused with different request", should_retry=False
+)
+NotCancellable = error(
+    409, "not_cancellable", "Only a completion that is being streamed can be cancelled.", should_retry=False
+)
+LengthRequired = error(411, "length_required", "Send the body with a Content-Length, not chunked.")
+RequestTooLarge = error(413, "request_too_large")
+RateLimitExceeded = error(429, "rate_limit_exceeded")
+BudgetExceeded = error(429, "budget_exceeded", should_retry=False)
+InternalError = error(
+    500, "internal_error", "Something broke on our side; quote the x-request-id when you report it.", is_billed=True
+)
+Unavailable = error(503, "unavailable", "The service cannot reach its database; try again in a moment.", retry_after=1)
+# The server stops, and the turn did not end in time.
+Interrupted = error(
+    503,
+    "unavailable",
+    "The server is being restarted; send the request again.",
+    base=UpstreamError,
+    retry_after=1,
+    is_billed=True,
+)
+UpstreamTimeout = error(504, "upstream_timeout", base=UpstreamError)
 
 CODES = {
     400: "invalid_request",
@@ -167,18 +119,11 @@ CODES = {
 }
 
 
-def type_of(status_code: int) -> str:
-    """Return OpenAI's `type` for a status."""
-    if status_code >= 500:
-        return "server_error"
-    return {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
-        status_code, "invalid_request_error"
-    )
-
-
 def error_body(status_code: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     code = code or CODES.get(status_code, "internal_error")
-    return {"error": {"message": message, "type": type_of(status_code), "code": code, "param": param}}
+    types = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    error_type = "server_error" if status_code >= 500 else types.get(status_code, "invalid_request_error")
+    return {"error": {"message": message, "type": error_type, "code": code, "param": param}}
 
 
 def answer_error(exc: Exception, context: dict[str, Any]) -> Response:
@@ -213,7 +158,7 @@ def known_error(exc: Exception) -> exceptions.APIException:
     if isinstance(exc, exceptions.APIException):
         return exc
     if isinstance(exc, Http404):
-        return exceptions.NotFound("Nothing is here; /docs lists every route.")
+        return exceptions.NotFound(NOTHING_HERE)
     if isinstance(exc, PermissionDenied):
         return exceptions.PermissionDenied()
     if isinstance(exc, OperationalError | InterfaceError):
@@ -240,23 +185,17 @@ def first_problem(detail: Any, path: str = "") -> tuple[str, str | None]:
     return (f"{path}: {message}" if path else message), path or None
 
 
-def json_error(request: HttpRequest, status_code: int, message: str) -> JsonResponse:
+def answer_page_error(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
+    """Answer where no view of DRF does. Of messages only our own are told: Django's may quote the request."""
+    match exception:
+        case None:
+            status_code, message = 500, InternalError.default_detail
+        case Http404():
+            status_code, message = 404, NOTHING_HERE
+        case PermissionDenied():
+            status_code, message = 403, "You may not do this."
+        case BadRequest():
+            status_code, message = 400, str(exception)
+        case _:
+            status_code, message = 400, "The request is malformed, or names a host that this server does not serve."
     return JsonResponse(error_body(status_code, message), status=status_code)
-
-
-def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    """Answer with the message of our own errors only: Django's may quote the request."""
-    message = "The request is malformed, or names a host that this server does not serve."
-    return json_error(request, 400, str(exception) if isinstance(exception, BadRequest) else message)
-
-
-def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:
-    return json_error(request, 403, "You may not do this.")
-
-
-def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
-    return json_error(request, 404, "Nothing is here; /docs lists every route.")
-
-
-def server_error(request: HttpRequest) -> JsonResponse:
-    return json_error(request, 500, InternalError.default_detail)

@@ -21,7 +21,4 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "chat.exceptions.bad_request"
-handler403 = "chat.exceptions.permission_denied"
-handler404 = "chat.exceptions.not_found"
-handler500 = "chat.exceptions.server_error"
+handler400 = handler403 = handler404 = handler500 = "chat.exceptions.answer_page_error"

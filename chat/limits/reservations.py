@@ -53,7 +53,12 @@ class Reservation:
         if status := admit_tokens(client, tokens):
             limits.append(status)
             if status.is_exceeded:
-                raise too_many_tokens(tokens, status)
+                refusal = f"This turn can take up to {tokens:,} tokens; this client may use {status.most:,} a minute"
+                if tokens > status.most:
+                    raise RateLimitExceeded(
+                        f"{refusal}. Send less, or lower max_completion_tokens.", should_retry=False
+                    )
+                raise RateLimitExceeded(f"{refusal}; wait as long as Retry-After says.", retry_after=status.next_in)
         if "max_completion_tokens" not in body and "max_tokens" not in body:
             body["max_completion_tokens"] = reply_tokens
         return cls(client, tokens, taken)
@@ -63,13 +68,6 @@ class Reservation:
         budgets.settle(self.budgets, tokens=tokens, nanos=closed.cost_nanos, was_abandoned=closed.was_abandoned)
         if not closed.was_abandoned:
             settle_tokens(self.client, self.tokens - tokens, seconds=time.monotonic() - self.taken_at)
-
-
-def too_many_tokens(tokens: int, status: LimitStatus) -> RateLimitExceeded:
-    most = f"This turn can take up to {tokens:,} tokens; this client may use {status.most:,} a minute"
-    if tokens > status.most:
-        return RateLimitExceeded(f"{most}. Send less, or lower max_completion_tokens.", should_retry=False)
-    return RateLimitExceeded(f"{most}; wait as long as Retry-After says.", retry_after=status.next_in)
 
 
 def release(abandoned: Iterable[ledger.Abandoned]) -> None:
