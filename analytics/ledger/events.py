@@ -73,11 +73,11 @@ def record_client_events(client_token_id: int, events: Collection[Event]) -> int
 def known_event_ids(client_token_id: int, event_ids: Collection[str]) -> set[str | None]:
     """Return those ids that the client has used for an event before."""
     events = AnalyticsEvent.objects.filter(client_token_id=client_token_id, client_event_id__in=event_ids)
-    return set(events.values_list("client_event_id", flat=True)) if event_ids else set()
+    return set(events.values_list("client_event_id", flat=True))
 
 
 def turns_of(client_token_id: int, request_ids: Collection[str]) -> dict[str, Subject]:
     """Return the subjects of those turns that are the client's own, by request id."""
     turns = UsageEvent.objects.filter(client_token_id=client_token_id, request_id__in=request_ids)
     columns = ("request_id", "client_token_id", "user_id", "conversation_id", "app_version", "model")
-    return {row[0]: Subject(*row) for row in turns.values_list(*columns)} if request_ids else {}
+    return {row[0]: Subject(*row) for row in turns.values_list(*columns)}

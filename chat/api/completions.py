@@ -12,8 +12,8 @@ from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
 from chat.api.parsers import JSONParser, ProtobufParser, RegisteredProtobufParser
 from chat.api.renderers import RENDERERS, SameFormatNegotiation
-from chat.api.serializers import CompletionIn
-from chat.api.streaming import EventStream, ProtobufStream, StreamRenderer, render_stream
+from chat.api.serializers import CompletionIn, validated
+from chat.api.streaming import EventStream, ProtobufStream, render_stream
 from chat.exceptions import CompletionNotFound, NotCancellable
 from chat.turns import lifecycle, registry, stream
 from chat.turns.idempotency import Idempotency
@@ -35,8 +35,7 @@ class CompletionViewSet(ClientViewSet):
         request can be sent again for 24 hours: it gets the same answer, and is billed once.
         """
         asked = CompletionIn(data=request.data)
-        asked.is_valid(raise_exception=True)
-        data = asked.validated_data
+        data = validated(asked)
         turn = TurnRequest(
             client=client_of(request),
             request_id=request._request.request_id,  # type: ignore[attr-defined]
@@ -60,10 +59,9 @@ class CompletionViewSet(ClientViewSet):
         log, is_replay = stream.begin(turn)
         reading = log.read()
         first = next(reading)
-        form: StreamRenderer = EventStream()
-        if self.request.accepted_renderer.format == "pb":
-            form = ProtobufStream(self.request.accepted_renderer.media_type)
-        wants_usage = wants_usage_chunk or form.content_type != EventStream.content_type
+        renderer = self.request.accepted_renderer
+        form = ProtobufStream(renderer.media_type) if renderer.format == "pb" else EventStream()
+        wants_usage = wants_usage_chunk or isinstance(form, ProtobufStream)
         body = render_stream(itertools.chain([first], reading), lambda: log.usage if wants_usage else None, form)
         headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
         return StreamingHttpResponse(

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from chat import conversations
 from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
-from chat.api.serializers import ConversationIn, ConversationUpdateIn, ItemListQuery, ItemsIn
+from chat.api.serializers import ConversationIn, ConversationUpdateIn, ItemListQuery, ItemsIn, validated
 from chat.conversations import conversation_object, item_id, item_of, message_pk
 from chat.exceptions import ApiError, ConversationNotFound, ItemNotFound
 from chat.models import Conversation, Message
@@ -38,9 +38,7 @@ class ConversationViewSet(ClientViewSet):
     )
     def create(self, request: Request) -> Response:
         """Begin a conversation, whose messages the server remembers."""
-        asked = ConversationIn(data=request.data or {})
-        asked.is_valid(raise_exception=True)
-        data = asked.validated_data
+        data = validated(ConversationIn(data=request.data or {}))
         conversation = conversations.create(
             client_of(request), metadata=data.get("metadata") or {}, items=data.get("items") or []
         )
@@ -61,9 +59,7 @@ class ConversationViewSet(ClientViewSet):
     def update(self, request: Request, conversation_id: str) -> Response:
         """Replace the metadata."""
         conversation = owned(request, conversation_id)
-        asked = ConversationUpdateIn(data=request.data)
-        asked.is_valid(raise_exception=True)
-        conversation.metadata = asked.validated_data["metadata"] or {}
+        conversation.metadata = validated(ConversationUpdateIn(data=request.data))["metadata"] or {}
         conversation.save(update_fields=["metadata"])
         return Response(conversation_object(conversation))
 
@@ -79,9 +75,7 @@ class ItemViewSet(ClientViewSet):
     def list(self, request: Request, conversation_id: str) -> Response:
         """List the messages of a conversation, page by page."""
         rows = owned(request, conversation_id).messages.all()
-        asked = ItemListQuery(data=request.query_params)
-        asked.is_valid(raise_exception=True)
-        query = asked.validated_data
+        query = validated(ItemListQuery(data=request.query_params))
         page = rows.order_by("id" if query["order"] == "asc" else "-id")
         if "after" in query:
             after = message_pk(query["after"])
@@ -95,9 +89,8 @@ class ItemViewSet(ClientViewSet):
     def create(self, request: Request, conversation_id: str) -> Response:
         """Append up to 20 messages without asking the model."""
         conversation = owned(request, conversation_id)
-        asked = ItemsIn(data=request.data)
-        asked.is_valid(raise_exception=True)
-        return Response(item_list(conversations.add_items(conversation, asked.validated_data["items"]), has_more=False))
+        added = conversations.add_items(conversation, validated(ItemsIn(data=request.data))["items"])
+        return Response(item_list(added, has_more=False))
 
     @openapi.operation("Conversations", openapi.ItemOut, 404)
     def retrieve(self, request: Request, conversation_id: str, item_id: str) -> Response:

@@ -1,6 +1,6 @@
 """Events that clients send: what only they see, of conversations and turns that are their own."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from analytics import ledger
 from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
-from chat.api.serializers import KnownFieldsSerializer, Metadata, Text
+from chat.api.serializers import KnownFieldsSerializer, Metadata, Text, validated
 from chat.exceptions import ApiError, CompletionNotFound, ConversationNotFound
 from chat.models import ClientToken, Conversation
 
@@ -113,58 +113,41 @@ class EventViewSet(ClientViewSet):
 
         An event with an `id` counts once, so that a batch that got no answer can be sent again.
         """
-        asked = EventsIn(data=request.data)
-        asked.is_valid(raise_exception=True)
-        client, events = client_of(request), asked.validated_data["events"]
+        client, events = client_of(request), validated(EventsIn(data=request.data))["events"]
         # An event that was stored before is no error now, whatever has become of what it names.
         known = ledger.known_event_ids(client.pk, {event["id"] for event in events if "id" in event})
-        batch = Batch.of(client, [event for event in events if event.get("id") not in known])
-        stored = ledger.record_client_events(client.pk, [batch.event_of(event) for event in batch.events])
+        new = own_events(client, [event for event in events if event.get("id") not in known])
+        stored = ledger.record_client_events(client.pk, new)
         answer = {"object": "events", "stored": stored, "duplicates": len(events) - stored}
         return Response(answer, status=status.HTTP_201_CREATED)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Validated events, and those turns and conversations that they name and the client owns."""
+def own_events(client: ClientToken, events: list[dict[str, Any]]) -> list[ledger.Event]:
+    """Find the turn or the conversation that each event is about.
 
-    client: ClientToken
-    events: list[dict[str, Any]]
-    turns: dict[str, ledger.Subject]
-    conversations: set[str]
-
-    @classmethod
-    def of(cls, client: ClientToken, events: list[dict[str, Any]]) -> "Batch":
-        turns = ledger.turns_of(client.pk, {event["request_id"] for event in events if "request_id" in event})
-        # A turn names its own conversation, even where that was deleted since.
-        named = {event.get("conversation_id", "") for event in events if "request_id" not in event} - {""}
-        owned = Conversation.objects.owned_by(client).filter(pk__in=named)
-        return cls(client, events, turns, set(owned.values_list("pk", flat=True)) if named else set())
-
-    def event_of(self, event: dict[str, Any]) -> ledger.Event:
-        """Check what an event names. Raises ApiError where it is not the client's, or the event is too old."""
+    Raises ApiError where it is not the client's, or an event is too old.
+    """
+    turns = ledger.turns_of(client.pk, {event["request_id"] for event in events if "request_id" in event})
+    # A turn names its own conversation, even where that was deleted since.
+    named = {event.get("conversation_id", "") for event in events if "request_id" not in event} - {""}
+    own = {"", *Conversation.objects.owned_by(client).filter(pk__in=named).values_list("pk", flat=True)}
+    found = []
+    for event in events:
+        path, conversation_id, metadata = event["path"], event.get("conversation_id"), event.get("metadata") or {}
         if event["age"] > MAX_AGE:
-            param = f"{event['path']}.occurred_at"
+            param = f"{path}.occurred_at"
             raise ApiError(f"{param}: Send events within 24 hours; leave this one out.", param=param)
-        subject = self.subject_of(event)
-        metadata = event.get("metadata") or {}
-        subject = replace(
-            subject,
-            user_id=event.get("user") or subject.user_id,
-            app_version=metadata.get("app_version", subject.app_version)[:64],
-        )
-        return ledger.Event(f"client.{event['name']}", subject, event.get("id"), event["age"], metadata)
-
-    def subject_of(self, event: dict[str, Any]) -> ledger.Subject:
-        """Find the turn or the conversation that an event is about."""
-        path, conversation_id = event["path"], event.get("conversation_id", "")
         if "request_id" not in event:
-            if conversation_id and conversation_id not in self.conversations:
+            if (conversation_id or "") not in own:
                 raise ConversationNotFound(param=f"{path}.conversation_id")
-            return ledger.Subject("", self.client.pk, self.client.default_user_id, conversation_id)
-        turn = self.turns.get(event["request_id"])
-        if turn is None:
+            subject = ledger.Subject("", client.pk, client.default_user_id, conversation_id or "")
+        elif event["request_id"] not in turns:
             raise CompletionNotFound(param=f"{path}.request_id")
-        if event.get("conversation_id", turn.conversation_id) != turn.conversation_id:
-            raise ApiError("The completion is not of this conversation.", param=f"{path}.conversation_id")
-        return turn
+        else:
+            subject = turns[event["request_id"]]
+            if conversation_id not in (None, subject.conversation_id):
+                raise ApiError("The completion is not of this conversation.", param=f"{path}.conversation_id")
+        version = metadata.get("app_version", subject.app_version)[:64]
+        subject = replace(subject, user_id=event.get("user") or subject.user_id, app_version=version)
+        found.append(ledger.Event(f"client.{event['name']}", subject, event.get("id"), event["age"], metadata))
+    return found

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -15,34 +16,39 @@ from protos.chat_pb2 import ChatRequest
 MAX_DEPTH = 100
 # Python itself refuses more than 4300, with a message for programmers.
 MAX_DIGITS = 4000
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 TOO_LARGE = "A number is too large; send one that fits 64 bits."
 TOO_DEEP = f"The JSON is nested deeper than {MAX_DEPTH} levels."
 
 
-def read_body(stream: IO[bytes], context: Mapping[str, Any]) -> bytes:
-    """Read the whole body. Raises RequestTooLarge, before reading, where it is longer than MAX_REQUEST_BYTES."""
-    if int(context["request"].META.get("CONTENT_LENGTH") or 0) > settings.MAX_REQUEST_BYTES:
-        raise RequestTooLarge(f"The body is longer than {settings.MAX_REQUEST_BYTES} bytes; send less at once.")
-    return stream.read()
-
-
-class JSONParser(BaseParser):
-    """Parses JSON within limits: DRF's own parser takes any length, and crashes on deep nesting."""
-
-    media_type = "application/json"
+class BoundedParser(BaseParser):
+    """Parses a body within limits: DRF's own parser takes any length, and crashes on deep nesting."""
 
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
+        """Refuse a body that is longer than MAX_REQUEST_BYTES before reading it."""
+        length = (parser_context or {})["request"].META.get("CONTENT_LENGTH")
+        if int(length or 0) > settings.MAX_REQUEST_BYTES:
+            raise RequestTooLarge(f"The body is longer than {settings.MAX_REQUEST_BYTES} bytes; send less at once.")
+        data = self.load(stream.read())
+        refuse_unstorable(data)
+        return data
+
+    def load(self, body: bytes) -> Any:
+        raise NotImplementedError
+
+
+class JSONParser(BoundedParser):
+    media_type = "application/json"
+
+    def load(self, body: bytes) -> Any:
         try:
-            text = read_body(stream, parser_context or {}).decode()
-            data = json.loads(text, parse_constant=refuse_constant, parse_int=parse_int)
+            return json.loads(body.decode(), parse_constant=refuse_constant, parse_int=parse_int)
         except RecursionError as exc:
             raise ParseError(TOO_DEEP) from exc
         except ValueError as exc:
             raise ParseError(f"The body is not JSON in UTF-8: {exc}") from exc
-        refuse_unstorable(data)
-        return data
 
 
 def parse_int(digits: str) -> int:
@@ -60,7 +66,7 @@ def refuse_unstorable(data: Any, depth: int = 0) -> None:
     if depth > MAX_DEPTH:
         raise ParseError(TOO_DEEP)
     if isinstance(data, str):
-        if "\0" in data or not is_encodable(data):
+        if UNSTORABLE.search(data):
             raise ParseError("Text must contain neither U+0000 nor half of a surrogate pair.")
     elif isinstance(data, float) and not math.isfinite(data):
         raise ParseError(TOO_LARGE)
@@ -73,29 +79,16 @@ def refuse_unstorable(data: Any, depth: int = 0) -> None:
             refuse_unstorable(value, depth + 1)
 
 
-def is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class ProtobufParser(BaseParser):
+class ProtobufParser(BoundedParser):
     """Parses a `ChatRequest` into the fields of the same request in JSON. Fields that are not set are absent."""
 
     media_type = "application/x-protobuf"
 
-    def parse(
-        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
-    ) -> Any:
+    def load(self, body: bytes) -> Any:
         try:
-            message = ChatRequest.FromString(read_body(stream, parser_context or {}))
+            return MessageToDict(ChatRequest.FromString(body), preserving_proto_field_name=True)
         except DecodeError as exc:
             raise ParseError("The body is not a ChatRequest; see protos/chat.proto.") from exc
-        data = MessageToDict(message, preserving_proto_field_name=True)
-        refuse_unstorable(data)
-        return data
 
 
 class RegisteredProtobufParser(ProtobufParser):

@@ -9,6 +9,12 @@ from rest_framework import serializers
 MOST = 2**31 - 1  # tokens
 
 
+def validated(asked: serializers.BaseSerializer[Any]) -> Any:
+    """Return what is asked, checked. Raises ValidationError."""
+    asked.is_valid(raise_exception=True)
+    return asked.validated_data
+
+
 class Text(serializers.CharField):
     """A string as it was sent. A number is refused, and white space is kept."""
 

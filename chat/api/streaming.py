@@ -3,25 +3,13 @@
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from google.protobuf import proto
 
 from chat.api.renderers import error_message, usage_message
 from chat.exceptions import ApiError, error_body
 from protos.chat_pb2 import ChatChunk
-
-
-class StreamRenderer(Protocol):
-    """Frames a streamed reply: each chunk, the heartbeat in between, an error, the end."""
-
-    content_type: str
-    heartbeat: bytes
-    end: bytes
-
-    def chunk(self, chunk: bytes) -> bytes: ...
-
-    def error(self, error: Mapping[str, Any]) -> bytes: ...
 
 
 class EventStream:
@@ -49,7 +37,19 @@ class ProtobufStream:
         self.content_type = content_type
 
     def chunk(self, chunk: bytes) -> bytes:
-        return self.frame(chunk_message(json.loads(chunk)))
+        fields = json.loads(chunk)
+        choice = fields["choices"][0] if fields["choices"] else {}
+        message = ChatChunk(
+            delta=(choice.get("delta") or {}).get("content") or "", finish_reason=choice.get("finish_reason")
+        )
+        if "request_id" in fields:
+            message.request_id = fields["request_id"]
+            message.conversation_id = fields["conversation_id"] or ""
+            message.model = fields["model"]
+            message.history_truncated = fields["history_truncated"]
+        if "usage" in fields:
+            message.usage.CopyFrom(usage_message(fields["usage"]))
+        return self.frame(message)
 
     def error(self, error: Mapping[str, Any]) -> bytes:
         return self.frame(ChatChunk(error=error_message(error)))
@@ -60,23 +60,8 @@ class ProtobufStream:
         return framed.getvalue()
 
 
-def chunk_message(chunk: Mapping[str, Any]) -> ChatChunk:
-    choice = chunk["choices"][0] if chunk["choices"] else {}
-    message = ChatChunk(
-        delta=(choice.get("delta") or {}).get("content") or "", finish_reason=choice.get("finish_reason")
-    )
-    if "request_id" in chunk:
-        message.request_id = chunk["request_id"]
-        message.conversation_id = chunk["conversation_id"] or ""
-        message.model = chunk["model"]
-        message.history_truncated = chunk["history_truncated"]
-    if "usage" in chunk:
-        message.usage.CopyFrom(usage_message(chunk["usage"]))
-    return message
-
-
 def render_stream(
-    log: Iterable[list[bytes]], usage: Callable[[], bytes | None], form: StreamRenderer
+    log: Iterable[list[bytes]], usage: Callable[[], bytes | None], form: EventStream | ProtobufStream
 ) -> Iterator[bytes]:
     """Yield the bytes of a reply's log. `usage` is called at the end, and returns None where no usage is wanted."""
     try:

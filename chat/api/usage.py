@@ -15,6 +15,7 @@ from analytics.rollups.coverage import bring_up_to_date
 from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
+from chat.api.serializers import validated
 from chat.limits import budgets
 from chat.limits.rates import token_status
 from chat.limits.status import NANOS, LimitStatus
@@ -64,10 +65,8 @@ class UsageViewSet(ClientViewSet):
     @openapi.operation("Usage", OwnUsageOut, 400, parameters=[UsageQuery], operation_id="v1_usage")
     def list(self, request: Request) -> Response:
         """Return what this client has used by UTC day and model, and what is left of its limits."""
-        query = UsageQuery(data=request.query_params)
-        query.is_valid(raise_exception=True)
-        client, period = client_of(request), query.validated_data["period"]
-        user_id = query.validated_data.get("user", client.default_user_id)
+        client, query = client_of(request), validated(UsageQuery(data=request.query_params))
+        period, user_id = query["period"], query.get("user", client.default_user_id)
         coverage = bring_up_to_date()
         return Response(
             {
@@ -90,13 +89,13 @@ def other_limits(client: ClientToken, user_id: str) -> list[LimitStatus]:
 
 
 def limit_object(limit: LimitStatus) -> dict[str, Any]:
-    unit = NANOS if limit.unit == Budget.Unit.NANOS else 1
+    is_money = limit.unit == Budget.Unit.NANOS
     resets_at = limit.resets_at.timestamp() if limit.resets_at else None
     if limit.window:
         resets_at = time.time() + limit.reset_in
     return {
         "name": limit.name,
-        "most": limit.most / unit if unit > 1 else limit.most,
-        "left": limit.left / unit if unit > 1 else limit.left,
+        "most": limit.most / NANOS if is_money else limit.most,
+        "left": limit.left / NANOS if is_money else limit.left,
         "resets_at": None if resets_at is None else round(resets_at),
     }
