@@ -13,17 +13,14 @@ BATCH = 1000
 
 def purge_expired(now: datetime) -> dict[str, int]:
     """Delete what has expired, and return how many rows of each kind."""
-    keys = IdempotencyKey.objects.filter(created_at__lt=now - KEY_TTL, locked_until__lt=now)
-    limits = RateLimit.objects.filter(theoretical_arrival__lt=now.timestamp())
-    # Two days after the end of a period none of its turns still runs.
-    budgets = Budget.objects.filter(resets_at__lt=now - timedelta(days=2))
-    sessions = Session.objects.filter(expire_date__lt=now)
-    return {
-        "idempotency keys": delete_in_batches(keys),
-        "rate limits at rest": delete_in_batches(limits),
-        "budgets that are over": delete_in_batches(budgets),
-        "sessions": delete_in_batches(sessions),
+    expired: dict[str, QuerySet[Any]] = {
+        "idempotency keys": IdempotencyKey.objects.filter(created_at__lt=now - KEY_TTL, locked_until__lt=now),
+        "rate limits at rest": RateLimit.objects.filter(theoretical_arrival__lt=now.timestamp()),
+        # Two days after the end of a period none of its turns still runs.
+        "budgets that are over": Budget.objects.filter(resets_at__lt=now - timedelta(days=2)),
+        "sessions": Session.objects.filter(expire_date__lt=now),
     }
+    return {kind: delete_in_batches(rows) for kind, rows in expired.items()}
 
 
 def delete_in_batches(rows: QuerySet[Any]) -> int:

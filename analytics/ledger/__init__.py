@@ -5,7 +5,6 @@ from analytics.ledger.invalidation import SETTLE_GRACE, database_now, invalidate
 from analytics.ledger.prices import cost_nanos
 from analytics.ledger.refusals import count_refusal, flush_at_exit, flush_refusals
 from analytics.ledger.turns import (
-    Abandoned,
     CloseResult,
     LlmTokens,
     Status,
@@ -20,7 +19,6 @@ from analytics.ledger.turns import (
 
 __all__ = [
     "SETTLE_GRACE",
-    "Abandoned",
     "CloseResult",
     "Event",
     "LlmTokens",

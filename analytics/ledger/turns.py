@@ -44,14 +44,6 @@ class CloseResult:
     was_abandoned: bool = False
 
 
-@dataclass(frozen=True)
-class Abandoned:
-    """A row that was closed because its process died, and what its turn had reserved of each budget."""
-
-    request_id: str
-    reserved: dict[str, int]
-
-
 def open_usage(subject: Subject, *, is_stream: bool, locked_until: Combinable, reserved: dict[str, int]) -> None:
     """Insert the pending row of a turn. No other process may abandon it before `locked_until`."""
     UsageEvent.objects.create(
@@ -145,8 +137,8 @@ def cancel_requested(request_ids: Collection[str]) -> list[str]:
     return list(pending.values_list("request_id", flat=True))
 
 
-def abandon(request_ids: Iterable[str]) -> list[Abandoned]:
-    """Close pending rows whose process died, and return those that this call closed."""
+def abandon(request_ids: Iterable[str]) -> list[dict[str, int]]:
+    """Close pending rows whose process died. Returns what each turn that this call closed had reserved of budgets."""
     closed = []
     days = set()
     for row in UsageEvent.objects.pending().filter(request_id__in=list(request_ids)).order_by("pk"):
@@ -157,12 +149,12 @@ def abandon(request_ids: Iterable[str]) -> list[Abandoned]:
             )
             # The user was there when the turn was opened, not when its row is closed.
             record_event("chat.abandoned", subject, created_at=row.created_at)
-            closed.append(Abandoned(row.request_id, row.reserved_json or {}))
+            closed.append(row.reserved_json or {})
             days.add(row.created_at.astimezone(UTC).date())
     invalidate(days)
     return closed
 
 
-def abandon_stale(now: datetime | Now, *, limit: int) -> list[Abandoned]:
+def abandon_stale(now: datetime | Now, *, limit: int) -> list[dict[str, int]]:
     """Abandon at most `limit` pending rows whose lease has ended."""
     return abandon(UsageEvent.objects.stale(now).values_list("request_id", flat=True)[:limit])

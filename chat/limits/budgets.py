@@ -4,7 +4,6 @@ A turn that opens reserves the most that it can cost, in one statement for all i
 figure replaces what it had reserved.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,8 +16,6 @@ from chat.limits.status import NANOS, LimitStatus, describe_amount
 from chat.models import Budget, ClientToken
 
 Unit = Budget.Unit
-# Unit, most, period, end of the period, and user: empty for all users together.
-Limit = tuple[Unit, int | None, str, datetime | None, str]
 
 # All of them or none: where a row is missing from the answer, its limit refuses the turn, and the transaction is
 # rolled back. Limits are compared by the statement that counts, so that parallel turns cannot both take what is left.
@@ -39,36 +36,35 @@ def budgets_of(client: ClientToken, user_id: str, now: datetime) -> list[Budget]
     The count of turns at once comes first, and is kept wherever there is any budget: whoever writes a client's
     budgets takes that row's lock first, so that no two transactions wait for each other.
     """
-    found = list(_periodic_limits(client, user_id, now))
-    if found or client.concurrent_turns:
-        found.insert(0, (Unit.TURNS, client.concurrent_turns, "", None, ""))
-    return [
-        Budget(
-            key=f"{client.pk}:{unit}:{period}:{user}",
-            client_token=client,
-            user_id=user,
-            unit=unit,
-            period=period,
-            used=0,
-            most=most,
-            resets_at=resets_at,
-        )
-        for unit, most, period, resets_at, user in found
-    ]
-
-
-def _periodic_limits(client: ClientToken, user_id: str, now: datetime) -> Iterator[Limit]:
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     next_month = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
     spans = {"day": (f"{today:%Y-%m-%d}", today + timedelta(days=1)), "month": (f"{today:%Y-%m}", next_month)}
+    found = []
     for span, (period, resets_at) in spans.items():
         for scope, user in (("", ""), ("user_", user_id)):
             tokens: int | None = getattr(client, f"{scope}{span}_tokens")
             usd: Decimal | None = getattr(client, f"{scope}{span}_usd")
             if tokens is not None:
-                yield Unit.TOKENS, tokens, period, resets_at, user
+                found.append(_budget(client, Unit.TOKENS, tokens, period, resets_at, user))
             if usd is not None:
-                yield Unit.NANOS, int(usd * NANOS), period, resets_at, user
+                found.append(_budget(client, Unit.NANOS, int(usd * NANOS), period, resets_at, user))
+    if found or client.concurrent_turns:
+        found.insert(0, _budget(client, Unit.TURNS, client.concurrent_turns))
+    return found
+
+
+def _budget(
+    client: ClientToken,
+    unit: Unit,
+    most: int | None,
+    period: str = "",
+    resets_at: datetime | None = None,
+    user: str = "",
+) -> Budget:
+    key = f"{client.pk}:{unit}:{period}:{user}"
+    return Budget(
+        key=key, client_token=client, user_id=user, unit=unit, period=period, used=0, most=most, resets_at=resets_at
+    )
 
 
 def name_of(budget: Budget) -> str:
@@ -80,7 +76,7 @@ def name_of(budget: Budget) -> str:
 def read_statuses(budgets: list[Budget], now: datetime) -> list[LimitStatus]:
     """Return the status of those budgets that have a limit, in their order."""
     limited = [budget for budget in budgets if budget.most is not None]
-    used = read_used(limited) if limited else {}
+    used = read_used(limited)
     return [_status(budget, used.get(budget.key, 0), now) for budget in limited]
 
 
@@ -178,17 +174,15 @@ def settle(reserved: dict[str, int], *, tokens: int, nanos: int | None, was_aban
     """
     end_turn(reserved, by=0 if was_abandoned else 1)
     for key, amount in reserved.items():
-        if _unit(key) != Unit.TURNS:
-            cost = tokens if _unit(key) == Unit.TOKENS else nanos
-            if cost is not None and cost != amount:
-                Budget.objects.filter(pk=key).update(used=F("used") + (cost - amount))
+        cost = {Unit.TURNS: amount, Unit.TOKENS: tokens, Unit.NANOS: nanos}[_unit(key)]
+        if cost is not None and cost != amount:
+            Budget.objects.filter(pk=key).update(used=F("used") + (cost - amount))
 
 
 def end_turn(reserved: dict[str, int], *, by: int = 1) -> None:
     """Count one running turn less. The row is written in any case: its lock protects the client's other budgets."""
-    for key in reserved:
-        if _unit(key) == Unit.TURNS:
-            Budget.objects.filter(pk=key).update(used=F("used") - by)
+    running = [key for key in reserved if _unit(key) == Unit.TURNS]
+    Budget.objects.filter(pk__in=running).update(used=F("used") - by)
 
 
 def _unit(key: str) -> Unit:

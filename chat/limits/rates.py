@@ -33,11 +33,7 @@ GIVE_BACK = "UPDATE rate_limits SET theoretical_arrival = theoretical_arrival - 
 DIALECT = {
     # SQLite counts days since 4714 BC; this is seconds since 1970. Version 3.38 and older have no other milliseconds.
     "sqlite": {"max": "max", "min": "min", "now": "((julianday('now') - 2440587.5) * 86400.0)"},
-    "postgresql": {
-        "max": "greatest",
-        "min": "least",
-        "now": "extract(epoch FROM statement_timestamp())::float8",
-    },
+    "postgresql": {"max": "greatest", "min": "least", "now": "extract(epoch FROM statement_timestamp())::float8"},
 }
 
 
@@ -47,9 +43,10 @@ def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> Lim
     # The margin, a millionth of one request, allows for the rounding of sums of floats.
     values: dict[str, str | float] = {"key": key, "cost": cost * interval, "period": PERIOD + interval * 1e-6}
     backlog = run(ADMIT, values) if cost <= limit else None
-    if backlog is None:
-        return status_of(limit, backlog_of(key), unit=unit, cost=cost, is_exceeded=True)
-    return status_of(limit, backlog, unit=unit, cost=cost)
+    is_exceeded = backlog is None
+    return status_of(
+        limit, backlog_of(key) if backlog is None else backlog, unit=unit, cost=cost, is_exceeded=is_exceeded
+    )
 
 
 def status_of(limit: int, backlog: float, *, unit: str, cost: int = 1, is_exceeded: bool = False) -> LimitStatus:
@@ -107,9 +104,8 @@ def settle_tokens(client: ClientToken, unused: int, *, seconds: float) -> None:
     really used, whatever was estimated.
     """
     if client.tokens_per_min:
-        cost = abs(unused) * PERIOD / client.tokens_per_min
-        bucket: dict[str, str | float] = {"key": f"tpm:{client.pk}"}
+        key, cost = f"tpm:{client.pk}", abs(unused) * PERIOD / client.tokens_per_min
         if unused < 0:
-            run(CHARGE, {**bucket, "cost": cost})
+            run(CHARGE, {"key": key, "cost": cost})
         elif cost > seconds:
-            run(GIVE_BACK, {**bucket, "cost": cost - seconds})
+            run(GIVE_BACK, {"key": key, "cost": cost - seconds})

@@ -70,7 +70,7 @@ class Reservation:
             settle_tokens(self.client, self.tokens - tokens, seconds=time.monotonic() - self.taken_at)
 
 
-def release(abandoned: Iterable[ledger.Abandoned]) -> None:
+def release(abandoned: Iterable[dict[str, int]]) -> None:
     """Count turns whose process died as ended. What they had reserved stays used: nobody knows what they have cost."""
-    for row in abandoned:
-        budgets.end_turn(row.reserved)
+    for reserved in abandoned:
+        budgets.end_turn(reserved)

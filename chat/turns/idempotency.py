@@ -33,13 +33,13 @@ class Claim:
     superseded: str | None = None
 
 
+@dataclass(frozen=True)
 class Idempotency:
-    """The key of one request: its owner, what is asked, and the row that keeps the answer."""
+    """The key of one request, and the hash of what is asked under it."""
 
-    def __init__(self, client: ClientToken, key: str, asked: dict[str, Any]) -> None:
-        self.client = client
-        self.key = key
-        self.request_hash = fingerprint(asked)
+    client: ClientToken
+    key: str
+    request_hash: str
 
     @classmethod
     def of(cls, request: Request, asked: dict[str, Any]) -> Self | None:
@@ -53,11 +53,7 @@ class Idempotency:
         if not KEY.fullmatch(key):
             raise ApiError("Idempotency-Key must be 1 to 255 printable ASCII characters.", param="Idempotency-Key")
         assert isinstance(request.auth, ClientToken)
-        return cls(request.auth, key, asked)
-
-    def equals(self, other: "Idempotency") -> bool:
-        """Tell whether the other is the same request under the same key of the same client."""
-        return (self.client.pk, self.key, self.request_hash) == (other.client.pk, other.key, other.request_hash)
+        return cls(request.auth, key, fingerprint(asked))
 
     def claim(self, request_id: str, locked_until: Combinable) -> Claim:
         """Take the key for the turn `request_id`, inside its opening transaction.

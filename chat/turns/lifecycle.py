@@ -37,8 +37,11 @@ def take_turn(request: TurnRequest) -> TurnResult:
         if isinstance(opened, TurnResult):
             return opened
         close_connection()
-        with registry.registered(request.request_id, request.idempotency):
+        try:
+            registry.enter(request.request_id, request.idempotency)
             return TurnResult(settle(opened, complete(opened)))
+        finally:
+            registry.leave(request.request_id)
 
 
 def open_or_replay(
@@ -110,7 +113,9 @@ def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) ->
     away as well, the row stays pending, and is abandoned once its lease ends.
     """
     error = exc if isinstance(exc, ApiError) else InternalError()
-    no_retry_without_key(error, turn.request)
+    if error.is_billed and turn.request.idempotency is None:
+        # SDKs that try again by themselves would buy it twice.
+        error.should_retry = False
     tokens = bought.tokens if bought else None
     if tokens is None and error.is_billed:
         tokens = LlmTokens(prompt=turn.call.prompt_tokens, total=turn.call.prompt_tokens, is_estimated=True)
@@ -119,12 +124,6 @@ def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) ->
         retry_transaction(lambda: store.fail_turn(turn, error.default_code, tokens, served_model=served_model))
     except Error:
         logger.exception("turn %s failed and could not be closed", turn.request.request_id)
-
-
-def no_retry_without_key(error: ApiError, request: TurnRequest) -> None:
-    """Tell SDKs not to retry by themselves what may have been billed and has no key: they would buy it twice."""
-    if error.is_billed and request.idempotency is None:
-        error.should_retry = False
 
 
 def retry_transaction(write: Callable[[], T]) -> T:

@@ -1,10 +1,9 @@
 """The turns that this process runs. One thread renews their leases, and learns which are to be cancelled."""
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -46,17 +45,8 @@ _keeper: threading.Thread | None = None
 _stop_at: float | None = None
 
 
-@contextlib.contextmanager
-def registered(request_id: str, idempotency: Idempotency | None) -> Iterator[None]:
-    """Keep the turn's lease while the block runs."""
-    try:
-        enter(request_id, idempotency)
-        yield
-    finally:
-        leave(request_id)
-
-
 def enter(request_id: str, idempotency: Idempotency | None, log: ReplyLog | None = None) -> None:
+    """Keep the turn's lease until it leaves."""
     global _keeper
     with _lock:
         _running[request_id] = RunningTurn(idempotency, log)
@@ -80,7 +70,7 @@ def cancel(request_id: str) -> None:
 def log_of(idempotency: Idempotency) -> ReplyLog | None:
     """Find the reply that this process streams to the same request under the same key."""
     for turn in list(_running.values()):
-        if turn.log and turn.idempotency and turn.idempotency.equals(idempotency):
+        if turn.log and turn.idempotency == idempotency:
             return turn.log
     return None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from chat.exceptions import ApiError, Cancelled, InternalError
 from chat.turns import registry
-from chat.turns.capacity import Slot, acquire_slot
+from chat.turns.capacity import acquire_slot, release_slot
 from chat.turns.lifecycle import close_connection, fail, open_or_replay, settle
 from chat.turns.reply_log import ReplyLog
 from chat.turns.request import Turn, TurnRequest
@@ -27,19 +27,20 @@ def begin(request: TurnRequest) -> tuple[ReplyLog, bool]:
         opened = open_or_replay(request, join=registry.log_of)
         close_connection()
         if isinstance(opened, Turn):
-            return start(opened, slot), False
+            log = start(opened)
+            slot.pop_all()  # The thread frees the slot.
+            return log, False
     return (opened if isinstance(opened, ReplyLog) else replay(opened.answer)), True
 
 
-def start(turn: Turn, slot: Slot) -> ReplyLog:
+def start(turn: Turn) -> ReplyLog:
     """Start the thread that reads the upstream. It has the request's slot from now on."""
     log = ReplyLog()
     request_id = turn.request.request_id
     try:
         # Registered before the thread starts, so that a duplicate finds the log at once.
         registry.enter(request_id, turn.request.idempotency, log)
-        threading.Thread(target=_run, args=(turn, log, slot), name=request_id, daemon=True).start()
-        slot.hand_over()
+        threading.Thread(target=_run, args=(turn, log), name=request_id, daemon=True).start()
     except BaseException:
         registry.leave(request_id)
         error = InternalError()
@@ -49,7 +50,7 @@ def start(turn: Turn, slot: Slot) -> ReplyLog:
     return log
 
 
-def _run(turn: Turn, log: ReplyLog, slot: Slot) -> None:
+def _run(turn: Turn, log: ReplyLog) -> None:
     try:
         reading = Reading(turn, log)
         completion = reading.read()
@@ -64,7 +65,7 @@ def _run(turn: Turn, log: ReplyLog, slot: Slot) -> None:
         # Not raised again: the thread ends here, and the interpreter would print what the log keeps out.
         log.close(error=InternalError())
     finally:
-        slot.release()
+        release_slot()
         registry.leave(turn.request.request_id)
         close_connection()
 

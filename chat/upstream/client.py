@@ -14,7 +14,7 @@ import openai
 from django.conf import settings
 
 from chat.exceptions import ApiError, Cancelled, ContextLengthExceeded, Interrupted, UpstreamError, UpstreamTimeout
-from chat.upstream.replies import Call, Completion, is_chunk, loads, parse, storable
+from chat.upstream.replies import Call, Completion, check, is_chunk, loads, storable
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def complete(call: Call) -> Completion:
     """
     with post(call.body, call.request_id) as response:
         raw = b"".join(read(response))
-    return parse(raw, call)
+    return check(loads(raw), call)
 
 
 def stream(call: Call, cancellation: "Cancellation") -> Iterator[dict[str, Any]]:
@@ -68,7 +68,11 @@ def stream(call: Call, cancellation: "Cancellation") -> Iterator[dict[str, Any]]
             for data in server_sent_data(read(response)):
                 if data == b"[DONE]":
                     return
-                yield chunk_of(data)
+                chunk = loads(data)
+                if not is_chunk(chunk):
+                    # Some providers report a failure inside the stream, after its status was sent.
+                    raise UpstreamError("The model's provider failed in the middle of the reply.", is_billed=True)
+                yield chunk
                 if cancellation.is_requested:
                     raise Cancelled
             raise UpstreamError("The model's provider broke the reply off.", is_billed=True)
@@ -139,12 +143,10 @@ def connection_error(exc: Exception) -> ApiError:
     if _is_stopping.is_set():
         return Interrupted()
     cause = exc.__cause__ or exc
-    if isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException):
-        logger.warning("upstream timeout")
-        is_billed = not isinstance(cause, httpx2.ConnectTimeout)
-        return UpstreamTimeout("The model did not answer in time.", is_billed=is_billed)
     logger.warning("upstream connection lost: %s", type(cause).__name__)
-    is_billed = not isinstance(cause, httpx2.ConnectError)
+    is_billed = not isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError)
+    if isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException):
+        return UpstreamTimeout("The model did not answer in time.", is_billed=is_billed)
     return UpstreamError("The connection to the model's provider failed.", is_billed=is_billed)
 
 
@@ -174,14 +176,6 @@ def server_sent_data(pieces: Iterator[bytes]) -> Iterator[bytes]:
             elif not line and data:
                 yield b"\n".join(data)
                 data.clear()
-
-
-def chunk_of(data: bytes) -> dict[str, Any]:
-    chunk = loads(data)
-    if not is_chunk(chunk):
-        # Some providers report a failure inside the stream, after its status was sent.
-        raise UpstreamError("The model's provider failed in the middle of the reply.", is_billed=True)
-    return chunk
 
 
 def status_error(exc: openai.APIStatusError) -> ApiError:

@@ -37,11 +37,6 @@ class Completion:
         return model
 
 
-def parse(raw: bytes, call: Call) -> Completion:
-    """Read the upstream's answer to `call`. Raises UpstreamError where it is no completion."""
-    return check(loads(raw), call)
-
-
 def loads(raw: bytes) -> Any:
     """Read JSON, with text that every database can store."""
     try:
