@@ -106,21 +106,11 @@ Interrupted = error(
 )
 UpstreamTimeout = error(504, "upstream_timeout", base=UpstreamError)
 
-CODES = {
-    400: "invalid_request",
-    401: "invalid_token",
-    403: "permission_denied",
-    404: "not_found",
-    405: "method_not_allowed",
-    406: "not_acceptable",
-    415: "unsupported_media_type",
-    429: "rate_limit_exceeded",
-    503: "unavailable",
-}
+# By status, for errors that are not ours; where DRF has another code, OpenAI's clients know these.
+CODES = {400: "invalid_request", 401: "invalid_token", 403: "permission_denied", 404: "not_found"}
 
 
-def error_body(status_code: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    code = code or CODES.get(status_code, "internal_error")
+def error_body(status_code: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
     types = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     error_type = "server_error" if status_code >= 500 else types.get(status_code, "invalid_request_error")
     return {"error": {"message": message, "type": error_type, "code": code, "param": param}}
@@ -133,7 +123,7 @@ def answer_error(exc: Exception, context: dict[str, Any]) -> Response:
         # A database that is away fails every request: one line for each, without a traceback.
         logger.error("request failed: %s", type(exc).__name__, exc_info=None if isinstance(error, Unavailable) else exc)
     message, param = first_problem(error.detail)
-    code = error.default_code if isinstance(error, ApiError) else CODES.get(error.status_code)
+    code = error.default_code if isinstance(error, ApiError) else CODES.get(error.status_code, error.default_code)
     response = Response(
         error_body(error.status_code, message, code, getattr(error, "param", None) or param), status=error.status_code
     )
@@ -198,4 +188,5 @@ def answer_page_error(request: HttpRequest, exception: Exception | None = None) 
             status_code, message = 400, str(exception)
         case _:
             status_code, message = 400, "The request is malformed, or names a host that this server does not serve."
-    return JsonResponse(error_body(status_code, message), status=status_code)
+    code = CODES.get(status_code, InternalError.default_code)
+    return JsonResponse(error_body(status_code, message, code), status=status_code)

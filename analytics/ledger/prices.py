@@ -10,11 +10,8 @@ def cost_nanos(model: str, *, prompt_tokens: int, cached_tokens: int = 0, comple
 
     Prices are those of the pinned genai-prices. Cached tokens are part of the prompt's.
     """
-    usage = Usage(
-        input_tokens=prompt_tokens,
-        cache_read_tokens=min(cached_tokens, prompt_tokens),
-        output_tokens=completion_tokens,
-    )
+    cached = min(cached_tokens, prompt_tokens)
+    usage = Usage(input_tokens=prompt_tokens, cache_read_tokens=cached, output_tokens=completion_tokens)
     try:
         price = calc_price(usage, model, provider_id="openai")
     except LookupError:

@@ -71,15 +71,10 @@ def close_usage(
     failed turn, too; they have the price of the served model if it is known.
     Returns None when the row was closed by an earlier try, whose answer got lost.
     """
-    figures = _figures(served_model or subject.model, tokens) | {"served_model": served_model} if tokens else {}
-    closed = _close(
-        subject.request_id,
-        status=status,
-        error_code=code,
-        latency_ms=latency_ms,
-        first_token_ms=first_token_ms,
-        **figures,
-    )
+    values = {"status": status, "error_code": code, "latency_ms": latency_ms, "first_token_ms": first_token_ms}
+    if tokens:
+        values |= _figures(served_model or subject.model, tokens) | {"served_model": served_model}
+    closed = _close(subject.request_id, values)
     if closed and status == Status.COMPLETED:
         total = tokens.total if tokens else 0
         metadata = {"model": served_model, "latency_ms": latency_ms, "total_tokens": total}
@@ -89,7 +84,7 @@ def close_usage(
     return closed
 
 
-def _close(request_id: str, **values: Any) -> CloseResult | None:
+def _close(request_id: str, values: dict[str, Any]) -> CloseResult | None:
     values |= {"reserved_json": None, "finished_at": Now()}
     result = CloseResult(values.get("cost_nanos", 0))
     rows = UsageEvent.objects.filter(request_id=request_id)
@@ -107,10 +102,7 @@ def _close(request_id: str, **values: Any) -> CloseResult | None:
 
 def _figures(priced_model: str, tokens: LlmTokens) -> dict[str, Any]:
     cost = cost_nanos(
-        priced_model,
-        prompt_tokens=tokens.prompt,
-        cached_tokens=tokens.cached,
-        completion_tokens=tokens.completion,
+        priced_model, prompt_tokens=tokens.prompt, cached_tokens=tokens.cached, completion_tokens=tokens.completion
     )
     counts = {f"{kind}_tokens": count for kind, count in vars(tokens).items() if kind != "is_estimated"}
     return {**counts, "is_estimated": tokens.is_estimated, "cost_nanos": cost}

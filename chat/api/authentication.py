@@ -38,7 +38,5 @@ class ClientTokenAuthentication(BaseAuthentication):
 
 
 class IsClient(BasePermission):
-    message = "Send a client token as `Authorization: Bearer <token>`."
-
     def has_permission(self, request: Request, view: Any) -> bool:
         return isinstance(request.auth, ClientToken)

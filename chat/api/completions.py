@@ -36,17 +36,22 @@ class CompletionViewSet(ClientViewSet):
         """
         asked = CompletionIn(data=request.data)
         data = validated(asked)
-        turn = TurnRequest(
-            client=client_of(request),
+        client = client_of(request)
+        subject = ledger.Subject(
             request_id=request._request.request_id,  # type: ignore[attr-defined]
-            model=data.get("model", settings.OPENAI_MODEL),
-            messages=asked.new_messages,
+            client_token_id=client.pk,
+            user_id=data.get("user") or client.default_user_id,
             conversation_id=data.get("conversation_id", ""),
-            user_id=data.get("user", ""),
+            app_version=data.get("metadata", {}).get("app_version", "")[:64],
+            model=data.get("model", settings.OPENAI_MODEL),
+        )
+        turn = TurnRequest(
+            client=client,
+            subject=subject,
+            messages=asked.new_messages,
             parameters=asked.parameters,
             idempotency=Idempotency.of(request, data),
             is_stream=data.get("stream", False),
-            app_version=data.get("metadata", {}).get("app_version", "")[:64],
             limits=limits_of(request),
         )
         if turn.is_stream:

@@ -1,11 +1,12 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
+from google.protobuf.json_format import ParseDict
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
-from protos.chat_pb2 import ChatResponse, Error, Usage
+from protos.chat_pb2 import ChatResponse, Error
 
 
 class ProtobufRenderer(BaseRenderer):
@@ -20,8 +21,9 @@ class ProtobufRenderer(BaseRenderer):
         if data is None:
             return b""
         if "error" in data:
-            return error_message(data["error"]).SerializeToString()
-        return response_message(data).SerializeToString()
+            return ParseDict(data["error"], Error()).SerializeToString()
+        fields = {**data, "finish_reason": data["choices"][0]["finish_reason"]}
+        return ParseDict(fields, ChatResponse(), ignore_unknown_fields=True).SerializeToString()
 
 
 class RegisteredProtobufRenderer(ProtobufRenderer):
@@ -31,27 +33,6 @@ class RegisteredProtobufRenderer(ProtobufRenderer):
 
 
 RENDERERS = [JSONRenderer, ProtobufRenderer, RegisteredProtobufRenderer]
-
-
-def error_message(error: Mapping[str, Any]) -> Error:
-    return Error(**{field: error[field] for field in ("message", "type", "code", "param") if error[field]})
-
-
-def response_message(completion: Mapping[str, Any]) -> ChatResponse:
-    return ChatResponse(
-        request_id=completion["request_id"],
-        conversation_id=completion["conversation_id"] or "",
-        reply=completion["reply"] or "",
-        model=completion["model"],
-        finish_reason=completion["choices"][0]["finish_reason"] or "",
-        created=completion["created"],
-        history_truncated=completion["history_truncated"],
-        usage=usage_message(completion["usage"]),
-    )
-
-
-def usage_message(usage: Mapping[str, Any]) -> Usage:
-    return Usage(**{field.name: usage[field.name] for field in Usage.DESCRIPTOR.fields})
 
 
 class SameFormatNegotiation(DefaultContentNegotiation):

@@ -129,7 +129,9 @@ class CompletionIn(KnownFieldsSerializer):
     user = Text(required=False, max_length=255, help_text="Names the end user.")
     stream = serializers.BooleanField(required=False, allow_null=True)
     stream_options = StreamOptions(required=False, allow_null=True)
-    n = serializers.IntegerField(required=False, min_value=1)
+    n = serializers.IntegerField(
+        required=False, min_value=1, max_value=1, error_messages={"max_value": "A turn has one reply; leave n out."}
+    )
 
     temperature = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=2)
     top_p = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=1)
@@ -159,11 +161,6 @@ class CompletionIn(KnownFieldsSerializer):
             raise serializers.ValidationError(
                 f"Not a model of this server; choose from: {', '.join(settings.OPENAI_MODELS)}."
             )
-        return value
-
-    def validate_n(self, value: int) -> int:
-        if value != 1:
-            raise serializers.ValidationError("A turn has one reply; leave n out.")
         return value
 
     def validate_stop(self, value: Any) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf import proto
+from google.protobuf.json_format import ParseDict
 
-from chat.api.renderers import error_message, usage_message
 from chat.exceptions import ApiError, error_body
 from protos.chat_pb2 import ChatChunk
 
@@ -39,24 +39,18 @@ class ProtobufStream:
     def chunk(self, chunk: bytes) -> bytes:
         fields = json.loads(chunk)
         choice = fields["choices"][0] if fields["choices"] else {}
-        message = ChatChunk(
-            delta=(choice.get("delta") or {}).get("content") or "", finish_reason=choice.get("finish_reason")
-        )
-        if "request_id" in fields:
-            message.request_id = fields["request_id"]
-            message.conversation_id = fields["conversation_id"] or ""
-            message.model = fields["model"]
-            message.history_truncated = fields["history_truncated"]
-        if "usage" in fields:
-            message.usage.CopyFrom(usage_message(fields["usage"]))
-        return self.frame(message)
+        # Of what describes the whole reply, the first chunk alone tells.
+        names = ("request_id", "conversation_id", "model", "history_truncated") if "request_id" in fields else ()
+        message = {name: fields[name] for name in (*names, "usage") if name in fields}
+        delta = (choice.get("delta") or {}).get("content")
+        return self.frame({**message, "delta": delta, "finish_reason": choice.get("finish_reason")})
 
     def error(self, error: Mapping[str, Any]) -> bytes:
-        return self.frame(ChatChunk(error=error_message(error)))
+        return self.frame({"error": error})
 
-    def frame(self, message: ChatChunk) -> bytes:
+    def frame(self, message: dict[str, Any]) -> bytes:
         framed = io.BytesIO()
-        proto.serialize_length_prefixed(message, framed)
+        proto.serialize_length_prefixed(ParseDict(message, ChatChunk(), ignore_unknown_fields=True), framed)
         return framed.getvalue()
 
 

@@ -109,14 +109,12 @@ def reserve(
         budget.key: {Unit.TURNS: 1, Unit.TOKENS: tokens, Unit.NANOS: nanos or 0}[Unit(budget.unit)]
         for budget in budgets
     }
-    for budget in budgets:
-        if budget.most is not None and wanted[budget.key] > budget.most:
-            raise refuse(budget, wanted[budget.key], now, limits)
-    if budgets:
+    refused = [budget for budget in budgets if budget.most is not None and wanted[budget.key] > budget.most]
+    if budgets and not refused:
         admitted = _take(budgets, wanted)
-        for budget in budgets:
-            if budget.key not in admitted:
-                raise refuse(budget, wanted[budget.key], now, limits)
+        refused = [budget for budget in budgets if budget.key not in admitted]
+    if refused:
+        raise refuse(refused[0], wanted[refused[0].key], now, limits)
     return wanted
 
 

@@ -30,10 +30,6 @@ class LimitStatus:
         return max(0, self.most - self.used)
 
     @property
-    def is_full(self) -> bool:
-        return self.used >= self.most
-
-    @property
     def title(self) -> str:
         return self.name.replace("_", " ")
 

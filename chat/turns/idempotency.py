@@ -83,9 +83,7 @@ class Idempotency:
             return Claim(answer=json.loads(found.response_json))
         if found.response_json is None and found.locked_until >= now:
             raise IdempotencyInProgress
-        return self._take_over(found, request_id, locked_until)
-
-    def _take_over(self, found: IdempotencyKey, request_id: str, locked_until: Combinable) -> Claim:
+        # Take it over, unless another request does so at the same time.
         taken = IdempotencyKey.objects.filter(pk=found.pk, request_id=found.request_id).update(
             request_id=request_id,
             request_hash=self.request_hash,

@@ -38,10 +38,10 @@ def take_turn(request: TurnRequest) -> TurnResult:
             return opened
         close_connection()
         try:
-            registry.enter(request.request_id, request.idempotency)
+            registry.enter(request.subject.request_id)
             return TurnResult(settle(opened, complete(opened)))
         finally:
-            registry.leave(request.request_id)
+            registry.leave(request.subject.request_id)
 
 
 def open_or_replay(
@@ -95,7 +95,7 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     try:
         problem = retry_transaction(attempt)
     except (OperationalError, InterfaceError) as exc:
-        logger.exception("turn %s was paid for and could not be settled", turn.request.request_id)
+        logger.exception("turn %s was paid for and could not be settled", turn.call.request_id)
         raise Unavailable(should_retry=None if turn.request.idempotency else False) from exc
     except Exception as exc:
         # A bug of ours loses the reply, but not what it cost.
@@ -123,7 +123,7 @@ def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) ->
     try:
         retry_transaction(lambda: store.fail_turn(turn, error.default_code, tokens, served_model=served_model))
     except Error:
-        logger.exception("turn %s failed and could not be closed", turn.request.request_id)
+        logger.exception("turn %s failed and could not be closed", turn.call.request_id)
 
 
 def retry_transaction(write: Callable[[], T]) -> T:
@@ -154,7 +154,7 @@ def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:
     tokens = completion.tokens
     usage = body["usage"] if isinstance(body.get("usage"), dict) else {}
     return {
-        "id": turn.request.request_id,
+        "id": turn.call.request_id,
         "object": "chat.completion",
         **{name: value for name, value in body.items() if name not in {"id", "object"}},
         "usage": {
@@ -164,8 +164,8 @@ def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:
             "total_tokens": tokens.total,
             "latency_ms": turn.latency_ms,
         },
-        "request_id": turn.request.request_id,
-        "conversation_id": turn.request.conversation_id or None,
+        "request_id": turn.call.request_id,
+        "conversation_id": turn.request.subject.conversation_id or None,
         "reply": completion.message["content"] or "",
         "history_truncated": turn.is_truncated,
     }

@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import Error, connection
@@ -33,23 +32,18 @@ def lease() -> Combinable:
     return Now() + LEASE
 
 
-@dataclass(frozen=True)
-class RunningTurn:
-    idempotency: Idempotency | None
-    log: ReplyLog | None  # of a streamed reply
-
-
-_running: dict[str, RunningTurn] = {}  # by request id
+# By request id; the log is that of a streamed reply.
+_running: dict[str, ReplyLog | None] = {}
 _lock = threading.Lock()
 _keeper: threading.Thread | None = None
 _stop_at: float | None = None
 
 
-def enter(request_id: str, idempotency: Idempotency | None, log: ReplyLog | None = None) -> None:
+def enter(request_id: str, log: ReplyLog | None = None) -> None:
     """Keep the turn's lease until it leaves."""
     global _keeper
     with _lock:
-        _running[request_id] = RunningTurn(idempotency, log)
+        _running[request_id] = log
         if _keeper is None or not _keeper.is_alive():
             _keeper = threading.Thread(target=_keep, name="keeper", daemon=True)
             _keeper.start()
@@ -62,17 +56,13 @@ def leave(request_id: str) -> None:
 
 def cancel(request_id: str) -> None:
     """Stop a stream of this process at once. Another process learns of it within a second."""
-    turn = _running.get(request_id)
-    if turn and turn.log:
-        turn.log.cancellation.request()
+    if log := _running.get(request_id):
+        log.cancellation.request()
 
 
 def log_of(idempotency: Idempotency) -> ReplyLog | None:
     """Find the reply that this process streams to the same request under the same key."""
-    for turn in list(_running.values()):
-        if turn.log and turn.idempotency == idempotency:
-            return turn.log
-    return None
+    return next((log for log in list(_running.values()) if log and log.idempotency == idempotency), None)
 
 
 def watch(is_serving: Callable[[], bool], seconds: float) -> None:
@@ -112,7 +102,7 @@ def _keep() -> None:
                 _keeper = None
                 return
         try:
-            if streamed := [request_id for request_id, turn in list(_running.items()) if turn.log]:
+            if streamed := [request_id for request_id, log in list(_running.items()) if log]:
                 for request_id in ledger.cancel_requested(streamed):
                     cancel(request_id)
             if time.monotonic() - renewed_at >= RENEW_SECONDS:

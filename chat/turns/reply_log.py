@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chat.exceptions import ApiError
+from chat.turns.idempotency import Idempotency
 from chat.upstream.client import Cancellation
 
 # Proxies close a connection that is silent for long, some after 30 seconds.
@@ -13,7 +14,8 @@ HEARTBEAT_SECONDS = 10
 class ReplyLog:
     """The chunks of one reply, each as JSON. One thread writes them; any number of threads read from the beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, idempotency: Idempotency | None = None) -> None:
+        self.idempotency = idempotency
         self.usage: bytes | None = None  # the chunk for clients that ask for it
         self.cancellation = Cancellation()
         self._chunks: list[bytes] = []

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from analytics.ledger import Subject
@@ -18,28 +17,13 @@ class TurnRequest:
     """What a client asks for. `messages` are the new ones; `parameters` go to the upstream as they are."""
 
     client: ClientToken
-    request_id: str
-    model: str
+    subject: Subject
     messages: list[dict[str, Any]]
-    conversation_id: str = ""
-    user_id: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     idempotency: Idempotency | None = None
     is_stream: bool = False
-    app_version: str = ""
     # The limits that the request is counted against, for the headers of its answer.
     limits: list[LimitStatus] = field(default_factory=list)
-
-    @cached_property
-    def subject(self) -> Subject:
-        return Subject(
-            request_id=self.request_id,
-            client_token_id=self.client.pk,
-            user_id=self.user_id or self.client.default_user_id,
-            conversation_id=self.conversation_id,
-            app_version=self.app_version,
-            model=self.model,
-        )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
     """
     if request.idempotency:
         # INSERT the key if it is new, and SELECT its row. UPDATE it where it is over or its turn died.
-        claim = request.idempotency.claim(request.request_id, lease())
+        claim = request.idempotency.claim(request.subject.request_id, lease())
         if claim.answer is not None:
             # INSERT the event of a replay: of no model, because none is asked.
             original = {"original_request_id": claim.answer["id"]}
@@ -36,14 +36,14 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
             # UPDATE the usage row of the turn that died, INSERT its event, UPDATE its client's running turns.
             release(ledger.abandon([claim.superseded]))
     conversation = None
-    if request.conversation_id:
+    if request.subject.conversation_id:
         # SELECT the conversation if it is the client's.
-        conversation = Conversation.objects.owned_by(request.client).filter(pk=request.conversation_id).first()
+        conversation = Conversation.objects.owned_by(request.client).filter(pk=request.subject.conversation_id).first()
         if conversation is None:
             raise ConversationNotFound
     # SELECT the newest messages of the conversation.
-    built = prompt.build(conversation, request.messages, model=request.model, parameters=request.parameters)
-    body = {**request.parameters, "model": request.model, "messages": built.messages}
+    built = prompt.build(conversation, request.messages, model=request.subject.model, parameters=request.parameters)
+    body = {**request.parameters, "model": request.subject.model, "messages": built.messages}
     # INSERT or UPDATE all budgets at once, then the tokens of the minute; neither where the client has no limits.
     reservation = Reservation.take(
         request.client,
@@ -60,7 +60,7 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
         locked_until=lease(),
         reserved=reservation.budgets if reservation else {},
     )
-    return Turn(request, Call(request.request_id, body, built.size.likely), built.is_truncated, reservation)
+    return Turn(request, Call(request.subject.request_id, body, built.size.likely), built.is_truncated, reservation)
 
 
 def settle_turn(
@@ -73,7 +73,7 @@ def settle_turn(
     """
     request = turn.request
     # UPDATE the key with the answer, if the turn still holds it.
-    holds_key = not request.idempotency or request.idempotency.complete(request.request_id, answer)
+    holds_key = not request.idempotency or request.idempotency.complete(request.subject.request_id, answer)
     is_first_try = close_turn(
         turn,
         completion.tokens,
@@ -87,15 +87,17 @@ def settle_turn(
         return None
     if not holds_key:
         return IdempotencyInProgress()
-    if request.conversation_id:
+    if request.subject.conversation_id:
         # UPDATE the conversation. DELETE the key where the conversation is gone.
         if not lock_conversation(request):
             if request.idempotency:
-                request.idempotency.forget(request.request_id)
+                request.idempotency.forget(request.subject.request_id)
             return ConversationNotFound("The conversation was deleted while the reply was written.")
         # INSERT the new messages and the reply.
         Message.objects.bulk_create(
-            Message.from_openai(message, conversation_id=request.conversation_id, request_id=request.request_id)
+            Message.from_openai(
+                message, conversation_id=request.subject.conversation_id, request_id=request.subject.request_id
+            )
             for message in [*request.messages, {"role": "assistant", **completion.message}]
         )
     return None
@@ -105,7 +107,7 @@ def fail_turn(turn: Turn, code: str, tokens: ledger.LlmTokens | None, *, served_
     """Close a turn that has no reply, and free its key for a retry."""
     # DELETE the key. It comes first wherever a key and a usage row are locked together.
     if turn.request.idempotency:
-        turn.request.idempotency.release(turn.request.request_id)
+        turn.request.idempotency.release(turn.call.request_id)
     failed = ledger.Status.FAILED
     close_turn(turn, tokens, status=failed, code=code, served_model=served_model, latency_ms=turn.latency_ms)
 
@@ -123,7 +125,7 @@ def close_turn(turn: Turn, tokens: ledger.LlmTokens | None, **ending: Any) -> bo
 def lock_conversation(request: TurnRequest) -> bool:
     """Lock the conversation's row, so that turns commit in the order of their messages. False where it is gone."""
     return bool(
-        Conversation.objects.filter(pk=request.conversation_id).update(
+        Conversation.objects.filter(pk=request.subject.conversation_id).update(
             updated_at=timezone.now(),
             user_id=Case(When(user_id="", then=Value(request.subject.user_id)), default=F("user_id")),
         )

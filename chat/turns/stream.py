@@ -35,11 +35,10 @@ def begin(request: TurnRequest) -> tuple[ReplyLog, bool]:
 
 def start(turn: Turn) -> ReplyLog:
     """Start the thread that reads the upstream. It has the request's slot from now on."""
-    log = ReplyLog()
-    request_id = turn.request.request_id
+    log, request_id = ReplyLog(turn.request.idempotency), turn.call.request_id
     try:
         # Registered before the thread starts, so that a duplicate finds the log at once.
-        registry.enter(request_id, turn.request.idempotency, log)
+        registry.enter(request_id, log)
         threading.Thread(target=_run, args=(turn, log), name=request_id, daemon=True).start()
     except BaseException:
         registry.leave(request_id)
@@ -61,12 +60,12 @@ def _run(turn: Turn, log: ReplyLog) -> None:
     except ApiError as exc:
         log.close(error=exc)
     except BaseException:
-        logger.exception("stream %s failed", turn.request.request_id)
+        logger.exception("stream %s failed", turn.call.request_id)
         # Not raised again: the thread ends here, and the interpreter would print what the log keeps out.
         log.close(error=InternalError())
     finally:
         release_slot()
-        registry.leave(turn.request.request_id)
+        registry.leave(turn.call.request_id)
         close_connection()
 
 
@@ -98,11 +97,13 @@ class Reading:
     def _pass_on(self, raw: dict[str, Any]) -> None:
         """Write the upstream's chunk to the log under our id. The first one says where it belongs."""
         request = self.turn.request
-        chunk = {**raw, "id": request.request_id, "object": "chat.completion.chunk"}
+        chunk = {**raw, "id": request.subject.request_id, "object": "chat.completion.chunk"}
         chunk.pop("usage", None)
         if self.first_token_ms is None:
             self.first_token_ms = self.turn.latency_ms
-            chunk |= identity(request.request_id, request.conversation_id or None, self.turn.is_truncated)
+            chunk["request_id"] = request.subject.request_id
+            chunk["conversation_id"] = request.subject.conversation_id or None
+            chunk["history_truncated"] = self.turn.is_truncated
         if self.held_back or chunk["choices"][0].get("finish_reason"):
             self.held_back.append(chunk)
         else:
@@ -112,17 +113,14 @@ class Reading:
         self.code = Cancelled.default_code
         completion = self._assembler.completion(self.turn.call, finish_reason="stop")
         completion.body["cancelled"] = True
-        head = chunk_head(completion.body, self.turn.request.request_id)
-        self.held_back = [{**head, "choices": [last_choice("stop")], "cancelled": True}]
+        request_id = self.turn.call.request_id
+        self.held_back = [chunk_of(completion.body, request_id, last_choice("stop"), cancelled=True)]
         return completion
 
 
-def identity(request_id: str, conversation_id: str | None, history_truncated: bool) -> dict[str, Any]:
-    return {"request_id": request_id, "conversation_id": conversation_id, "history_truncated": history_truncated}
-
-
-def chunk_head(body: dict[str, Any], request_id: str) -> dict[str, Any]:
-    return {"id": request_id, "object": "chat.completion.chunk", "created": body["created"], "model": body["model"]}
+def chunk_of(answer: dict[str, Any], request_id: str, /, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
+    head = {"id": request_id, "object": "chat.completion.chunk", "created": answer["created"], "model": answer["model"]}
+    return {**head, "choices": [*choices], **more}
 
 
 def last_choice(finish_reason: str) -> dict[str, Any]:
@@ -130,20 +128,19 @@ def last_choice(finish_reason: str) -> dict[str, Any]:
 
 
 def usage_chunk(answer: dict[str, Any]) -> dict[str, Any]:
-    return {**chunk_head(answer, answer["id"]), "choices": [], "usage": answer["usage"]}
+    return chunk_of(answer, answer["id"], usage=answer["usage"])
 
 
 def replay(answer: dict[str, Any]) -> ReplyLog:
     """Turn a stored answer into a stream: the whole reply in one chunk."""
     log = ReplyLog()
-    head = chunk_head(answer, answer["id"])
     choice = answer["choices"][0]
     delta = {name: value for name, value in choice["message"].items() if value is not None}
     if "tool_calls" in delta:
         delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
     whole = {"index": 0, "delta": delta, "logprobs": choice.get("logprobs"), "finish_reason": None}
-    first = identity(answer["id"], answer["conversation_id"], answer["history_truncated"])
-    log.append({**head, **first, "choices": [whole]})
-    log.append({**head, "choices": [last_choice(choice["finish_reason"])]})
+    first = {name: answer[name] for name in ("request_id", "conversation_id", "history_truncated")}
+    log.append(chunk_of(answer, answer["id"], whole, **first))
+    log.append(chunk_of(answer, answer["id"], last_choice(choice["finish_reason"])))
     log.close(usage=usage_chunk(answer))
     return log

@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 10
 # Longer than any reply; a longer answer is not a completion.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-CLIENT_ERRORS = {400, 413, 422}
-KEY_ERRORS = {401, 403}
 _is_stopping = threading.Event()
 
 
@@ -183,7 +181,7 @@ def status_error(exc: openai.APIStatusError) -> ApiError:
     logger.warning("upstream status=%d code=%s", exc.status_code, exc.code)
     if exc.code == "context_length_exceeded":
         return ContextLengthExceeded()
-    if exc.status_code in CLIENT_ERRORS:
+    if exc.status_code in {400, 413, 422}:
         error = exc.body if isinstance(exc.body, dict) else {}
         message = storable(str(error.get("message") or "no reason given"))
         return ApiError(
@@ -193,9 +191,8 @@ def status_error(exc: openai.APIStatusError) -> ApiError:
         return UpstreamError("The model's provider is limiting us; wait a little.", retry_after=retry_after(exc) or 5)
     if exc.status_code >= 500:
         return UpstreamError("The model's provider failed; try again.", retry_after=retry_after(exc))
-    reason = (
-        "refused the server's OPENAI_API_KEY" if exc.status_code in KEY_ERRORS else "cannot serve this account or model"
-    )
+    is_key_refused = exc.status_code in {401, 403}
+    reason = "refused the server's OPENAI_API_KEY" if is_key_refused else "cannot serve this account or model"
     return UpstreamError(f"The model's provider {reason}; the operator must look into it.", should_retry=False)
 
 
