@@ -69,22 +69,18 @@ def parts_of(stored: dict[str, Any]) -> list[dict[str, Any]]:
     is_reply = stored["role"] == "assistant"
     content = stored["content"]
     given = content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
-    parts = [output_part(part) if is_reply else input_part(part) for part in given]
+    parts = [part_of(part, is_reply=is_reply) for part in given]
     if stored.get("refusal"):
         parts.append({"type": "refusal", "refusal": stored["refusal"]})
     return parts
 
 
-def output_part(part: dict[str, Any]) -> dict[str, Any]:
-    if part["type"] != "text":
-        return part
-    return {"type": "output_text", "text": part["text"], "annotations": [], "logprobs": []}
-
-
-def input_part(part: dict[str, Any]) -> dict[str, Any]:
+def part_of(part: dict[str, Any], *, is_reply: bool) -> dict[str, Any]:
+    if part["type"] == "text" and is_reply:
+        return {"type": "output_text", "text": part["text"], "annotations": [], "logprobs": []}
     if part["type"] == "text":
         return {"type": "input_text", "text": part["text"]}
-    if part["type"] == "image_url" and isinstance(part.get("image_url"), dict):
+    if part["type"] == "image_url" and not is_reply and isinstance(part.get("image_url"), dict):
         image = part["image_url"]
         detail = image.get("detail", "auto")
         return {"type": "input_image", "image_url": image.get("url"), "detail": detail, "file_id": None}

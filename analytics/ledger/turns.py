@@ -73,7 +73,10 @@ def close_usage(
     """
     values = {"status": status, "error_code": code, "latency_ms": latency_ms, "first_token_ms": first_token_ms}
     if tokens:
-        values |= _figures(served_model or subject.model, tokens) | {"served_model": served_model}
+        counts = {f"{kind}_tokens": count for kind, count in vars(tokens).items() if kind != "is_estimated"}
+        model, prompt, cached = served_model or subject.model, tokens.prompt, tokens.cached
+        cost = cost_nanos(model, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=tokens.completion)
+        values |= {**counts, "is_estimated": tokens.is_estimated, "cost_nanos": cost, "served_model": served_model}
     closed = _close(subject.request_id, values)
     if closed and status == Status.COMPLETED:
         total = tokens.total if tokens else 0
@@ -98,14 +101,6 @@ def _close(request_id: str, values: dict[str, Any]) -> CloseResult | None:
     opened: datetime = rows.values_list("created_at", flat=True).get()
     invalidate([opened.astimezone(UTC).date()])
     return result
-
-
-def _figures(priced_model: str, tokens: LlmTokens) -> dict[str, Any]:
-    cost = cost_nanos(
-        priced_model, prompt_tokens=tokens.prompt, cached_tokens=tokens.cached, completion_tokens=tokens.completion
-    )
-    counts = {f"{kind}_tokens": count for kind, count in vars(tokens).items() if kind != "is_estimated"}
-    return {**counts, "is_estimated": tokens.is_estimated, "cost_nanos": cost}
 
 
 def renew_leases(request_ids: Collection[str], locked_until: Combinable) -> None:

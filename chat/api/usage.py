@@ -19,7 +19,7 @@ from chat.api.serializers import validated
 from chat.limits import budgets
 from chat.limits.rates import token_status
 from chat.limits.status import NANOS, LimitStatus
-from chat.models import Budget, ClientToken
+from chat.models import Budget
 
 
 class UsageQuery(serializers.Serializer[Any]):
@@ -67,7 +67,10 @@ class UsageViewSet(ClientViewSet):
         """Return what this client has used by UTC day and model, and what is left of its limits."""
         client, query = client_of(request), validated(UsageQuery(data=request.query_params))
         period, user_id = query["period"], query.get("user", client.default_user_id)
-        coverage = bring_up_to_date()
+        coverage, now, tokens = bring_up_to_date(), timezone.now(), token_status(client)
+        # This request itself is counted in its limits. The others are those that only turns are counted against.
+        limits = [*limits_of(request), *([tokens] if tokens else [])]
+        limits += budgets.read_statuses(budgets.budgets_of(client, user_id, now), now)
         return Response(
             {
                 "object": "usage",
@@ -75,17 +78,9 @@ class UsageViewSet(ClientViewSet):
                 "to": period.last.isoformat(),
                 "data": usage_by_day_and_model(Table(Query(period, Filters(client_token_id=client.pk)))),
                 "computed_at": coverage.computed_at.isoformat(timespec="seconds"),
-                # This request itself is counted in its limits.
-                "limits": [limit_object(limit) for limit in [*limits_of(request), *other_limits(client, user_id)]],
+                "limits": [limit_object(limit) for limit in limits],
             }
         )
-
-
-def other_limits(client: ClientToken, user_id: str) -> list[LimitStatus]:
-    """Read the limits that only turns are counted against."""
-    now = timezone.now()
-    tokens = token_status(client)
-    return [*([tokens] if tokens else []), *budgets.read_statuses(budgets.budgets_of(client, user_id, now), now)]
 
 
 def limit_object(limit: LimitStatus) -> dict[str, Any]:

@@ -67,12 +67,6 @@ def _budget(
     )
 
 
-def name_of(budget: Budget) -> str:
-    """Return the name of the limit's column: `day_tokens`, `user_month_usd`, `concurrent_turns`, …"""
-    span = {10: "day", 7: "month", 0: "concurrent"}[len(budget.period)]
-    return f"{'user_' if budget.user_id else ''}{span}_{'usd' if budget.unit == Unit.NANOS else budget.unit}"
-
-
 def read_statuses(budgets: list[Budget], now: datetime) -> list[LimitStatus]:
     """Return the status of those budgets that have a limit, in their order."""
     limited = [budget for budget in budgets if budget.most is not None]
@@ -81,9 +75,12 @@ def read_statuses(budgets: list[Budget], now: datetime) -> list[LimitStatus]:
 
 
 def _status(budget: Budget, used: int, now: datetime, *, is_exceeded: bool = False) -> LimitStatus:
+    # The name of the limit's column: `day_tokens`, `user_month_usd`, `concurrent_turns`, …
+    span = {10: "day", 7: "month", 0: "concurrent"}[len(budget.period)]
+    unit = "usd" if budget.unit == Unit.NANOS else budget.unit
     seconds = (budget.resets_at - now).total_seconds() if budget.resets_at else 0.0
     return LimitStatus(
-        name=name_of(budget),
+        name=f"{'user_' if budget.user_id else ''}{span}_{unit}",
         unit=budget.unit,
         most=budget.most or 0,
         used=used,
@@ -103,12 +100,14 @@ def reserve(
     RateLimitExceeded where too many turns run, and BudgetExceeded where too little is left, whose status is added to
     `limits`.
     """
-    if any(budget.unit == Unit.NANOS for budget in budgets):
-        check_price(nanos, tier)
-    wanted = {
-        budget.key: {Unit.TURNS: 1, Unit.TOKENS: tokens, Unit.NANOS: nanos or 0}[Unit(budget.unit)]
-        for budget in budgets
-    }
+    is_priced = nanos is not None and tier in {"auto", "default", "flex"}
+    if not is_priced and any(budget.unit == Unit.NANOS for budget in budgets):
+        param, advice = ("model", "name another model") if nanos is None else ("service_tier", "leave it out")
+        raise ApiError(
+            f"The price of this {param} is not known, and this client has a budget in dollars; {advice}.", param=param
+        )
+    costs = {Unit.TURNS: 1, Unit.TOKENS: tokens, Unit.NANOS: nanos or 0}
+    wanted = {budget.key: costs[Unit(budget.unit)] for budget in budgets}
     refused = [budget for budget in budgets if budget.most is not None and wanted[budget.key] > budget.most]
     if budgets and not refused:
         admitted = _take(budgets, wanted)
@@ -116,19 +115,6 @@ def reserve(
     if refused:
         raise refuse(refused[0], wanted[refused[0].key], now, limits)
     return wanted
-
-
-def check_price(nanos: int | None, tier: str) -> None:
-    if nanos is None:
-        raise ApiError(
-            "The price of this model is not known, and this client has a budget in dollars; name another model.",
-            param="model",
-        )
-    if tier not in {"auto", "default", "flex"}:
-        raise ApiError(
-            "The price of this service_tier is not known, and this client has a budget in dollars; leave it out.",
-            param="service_tier",
-        )
 
 
 def _take(rows: list[Budget], wanted: dict[str, int]) -> set[str]:

@@ -51,7 +51,7 @@ def test_settle_abandoned_ends_when_there_is_more_than_a_batch(
         UsageEvent(request_id=f"r_{n}", client_token_id=1, user_id="u", model="m", locked_until=now - timedelta(1))
         for n in range(5)
     )
-    monkeypatch.setattr(recovery.settle_abandoned, "__kwdefaults__", {"limit": 2})
+    monkeypatch.setattr(recovery.settle_all_abandoned, "__kwdefaults__", {"batch": 2})
 
     assert recovery.settle_all_abandoned(now) == (5, 0)
 

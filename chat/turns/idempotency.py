@@ -43,7 +43,10 @@ class Idempotency:
 
     @classmethod
     def of(cls, request: Request, asked: dict[str, Any]) -> Self | None:
-        """Read the header; None without one. Raises ApiError where it is not a key."""
+        """Read the header; None without one. Raises ApiError where it is not a key.
+
+        The hash is SHA-256. The order of fields, white space and the request's format do not count.
+        """
         raw = request.headers.get("Idempotency-Key")
         if raw is None:
             return None
@@ -53,7 +56,9 @@ class Idempotency:
         if not KEY.fullmatch(key):
             raise ApiError("Idempotency-Key must be 1 to 255 printable ASCII characters.", param="Idempotency-Key")
         assert isinstance(request.auth, ClientToken)
-        return cls(request.auth, key, fingerprint(asked))
+        content = {name: value for name, value in asked.items() if name not in DELIVERY_FIELDS}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return cls(request.auth, key, hashlib.sha256(canonical.encode()).hexdigest())
 
     def claim(self, request_id: str, locked_until: Combinable) -> Claim:
         """Take the key for the turn `request_id`, inside its opening transaction.
@@ -116,10 +121,3 @@ class Idempotency:
 
     def _rows(self) -> IdempotencyKeyQuerySet:
         return IdempotencyKey.objects.filter(client_token=self.client, idempotency_key=self.key)
-
-
-def fingerprint(asked: dict[str, Any]) -> str:
-    """Hash what is asked with SHA-256. The order of fields, white space and the request's format do not count."""
-    asked = {name: value for name, value in asked.items() if name not in DELIVERY_FIELDS}
-    canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -10,21 +10,18 @@ from chat.limits.reservations import release
 from chat.models import IdempotencyKey
 
 
-def settle_abandoned(now: datetime | Now, *, limit: int = 500) -> tuple[int, int]:
-    """Close at most `limit` turns that died, and free at most as many keys. Returns how many of each."""
-    # Keys and rows in transactions of their own, because a turn locks its key first, and then its row.
-    stale = list(IdempotencyKey.objects.stale(now).values_list("pk", flat=True)[:limit])
-    freed, _ = IdempotencyKey.objects.stale(now).filter(pk__in=stale).delete()
-    with transaction.atomic():
-        abandoned = ledger.abandon_stale(now, limit=limit)
-        release(abandoned)
-    return len(abandoned), freed
+def settle_all_abandoned(now: datetime | None = None, *, batch: int = 500) -> tuple[int, int]:
+    """Close turns that died, as of `now` or of the database's clock, and free their keys. Returns how many of each.
 
-
-def settle_all_abandoned(now: datetime | None = None) -> tuple[int, int]:
-    """Do the same in short transactions until nothing is left, as of `now` or of the database's clock."""
-    total_closed = total_freed = 0
-    while any(batch := settle_abandoned(now or Now())):
-        total_closed += batch[0]
-        total_freed += batch[1]
-    return total_closed, total_freed
+    This takes short transactions. Keys and rows have their own, because a turn locks its key first, and then its row.
+    """
+    closed = freed = 0
+    while True:
+        stale = IdempotencyKey.objects.stale(now or Now())
+        keys, _ = stale.filter(pk__in=list(stale.values_list("pk", flat=True)[:batch])).delete()
+        with transaction.atomic():
+            abandoned = ledger.abandon_stale(now or Now(), limit=batch)
+            release(abandoned)
+        if not keys and not abandoned:
+            return closed, freed
+        closed, freed = closed + len(abandoned), freed + keys

@@ -56,7 +56,7 @@ def _run(turn: Turn, log: ReplyLog) -> None:
         answer = settle(turn, completion, first_token_ms=reading.first_token_ms, code=reading.code)
         for chunk in reading.held_back:
             log.append(chunk)
-        log.close(usage=usage_chunk(answer))
+        log.close(usage=chunk_of(answer, answer["id"], usage=answer["usage"]))
     except ApiError as exc:
         log.close(error=exc)
     except BaseException:
@@ -127,10 +127,6 @@ def last_choice(finish_reason: str) -> dict[str, Any]:
     return {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason}
 
 
-def usage_chunk(answer: dict[str, Any]) -> dict[str, Any]:
-    return chunk_of(answer, answer["id"], usage=answer["usage"])
-
-
 def replay(answer: dict[str, Any]) -> ReplyLog:
     """Turn a stored answer into a stream: the whole reply in one chunk."""
     log = ReplyLog()
@@ -142,5 +138,5 @@ def replay(answer: dict[str, Any]) -> ReplyLog:
     first = {name: answer[name] for name in ("request_id", "conversation_id", "history_truncated")}
     log.append(chunk_of(answer, answer["id"], whole, **first))
     log.append(chunk_of(answer, answer["id"], last_choice(choice["finish_reason"])))
-    log.close(usage=usage_chunk(answer))
+    log.close(usage=chunk_of(answer, answer["id"], usage=answer["usage"]))
     return log

@@ -36,9 +36,8 @@ class Command(BaseCommand):
             rate_limit_per_min=limit,
             expires_at=timezone.now() + timedelta(days=days) if days else None,
             can_read_metrics=options["can_read_metrics"],
+            **{column: options[column] for column in ClientToken.SPENDING},
         )
-        for column in ClientToken.SPENDING:
-            setattr(client, column, options[column])
         token = client.renew()
         try:
             client.clean_fields()
