@@ -140,11 +140,6 @@ def known_error(exc: Exception) -> exceptions.APIException:
     """Translate an exception that is not ours."""
     if isinstance(exc, exceptions.NotAuthenticated):
         exc.detail = exceptions.ErrorDetail("Send a client token as `Authorization: Bearer <token>`.")
-    if isinstance(exc, exceptions.Throttled):
-        return RateLimitExceeded(
-            "Too many requests in this minute; wait as long as Retry-After says.",
-            retry_after=getattr(exc, "wait", None),
-        )
     if isinstance(exc, exceptions.APIException):
         return exc
     if isinstance(exc, Http404):

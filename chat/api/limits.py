@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from analytics import ledger
+from chat.exceptions import RateLimitExceeded
 from chat.limits import rates
 from chat.limits.status import LimitStatus
 from chat.models import ClientToken
@@ -42,8 +43,6 @@ def limits_of(request: Request) -> list[LimitStatus]:
 class ClientThrottle(BaseThrottle):
     """Refuse requests over the client token's requests per minute."""
 
-    status: LimitStatus | None = None
-
     def allow_request(self, request: Request, view: object) -> bool:
         client = request.auth
         if not isinstance(client, ClientToken):
@@ -51,12 +50,12 @@ class ClientThrottle(BaseThrottle):
         request._request.throttled_client = client  # type: ignore[attr-defined]
         if not client.requests_per_minute:
             return True
-        self.status = rates.admit(f"rpm:{client.pk}", client.requests_per_minute)
-        limits_of(request).append(self.status)
-        return not self.status.is_exceeded
-
-    def wait(self) -> float | None:
-        return self.status.next_in if self.status else None
+        status = rates.admit(f"rpm:{client.pk}", client.requests_per_minute)
+        limits_of(request).append(status)
+        if status.is_exceeded:
+            message = "Too many requests in this minute; wait as long as Retry-After says."
+            raise RateLimitExceeded(message, retry_after=status.next_in)
+        return True
 
 
 def set_headers(response: HttpResponseBase, limits: list[LimitStatus]) -> None:

@@ -17,8 +17,8 @@ from chat.upstream import client as upstream
 
 logger = logging.getLogger(__name__)
 
-# How long after the death of its process a turn may be taken over, by the database's clock, which nodes share. The lease
-# is renewed three times meanwhile, so that one missed renewal, or a database that is away for some seconds, loses nothing.
+# How long after the death of its process a turn may be taken over, by the clock of the database, as nodes share it. It
+# is renewed three times meanwhile, so that one missed renewal, or a database that is away for seconds, loses nothing.
 LEASE = timedelta(seconds=45)
 RENEW_SECONDS = 15
 CANCEL_POLL_SECONDS = 1

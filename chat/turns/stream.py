@@ -90,7 +90,12 @@ class Reading:
             return self._assembler.completion(self.turn.call)
         except BaseException as exc:
             if isinstance(exc, Cancelled) and self._assembler.has_reply:
-                return self._cancelled()
+                self.code = Cancelled.default_code
+                completion = self._assembler.completion(self.turn.call, finish_reason="stop")
+                completion.body["cancelled"] = True
+                request_id = self.turn.call.request_id
+                self.held_back = [chunk_of(completion.body, request_id, last_choice("stop"), cancelled=True)]
+                return completion
             fail(self.turn, exc, bought=self._assembler.completion(self.turn.call) if self._assembler.body else None)
             raise
 
@@ -108,14 +113,6 @@ class Reading:
             self.held_back.append(chunk)
         else:
             self.log.append(chunk)
-
-    def _cancelled(self) -> Completion:
-        self.code = Cancelled.default_code
-        completion = self._assembler.completion(self.turn.call, finish_reason="stop")
-        completion.body["cancelled"] = True
-        request_id = self.turn.call.request_id
-        self.held_back = [chunk_of(completion.body, request_id, last_choice("stop"), cancelled=True)]
-        return completion
 
 
 def chunk_of(answer: dict[str, Any], request_id: str, /, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -21,20 +21,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Completion:
-    """OpenAI's `chat.completion` object, checked, and the tokens that it took."""
+    """OpenAI's `chat.completion` object, checked, with its one message, and the tokens that it took."""
 
     body: dict[str, Any]
+    message: dict[str, Any]
+    model: str
     tokens: LlmTokens
-
-    @property
-    def message(self) -> dict[str, Any]:
-        message: dict[str, Any] = self.body["choices"][0]["message"]
-        return message
-
-    @property
-    def model(self) -> str:
-        model: str = self.body["model"]
-        return model
 
 
 def loads(raw: bytes) -> Any:
@@ -60,7 +52,7 @@ def check(body: Any, call: Call) -> Completion:
         body["model"] = call.body["model"]
     if not isinstance(body.get("created"), int):
         body["created"] = int(time.time())
-    return Completion(body, tokens_of(body.get("usage"), call, message))
+    return Completion(body, message, body["model"], tokens_of(body.get("usage"), call, message))
 
 
 def tokens_of(usage: Any, call: Call, reply: dict[str, Any]) -> LlmTokens:
