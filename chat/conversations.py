@@ -1,5 +1,6 @@
 """Conversations, and their messages as the items of OpenAI's Conversations API. Turns write their own messages."""
 
+import re
 from typing import Any
 
 from django.db import transaction
@@ -7,8 +8,6 @@ from django.utils import timezone
 
 from chat.exceptions import ConversationNotFound
 from chat.models import ClientToken, Conversation, Message
-
-ITEM_PREFIX = "msg_"
 
 
 def create(client: ClientToken, *, metadata: dict[str, str], items: list[dict[str, Any]]) -> Conversation:
@@ -41,14 +40,13 @@ def conversation_object(conversation: Conversation) -> dict[str, Any]:
 
 
 def item_id(message: Message) -> str:
-    return f"{ITEM_PREFIX}{message.pk}"
+    return f"msg_{message.pk}"
 
 
 def message_pk(item_id: str) -> int | None:
     """Return the key of the row that an item id names; None where it is no item id."""
-    digits = item_id.removeprefix(ITEM_PREFIX)
-    is_id = item_id.startswith(ITEM_PREFIX) and digits.isascii() and digits.isdecimal() and len(digits) <= 18
-    return int(digits) if is_id else None
+    found = re.fullmatch(r"msg_([0-9]{1,18})", item_id)
+    return int(found[1]) if found else None
 
 
 def item_of(message: Message) -> dict[str, Any]:

@@ -160,12 +160,9 @@ def first_problem(detail: Any, path: str = "") -> tuple[str, str | None]:
         step = "" if field == "non_field_errors" else str(field)
         return first_problem(inner, ".".join(part for part in (path, step) if part))
     if isinstance(detail, list):
-        for index, inner in enumerate(detail):
-            if isinstance(inner, dict | list):
-                if inner:
-                    return first_problem(inner, f"{path}[{index}]")
-            else:
-                return first_problem(inner, path)
+        # DRF gives an empty dict for each item without a problem.
+        index, inner = next(((index, inner) for index, inner in enumerate(detail) if inner), (0, ""))
+        return first_problem(inner, f"{path}[{index}]" if isinstance(inner, dict | list) else path)
     message = str(detail)
     return (f"{path}: {message}" if path else message), path or None
 

@@ -34,7 +34,9 @@ class ClientTokenAuthentication(BaseAuthentication):
             client, _ = ClientToken.objects.get_or_create(is_setting=True, defaults={"name": "CLIENT_API_TOKEN"})
             return client if client.is_usable else None
         found = ClientToken.objects.filter(digest=digest).first()
-        return found if found and found.is_usable else None
+        if found is None or not hmac.compare_digest(digest, found.digest or "") or not found.is_usable:
+            return None
+        return found
 
 
 class IsClient(BasePermission):

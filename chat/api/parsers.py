@@ -70,12 +70,8 @@ def refuse_unstorable(data: Any, depth: int = 0) -> None:
             raise ParseError("Text must contain neither U+0000 nor half of a surrogate pair.")
     elif isinstance(data, float) and not math.isfinite(data):
         raise ParseError(TOO_LARGE)
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            refuse_unstorable(key, depth + 1)
-            refuse_unstorable(value, depth + 1)
-    elif isinstance(data, list):
-        for value in data:
+    elif isinstance(data, dict | list):
+        for value in (*data, *data.values()) if isinstance(data, dict) else data:
             refuse_unstorable(value, depth + 1)
 
 

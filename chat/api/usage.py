@@ -85,9 +85,8 @@ class UsageViewSet(ClientViewSet):
 
 def limit_object(limit: LimitStatus) -> dict[str, Any]:
     is_money = limit.unit == Budget.Unit.NANOS
-    resets_at = limit.resets_at.timestamp() if limit.resets_at else None
-    if limit.window:
-        resets_at = time.time() + limit.reset_in
+    budget_resets_at = limit.resets_at.timestamp() if limit.resets_at else None
+    resets_at = time.time() + limit.reset_in if limit.window else budget_resets_at
     return {
         "name": limit.name,
         "most": limit.most / NANOS if is_money else limit.most,
