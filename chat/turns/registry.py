@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import Error, connection
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from analytics import ledger
@@ -17,13 +18,18 @@ from chat.upstream import client as upstream
 
 logger = logging.getLogger(__name__)
 
-# How long after the death of its process a turn may be taken over, by the clock of the database, as nodes share it. It
-# is renewed three times meanwhile, so that one missed renewal, or a database that is away for seconds, loses nothing.
+# How long after the death of its process a turn may be taken over. The lease is renewed three times meanwhile, so that
+# one missed renewal, or a database that is away for some seconds, loses nothing.
 LEASE = timedelta(seconds=45)
 RENEW_SECONDS = 15
 CANCEL_POLL_SECONDS = 1
 # What it takes to settle turns that were broken off.
 SETTLE_SECONDS = 5
+
+
+def lease() -> Combinable:
+    """Return when a lease that is taken now ends, by the database's clock: nodes share it."""
+    return Now() + LEASE
 
 
 # By request id; the log is that of a streamed reply.
@@ -100,8 +106,8 @@ def _keep() -> None:
                 for request_id in ledger.cancel_requested(streamed):
                     cancel(request_id)
             if time.monotonic() - renewed_at >= RENEW_SECONDS:
-                ledger.renew_leases(request_ids, Now() + LEASE)
-                IdempotencyKey.objects.held().filter(request_id__in=request_ids).update(locked_until=Now() + LEASE)
+                ledger.renew_leases(request_ids, lease())
+                IdempotencyKey.objects.held().filter(request_id__in=request_ids).update(locked_until=lease())
                 renewed_at = time.monotonic()
         except Error as exc:
             logger.warning("leases could not be renewed: %s", type(exc).__name__)

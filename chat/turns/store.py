@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from django.db.models import Case, F, Value, When
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from analytics import ledger
@@ -15,7 +14,7 @@ from chat.exceptions import ApiError, ConversationNotFound, IdempotencyInProgres
 from chat.limits.reservations import Reservation, release
 from chat.models import Conversation, Message
 from chat.turns import prompt
-from chat.turns.registry import LEASE
+from chat.turns.registry import lease
 from chat.turns.request import Turn, TurnRequest, TurnResult
 from chat.upstream.replies import Call, Completion
 
@@ -27,7 +26,7 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
     """
     if request.idempotency:
         # INSERT the key if it is new, and SELECT its row. UPDATE it where it is over or its turn died.
-        claim = request.idempotency.claim(request.subject.request_id, Now() + LEASE)
+        claim = request.idempotency.claim(request.subject.request_id, lease())
         if claim.answer is not None:
             # INSERT the event of a replay: of no model, because none is asked.
             original = {"original_request_id": claim.answer["id"]}
@@ -58,7 +57,7 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
     ledger.open_usage(
         request.subject,
         is_stream=request.is_stream,
-        locked_until=Now() + LEASE,
+        locked_until=lease(),
         reserved=reservation.budgets if reservation else {},
     )
     return Turn(request, Call(request.subject.request_id, body, built.size.likely), built.is_truncated, reservation)
