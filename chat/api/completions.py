@@ -34,9 +34,8 @@ class CompletionViewSet(ClientViewSet):
         Send either `conversation_id` and `message`, or OpenAI's `messages`. With an `Idempotency-Key` header the same
         request can be sent again for 24 hours: it gets the same answer, and is billed once.
         """
-        asked = CompletionIn(data=request.data)
-        data = validated(asked)
-        client = client_of(request)
+        client, data = client_of(request), validated(CompletionIn(data=request.data))
+        message = {"role": "user", "content": data.get("message")}
         subject = ledger.Subject(
             request_id=request._request.request_id,  # type: ignore[attr-defined]
             client_token_id=client.pk,
@@ -48,14 +47,16 @@ class CompletionViewSet(ClientViewSet):
         turn = TurnRequest(
             client=client,
             subject=subject,
-            messages=asked.new_messages,
-            parameters=asked.parameters,
+            messages=[dict(given) for given in data.get("messages", [message])],
+            parameters={name: value for name, value in data.items() if name not in CompletionIn.OWN},
             idempotency=Idempotency.of(request, data),
             is_stream=data.get("stream", False),
             limits=limits_of(request),
         )
         if turn.is_stream:
-            return self.stream(turn, wants_usage_chunk=asked.wants_usage_chunk)
+            # The client asked for the usage, or the server keeps the conversation.
+            wants_usage = "conversation_id" in data or data.get("stream_options", {}).get("include_usage", False)
+            return self.stream(turn, wants_usage_chunk=wants_usage)
         result = lifecycle.take_turn(turn)
         return Response(result.answer, headers=REPLAYED if result.is_replay else None)
 

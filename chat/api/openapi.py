@@ -7,17 +7,7 @@ from typing import Any, TypeVar, cast
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework.serializers import (
-    BooleanField,
-    CharField,
-    ChoiceField,
-    DictField,
-    Field,
-    FloatField,
-    IntegerField,
-    ListField,
-    Serializer,
-)
+from rest_framework import serializers
 
 from chat.api.serializers import CompletionIn
 
@@ -55,41 +45,44 @@ DESCRIPTIONS = {
 }
 
 
-DrfField = Field[Any, Any, Any, Any]
+DrfField = serializers.Field[Any, Any, Any, Any]
 Kind = str | type[str | float] | DrfField
 FIELDS: dict[type[str | float], type[DrfField]] = {
-    str: CharField,
-    int: IntegerField,
-    float: FloatField,
-    bool: BooleanField,
+    str: serializers.CharField,
+    int: serializers.IntegerField,
+    float: serializers.FloatField,
+    bool: serializers.BooleanField,
 }
 
 
-def shape(name: str, /, **fields: Kind) -> type[Serializer[Any]]:
+def shape(name: str, /, **fields: Kind) -> type[serializers.Serializer[Any]]:
     """Declare an answer, as a serializer that only describes.
 
     Each field is given as a type, as the one string that it holds, or as a field of DRF.
     """
-    return cast("type[Serializer[Any]]", type(name, (Serializer,), {key: _field(kind) for key, kind in fields.items()}))
+    return cast(
+        "type[serializers.Serializer[Any]]",
+        type(name, (serializers.Serializer,), {key: _field(kind) for key, kind in fields.items()}),
+    )
 
 
 def _field(kind: Kind) -> DrfField:
     if isinstance(kind, str):
-        return ChoiceField([kind])
+        return serializers.ChoiceField([kind])
     # DRF orders fields by their creation, so a field that exists already is made again.
     return FIELDS[kind]() if isinstance(kind, type) else copy.deepcopy(kind)
 
 
-TIMESTAMP = IntegerField(help_text="Seconds since 1970.")
-NULLABLE = CharField(allow_null=True)
-TEXTS = DictField(child=CharField())
-OBJECTS = ListField(child=DictField())
+TIMESTAMP = serializers.IntegerField(help_text="Seconds since 1970.")
+NULLABLE = serializers.CharField(allow_null=True)
+TEXTS = serializers.DictField(child=serializers.CharField())
+OBJECTS = serializers.ListField(child=serializers.DictField())
 ErrorDetail = shape(
     "ErrorDetail",
-    message=CharField(help_text="Says what to do."),
+    message=serializers.CharField(help_text="Says what to do."),
     type=str,
     code=str,
-    param=CharField(allow_null=True, help_text="The field or header at fault."),
+    param=serializers.CharField(allow_null=True, help_text="The field or header at fault."),
 )
 ErrorOut = shape("ErrorOut", error=ErrorDetail())
 ConversationOut = shape(
@@ -102,7 +95,7 @@ ItemListOut = shape(
 )
 ModelOut = shape("ModelOut", id=str, object="model", created=int, owned_by=str)
 ModelListOut = shape("ModelListOut", object="list", data=ModelOut(many=True))
-CANCEL_STATUS = CharField(help_text="cancelling, or how the completion ended before.")
+CANCEL_STATUS = serializers.CharField(help_text="cancelling, or how the completion ended before.")
 CancellationOut = shape("CancellationOut", id=str, object="chat.completion.cancellation", status=CANCEL_STATUS)
 UsageOut = shape("UsageOut", prompt_tokens=int, completion_tokens=int, total_tokens=int, latency_ms=int)
 ReplyOut = shape("ReplyOut", role="assistant", content=NULLABLE)
@@ -115,10 +108,10 @@ CompletionOut = shape(
     model=str,
     choices=ChoiceOut(many=True),
     usage=UsageOut(),
-    request_id=CharField(help_text="Equal to id."),
+    request_id=serializers.CharField(help_text="Equal to id."),
     conversation_id=NULLABLE,
-    reply=CharField(help_text="The text of the reply."),
-    history_truncated=BooleanField(help_text="Earlier turns were left out: the model could not hold them."),
+    reply=serializers.CharField(help_text="The text of the reply."),
+    history_truncated=serializers.BooleanField(help_text="Earlier turns were left out: the model could not hold them."),
 )
 CompletionOut.__doc__ = "OpenAI's `chat.completion`, with what the conversation form adds."
 

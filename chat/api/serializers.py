@@ -183,19 +183,3 @@ class CompletionIn(KnownFieldsSerializer):
         if attrs.get("stream_options") and not attrs.get("stream"):
             raise serializers.ValidationError({"stream_options": ["Only with stream: true."]})
         return {name: value for name, value in attrs.items() if value is not None}
-
-    @property
-    def new_messages(self) -> list[dict[str, Any]]:
-        if "message" in self.validated_data:
-            return [{"role": "user", "content": self.validated_data["message"]}]
-        return [dict(message) for message in self.validated_data["messages"]]
-
-    @property
-    def wants_usage_chunk(self) -> bool:
-        """Tell whether the client asked for the usage, or the server keeps the conversation."""
-        options = self.validated_data.get("stream_options", {})
-        return "conversation_id" in self.validated_data or options.get("include_usage", False)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {name: value for name, value in self.validated_data.items() if name not in self.OWN}

@@ -6,14 +6,7 @@ from typing import Any
 
 from django.conf import settings
 
-from chat.estimates import (
-    PRIMING_TOKENS,
-    Estimate,
-    context_tokens,
-    estimate_messages,
-    estimate_parameters,
-    most_reply_tokens,
-)
+from chat import estimates
 from chat.exceptions import ContextLengthExceeded
 from chat.models import Conversation, Message
 
@@ -27,7 +20,7 @@ class Prompt:
 
     messages: list[dict[str, Any]]
     is_truncated: bool  # Older messages were left out.
-    size: Estimate
+    size: estimates.Estimate
     most_reply_tokens: int
 
 
@@ -39,8 +32,8 @@ def build(
     Raises ContextLengthExceeded when the new messages alone do not fit.
     """
     system = [{"role": "system", "content": settings.SYSTEM_PROMPT}] if settings.SYSTEM_PROMPT else []
-    context, reply = context_tokens(model), most_reply_tokens(model, parameters)
-    size = estimate_messages([*system, *new]) + estimate_parameters(parameters)
+    context, reply = estimates.context_tokens(model), estimates.most_reply_tokens(model, parameters)
+    size = estimates.estimate_messages([*system, *new]) + estimates.estimate_parameters(parameters)
     if size.likely > context - reply:
         raise ContextLengthExceeded(
             f"The messages and the reply do not fit the {context} tokens of {model}; "
@@ -52,11 +45,11 @@ def build(
         history, history_size, is_truncated = recent_turns(conversation, context - reply - size.likely)
         size += history_size
     # What does not fit the model is refused by the upstream, and costs nothing.
-    size = Estimate(size.likely, min(size.most + PRIMING_TOKENS, max(context - reply, 0)))
+    size = estimates.Estimate(size.likely, min(size.most + estimates.PRIMING_TOKENS, max(context - reply, 0)))
     return Prompt([*system, *history, *new], is_truncated, size, reply)
 
 
-def recent_turns(conversation: Conversation, budget: int) -> tuple[list[dict[str, Any]], Estimate, bool]:
+def recent_turns(conversation: Conversation, budget: int) -> tuple[list[dict[str, Any]], estimates.Estimate, bool]:
     """Read the newest turns worth at most `budget` tokens.
 
     Returns their messages, oldest first, their size, and whether there are older ones.
@@ -67,9 +60,9 @@ def recent_turns(conversation: Conversation, budget: int) -> tuple[list[dict[str
     if len(newest_first) <= MAX_MESSAGES and starts[:1] != [0]:
         starts.insert(0, 0)  # a conversation may open with a greeting by the assistant
     messages = [row.as_openai() for row in rows]
-    start, size = len(rows), Estimate()
+    start, size = len(rows), estimates.Estimate()
     for begin, end in reversed(list(pairwise([*starts, len(rows)]))):
-        longer = size + estimate_messages(messages[begin:end])
+        longer = size + estimates.estimate_messages(messages[begin:end])
         if longer.likely > budget:
             break
         start, size = begin, longer

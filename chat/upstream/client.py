@@ -184,9 +184,8 @@ def status_error(exc: openai.APIStatusError) -> ApiError:
     if exc.status_code in {400, 413, 422}:
         error = exc.body if isinstance(exc.body, dict) else {}
         message = storable(str(error.get("message") or "no reason given"))
-        return ApiError(
-            f"The model refused the request: {message}", param=storable(str(exc.param)) if exc.param else None
-        )
+        param = storable(str(exc.param)) if exc.param else None
+        return ApiError(f"The model refused the request: {message}", param=param)
     if exc.status_code == 429 and exc.code != "insufficient_quota":
         return UpstreamError("The model's provider is limiting us; wait a little.", retry_after=retry_after(exc) or 5)
     if exc.status_code >= 500:
