@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
@@ -60,10 +60,7 @@ def shape(name: str, /, **fields: Kind) -> type[serializers.Serializer[Any]]:
 
     Each field is given as a type, as the one string that it holds, or as a field of DRF.
     """
-    return cast(
-        "type[serializers.Serializer[Any]]",
-        type(name, (serializers.Serializer,), {key: _field(kind) for key, kind in fields.items()}),
-    )
+    return type(name, (serializers.Serializer,), {key: _field(kind) for key, kind in fields.items()})
 
 
 def _field(kind: Kind) -> DrfField:
