@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from analytics.metrics.sources import Table
 from analytics.metrics.usage import usage_by_day_and_model
-from analytics.query import MAX_USAGE_DAYS, Filters, InvalidQuery, Period, Query
+from analytics.query import MAX_USAGE_DAYS, Filters, InvalidQuery, Query
 from analytics.rollups.coverage import bring_up_to_date
 from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
@@ -32,7 +32,8 @@ class UsageQuery(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         try:
-            return {**attrs, "period": Period.from_params(self.initial_data, max_days=MAX_USAGE_DAYS)}
+            days: dict[str, str] = {name: str(attrs[name]) for name in ("from", "to") if name in attrs}
+            return {**attrs, "period": Query.from_params(days, max_days=MAX_USAGE_DAYS).period}
         except InvalidQuery as exc:
             raise serializers.ValidationError({exc.param: [str(exc)]}) from exc
 
