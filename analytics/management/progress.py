@@ -1,7 +1,7 @@
 """Show the progress of long work at a terminal. Files and pipes get nothing of it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,12 +15,6 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
     """Yield the items, and show how many are done."""
     console = Console(stderr=True)
     return rich_track(items, what, console=console, disable=not console.is_terminal, transient=True)
-
-
-def working(what: str) -> AbstractContextManager[object]:
-    """Show that work goes on that cannot tell how long it takes."""
-    console = Console(stderr=True)
-    return console.status(what) if console.is_terminal else nullcontext()
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from typing import Self
 
 from django.db.models import Sum
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
 from analytics.formatting import usd
@@ -30,23 +31,17 @@ class Totals(Collector):
 
 
 def of_usage(by_model: dict[str, Usage]) -> list[Metric]:
-    by_status = ["model", "status"]
-    turns = CounterMetricFamily(
-        "llmapi_turns", "Turns that ended with a reply or with an error, by model and status.", labels=by_status
+    ended, kinds, of_model = ["model", "status"], ["model", "kind"], ["model"]
+    turns = Counter(
+        "llmapi_turns", "Turns that ended with a reply or with an error, by model and status.", labels=ended
     )
-    tokens = CounterMetricFamily(
-        "llmapi_tokens", "Tokens bought; cached are part of prompt, reasoning of completion.", labels=["model", "kind"]
+    tokens = Counter(
+        "llmapi_tokens", "Tokens bought; cached are part of prompt, reasoning of completion.", labels=kinds
     )
-    cost = CounterMetricFamily(
-        "llmapi_cost_usd", "Cost of turns whose price is known, in US dollars.", labels=["model"]
-    )
-    unpriced = CounterMetricFamily(
-        "llmapi_unpriced_turns", "Turns that bought tokens of an unknown price.", labels=["model"]
-    )
+    cost = Counter("llmapi_cost_usd", "Cost of turns whose price is known, in US dollars.", labels=of_model)
+    unpriced = Counter("llmapi_unpriced_turns", "Turns that bought tokens of an unknown price.", labels=of_model)
     # A gauge, because such a turn may still complete.
-    waiting = GaugeMetricFamily(
-        "llmapi_turns_unsettled", "Turns that are pending or abandoned, by model and status.", labels=by_status
-    )
+    waiting = Gauge("llmapi_turns_unsettled", "Turns that are pending or abandoned, by model and status.", labels=ended)
     for model, row in sorted(by_model.items()):
         for status in ("completed", "failed"):
             turns.add_metric([model, status], getattr(row, status))
@@ -62,20 +57,20 @@ def of_usage(by_model: dict[str, Usage]) -> list[Metric]:
 
 def of_replays(found: Usage) -> list[Metric]:
     return [
-        CounterMetricFamily("llmapi_replays", "Answers given again for an idempotency key.", found.replays),
-        CounterMetricFamily("llmapi_replayed_tokens", "Tokens that replays did not buy again.", found.replayed_tokens),
+        Counter("llmapi_replays", "Answers given again for an idempotency key.", found.replays),
+        Counter("llmapi_replayed_tokens", "Tokens that replays did not buy again.", found.replayed_tokens),
     ]
 
 
 def of_refusals() -> Metric:
-    family = CounterMetricFamily("llmapi_refusals", "Requests refused over a limit, by error code.", labels=["code"])
+    family = Counter("llmapi_refusals", "Requests refused over a limit, by error code.", labels=["code"])
     for row in Refusals.objects.values("code").annotate(total=Sum("count")).order_by("code"):
         family.add_metric([row["code"]], row["total"])
     return family
 
 
 def of_users() -> Metric:
-    family = GaugeMetricFamily(
+    family = Gauge(
         "llmapi_active_users", "Distinct users with a completed turn in the last days, UTC.", labels=["days"]
     )
     newest = Table(Query.last_days(1)).activity[today()]

@@ -9,17 +9,3 @@ from analytics.models.rollups import (
     UsageRollup,
     UserDay,
 )
-
-__all__ = [
-    "BROKEN",
-    "ActivityRollup",
-    "AnalyticsEvent",
-    "Milestone",
-    "OpenSession",
-    "Refusals",
-    "RollupDay",
-    "SessionRollup",
-    "UsageEvent",
-    "UsageRollup",
-    "UserDay",
-]

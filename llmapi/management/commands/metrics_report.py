@@ -6,7 +6,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from analytics.management.progress import working
 from analytics.metrics.registry import report
 from analytics.query import DAY, DEFAULT_DAYS, MAX_DAYS, Filters, InvalidQuery, Query, today
 from analytics.reports.csv import report_rows
@@ -38,9 +37,8 @@ class Command(BaseCommand):
         format_name, path = options["format"], options["output"]
         client = None if options["client"] is None else find_client(options["client"])
         query = parse_options(options | {"client": client and client[0]})
-        with working("Reading the metrics"):
-            is_terminal = path is None and self.stdout.isatty()
-            text = render(format_name, query, describe_filters(query.filters, client), is_terminal=is_terminal)
+        is_terminal = path is None and self.stdout.isatty()
+        text = render(format_name, query, describe_filters(query.filters, client), is_terminal=is_terminal)
         if path is None:
             self.stdout.write(text, ending="")
             return
