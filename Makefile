@@ -26,7 +26,7 @@ test: .venv/dev
 ## Run lint and test
 check: lint test
 
-## Check formatting, lint, types, migrations, deployment settings and generated code
+## Check formatting, lint, types, the floors of imports, migrations, deployment settings and generated code
 lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
