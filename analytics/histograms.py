@@ -62,12 +62,22 @@ class Histogram:
     """
 
     def __init__(self, values: Iterable[int] = ()) -> None:
-        self.digits = 0
         self.total = 0
+        self._digits = 0
+        self._packed: list[dict[str, Any]] = []
         # Percentiles that were read with the counts; empty once these have changed.
-        self.kept: dict[int, int | None] = {}
+        self.kept: dict[int, int] = {}
         for value in values:
             self.add(value)
+
+    @property
+    def digits(self) -> int:
+        """The counts. What was read of a table is decompressed only for those who ask for more than totals."""
+        while self._packed:
+            stored = self._packed.pop()
+            digits = int.from_bytes(zlib.decompress(b64decode(stored["digits"])), "little")
+            self._digits += digits << BITS * stored["first"]
+        return self._digits
 
     def add(self, value: int, count: int = 1) -> None:
         self._change(count << BITS * place_of(rounded(value)), count)
@@ -77,9 +87,9 @@ class Histogram:
 
     def merge_stored(self, stored: dict[str, Any]) -> None:
         if "digits" in stored:
-            is_alone = not self.digits
-            digits = int.from_bytes(zlib.decompress(b64decode(stored["digits"])), "little")
-            self._change(digits << BITS * stored["first"], stored["total"])
+            is_alone = not self.total
+            self._packed.append(stored)
+            self._change(0, stored["total"])
             if is_alone:
                 self.kept = dict(zip(RANKS, stored["percentiles"], strict=True))
         else:
@@ -97,24 +107,24 @@ class Histogram:
             return {str(value_at(place)): counts[place] for place in places}
         digits = self.digits >> BITS * places[0]
         text = b64encode(zlib.compress(digits.to_bytes(BITS // 8 * (len(counts) - places[0]), "little"))).decode()
-        return {"first": places[0], "digits": text, "total": self.total, "percentiles": self.percentiles(*RANKS)}
+        percentiles = [self.percentile(rank) for rank in RANKS]
+        return {"first": places[0], "digits": text, "total": self.total, "percentiles": percentiles}
 
     def counts(self) -> tuple[int, ...]:
         """Return the counts by place."""
-        places = -(-self.digits.bit_length() // BITS)
-        return struct.unpack(f"<{places}I", self.digits.to_bytes(BITS // 8 * places, "little"))
+        digits = self.digits
+        places = -(-digits.bit_length() // BITS)
+        return struct.unpack(f"<{places}I", digits.to_bytes(BITS // 8 * places, "little"))
 
-    def percentiles(self, *ranks: int) -> list[int | None]:
-        """Return the value at or below which `rank` percent of all values lie, for each rank; None without values."""
-        if not self.total:
-            return [None for _ in ranks]
-        if not self.kept.keys() >= {*ranks}:
+    def percentile(self, rank: int) -> int | None:
+        """Return the value at or below which `rank` percent of all values lie; None without values."""
+        if self.total and rank not in self.kept:
             seen = list(accumulate(self.counts()))
-            for rank in {*RANKS, *ranks}:
-                self.kept[rank] = value_at(bisect_left(seen, ceil(self.total * rank / 100)))
-        return [self.kept[rank] for rank in ranks]
+            for each in {*RANKS, rank}:
+                self.kept[each] = value_at(bisect_left(seen, ceil(self.total * each / 100)))
+        return self.kept.get(rank)
 
     def _change(self, digits: int, total: int) -> None:
-        self.digits += digits
+        self._digits += digits
         self.total += total
         self.kept = {}

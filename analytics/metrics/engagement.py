@@ -31,8 +31,7 @@ def session_time(table: Table) -> dict[str, Any]:
 
 
 def figures(seconds: Durations) -> dict[str, int | None]:
-    median, p90 = seconds.percentiles(50, 90)
-    return {"count": seconds.total, "median_seconds": median, "p90_seconds": p90}
+    return {"count": seconds.total, "median_seconds": seconds.percentile(50), "p90_seconds": seconds.percentile(90)}
 
 
 def sessions(table: Table) -> int:

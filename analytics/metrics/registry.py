@@ -68,11 +68,11 @@ def percentile(part: str, rank: int) -> Computed:
     """Compute a percentile of the durations in `part`."""
 
     def overall(table: Table) -> float | None:
-        return table.overall(part).percentiles(rank)[0]
+        return table.overall(part).percentile(rank)
 
     def by_day(table: Table) -> Values:
         found = getattr(table, part)
-        return [found[day].percentiles(rank)[0] if day in found else None for day in table.days]
+        return [found[day].percentile(rank) if day in found else None for day in table.days]
 
     return overall, by_day
 
@@ -104,7 +104,7 @@ def describe_saved(table: Table) -> str:
 
 
 def describe_sessions(table: Table) -> str:
-    median = table.overall("sessions").percentiles(50)[0]
+    median = table.overall("sessions").percentile(50)
     return f"{format_figure(median, 'seconds')} long, median"
 
 

@@ -182,9 +182,9 @@ class Durations(Histogram):
     @classmethod
     def of_days(cls, rows: Any) -> dict[date, Self]:
         """Read rows of a day, a stored histogram, and of turns the sum of their milliseconds."""
-        found: dict[date, Self] = {}
+        found: defaultdict[date, Self] = defaultdict(cls)
         for day, stored, *sums in rows:
-            found.setdefault(day, cls()).merge_stored(stored)
+            found[day].merge_stored(stored)
             found[day].sum_ms += sum(sums)
         return found
 
@@ -269,10 +269,10 @@ class Table:
     @cached_property
     def failures(self) -> dict[date, Counter[str]]:
         """Failed and abandoned turns, by error code."""
-        found: dict[date, Counter[str]] = {}
+        found: defaultdict[date, Counter[str]] = defaultdict(Counter)
         rows = usage_rollups(self.query).exclude(failures={}).order_by("day")
         for day, codes in rows.values_list("day", "failures"):
-            found.setdefault(day, Counter()).update(codes)
+            found[day].update(codes)
         return found
 
     @cached_property
@@ -280,9 +280,9 @@ class Table:
         """Requests refused over a limit, by error code. Model and version do not filter them: nobody knows either."""
         asked = Query(self.query.period, Filters(self.query.filters.client_token_id))
         rows = Refusals.objects.filter(asked.rows).values_list("day", "code").annotate(total=Sum("count"))
-        found: dict[date, Counter[str]] = {}
+        found: defaultdict[date, Counter[str]] = defaultdict(Counter)
         for day, code, count in rows.order_by("day", "code"):
-            found.setdefault(day, Counter())[code] = count
+            found[day][code] = count
         return found
 
     @cached_property

@@ -81,8 +81,7 @@ def first_token_ms(table: Table) -> dict[str, Any]:
 
 
 def mean_and_percentiles(found: Durations) -> dict[str, float | None]:
-    ranks = zip(PERCENTILES, found.percentiles(*PERCENTILES), strict=True)
-    return {"mean": found.mean, **{f"p{rank}": value for rank, value in ranks}}
+    return {"mean": found.mean, **{f"p{rank}": found.percentile(rank) for rank in PERCENTILES}}
 
 
 def token_burn(table: Table) -> list[dict[str, Any]]:

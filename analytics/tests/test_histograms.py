@@ -36,20 +36,24 @@ def test_what_is_stored_is_what_is_read(values: list[int], is_dense: bool) -> No
 def test_percentiles_are_by_nearest_rank(rank: int) -> None:
     for values in (FEW, MANY, [3]):
         ordered = sorted(map(rounded, values))
-        assert Histogram(values).percentiles(rank) == [ordered[ceil(len(ordered) * rank / 100) - 1]]
-    assert Histogram().percentiles(rank) == [None]
+        assert Histogram(values).percentile(rank) == ordered[ceil(len(ordered) * rank / 100) - 1]
+    assert Histogram().percentile(rank) is None
 
 
 def test_percentiles_that_were_kept_are_of_what_was_read_alone() -> None:
     read = Histogram()
     read.merge_stored(Histogram(MANY).stored())
-    assert read.percentiles(*RANKS) == Histogram(MANY).percentiles(*RANKS)
-    assert read.percentiles(25) == Histogram(MANY).percentiles(25)
+    assert percentiles(read) == percentiles(Histogram(MANY))
+    assert read.percentile(25) == Histogram(MANY).percentile(25)
 
     read.merge_stored(Histogram(MANY[:400]).stored())
-    assert read.percentiles(*RANKS) == Histogram([*MANY, *MANY[:400]]).percentiles(*RANKS)
+    assert percentiles(read) == percentiles(Histogram([*MANY, *MANY[:400]]))
     read.add(7, 10_000)
-    assert read.percentiles(50) == [7]
+    assert read.percentile(50) == 7
+
+
+def percentiles(histogram: Histogram) -> list[int | None]:
+    return [histogram.percentile(rank) for rank in RANKS]
 
 
 def test_a_place_holds_very_many() -> None:
@@ -58,7 +62,7 @@ def test_a_place_holds_very_many() -> None:
         read.add(500, 10**9)
         read.add(501, 1)
 
-    assert (read.total, read.percentiles(99)) == (3 * 10**9 + 3, [500])
+    assert (read.total, read.percentile(99)) == (3 * 10**9 + 3, 500)
 
 
 def test_what_an_earlier_release_stored_is_rewritten() -> None:
