@@ -62,9 +62,9 @@ def bring_up_to_date() -> Coverage:
     unsettled = list(RollupDay.objects.unsettled())
     try:
         for day in open_days(started, unsettled):
-            if time.monotonic() >= deadline or not is_cheap(day):
+            # A build of somebody else may have read the day's rows before we came.
+            if time.monotonic() >= deadline or not is_cheap(day) or not build_day(day):
                 break
-            build_day(day)
             unsettled = []
         else:
             return Coverage.of(unsettled or list(RollupDay.objects.unsettled()), checked_at=started)

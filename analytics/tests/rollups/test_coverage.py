@@ -99,6 +99,21 @@ def test_a_day_of_many_rows_is_left_to_the_server(db: None, monkeypatch: pytest.
     assert completed() == 3
 
 
+def test_the_build_of_another_process_is_as_old_as_its_reading(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_at = timezone.now() - timedelta(seconds=5)
+
+    def lose_the_race(day: date) -> bool:
+        store.build_day(day)
+        RollupDay.objects.filter(pk=day).update(built_at=read_at)
+        return False
+
+    roll_up()
+    turn(ANN, timezone.now())
+    monkeypatch.setattr(coverage, "build_day", lose_the_race)
+
+    assert bring_up_to_date().computed_at == read_at
+
+
 def test_a_day_of_many_users_is_left_to_the_server(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own few users are compared with those of the month before."""
     turn(ANN, at(SUN, 1))
