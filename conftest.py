@@ -42,7 +42,10 @@ def double() -> Iterator[OpenAIDouble]:
 
 @pytest.fixture
 def upstream(double: OpenAIDouble) -> OpenAIDouble:
-    """The model's provider as the test finds it: nothing planned, and nothing asked."""
+    """The model's provider as the test finds it: nothing planned, nothing asked, and nothing learnt about it."""
+    from chat.upstream import compatibility
+
+    compatibility._refused.clear()
     return OpenAIDouble(after=double)
 
 

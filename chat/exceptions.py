@@ -47,6 +47,12 @@ class UpstreamError(ApiError):
     default_code = "upstream_error"
 
 
+class UpstreamRateLimited(ApiError):
+    status_code = status.HTTP_429_TOO_MANY_REQUESTS
+    default_code = "upstream_rate_limited"
+    default_detail = "The model's provider is limiting this server; wait as long as Retry-After says."
+
+
 class IdempotencyInProgress(ApiError):
     status_code = status.HTTP_409_CONFLICT
     default_code = "idempotency_in_progress"

@@ -126,6 +126,8 @@ class Conversation(models.Model):
     )
     user_id = models.CharField(max_length=255, blank=True, help_text="The end user who spoke first.")
     metadata = models.JSONField(default=dict, blank=True)
+    # The id of a message. Older ones are kept and listed, and no longer sent. Null: all are sent.
+    history_from = models.BigIntegerField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now, help_text="When its last turn was settled.")
 
@@ -142,6 +144,10 @@ class Conversation(models.Model):
 
     def __str__(self) -> str:
         return self.conversation_id
+
+    def history(self) -> "models.QuerySet[Message]":
+        """The messages that turns still read."""
+        return self.messages.filter(pk__gte=self.history_from) if self.history_from else self.messages.all()
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:

@@ -93,7 +93,11 @@ OPENAI_MODEL = text("OPENAI_MODEL", "gpt-4o-mini")
 OPENAI_MODELS = list(dict.fromkeys([OPENAI_MODEL, *words("OPENAI_MODELS")]))
 # Context size of a model that genai-prices does not know.
 OPENAI_CONTEXT_TOKENS = number("OPENAI_CONTEXT_TOKENS", 8192, least=256)
+# Tokens of history that one turn may send, as estimated; 0: what fits the model.
+HISTORY_TOKENS = number("HISTORY_TOKENS", 16_000)
 SYSTEM_PROMPT = text("SYSTEM_PROMPT")
+# Fields of a reply that this upstream wants back with the history, beside OpenAI's own.
+UPSTREAM_MESSAGE_FIELDS = words("UPSTREAM_MESSAGE_FIELDS")
 
 CLIENT_API_TOKEN = text("CLIENT_API_TOKEN")
 RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)

@@ -154,7 +154,9 @@ class CompletionIn(KnownFieldsSerializer):
     metadata = Metadata(required=False, allow_null=True)
 
     # The fields that llmapi itself acts on. All others go to the upstream as they are.
-    OWN = frozenset({"conversation_id", "message", "messages", "model", "user", "stream", "stream_options", "n"})
+    OWN = frozenset(
+        {"conversation_id", "message", "messages", "model", "user", "stream", "stream_options", "n", "metadata"}
+    )
 
     def validate_model(self, value: str) -> str:
         if value not in settings.OPENAI_MODELS:

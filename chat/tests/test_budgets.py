@@ -19,6 +19,7 @@ from bench.openai_double import Behaviour, OpenAIDouble
 from chat.limits import budgets
 from chat.models import Budget, ClientToken, IdempotencyKey, RateLimit
 from chat.retention import purge_expired
+from chat.turns import reply_log
 from chat.turns.recovery import settle_all_abandoned
 from conftest import ApiClient, Server, wait_until
 
@@ -260,10 +261,11 @@ def test_tokens_beyond_the_estimate_are_charged_to_the_minute(alice: ApiClient, 
 
 
 def test_a_turn_cancelled_before_its_first_word_is_paid_for(
-    alice: ApiClient, upstream: OpenAIDouble, transactional_db: None
+    alice: ApiClient, upstream: OpenAIDouble, transactional_db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reply_log, "HEARTBEAT_SECONDS", 0.2)  # the answer begins before the reply does
     limit(alice, day_tokens=100_000)
-    upstream.default = Behaviour(text="a long reply", pause=2)
+    upstream.default = Behaviour(text="a long reply", delay=2)
     body = {"messages": [{"role": "user", "content": "word " * 3000}], "stream": True}
     answer = alice.send(URL, body)
     request_id = answer["x-request-id"]

@@ -26,7 +26,8 @@ def test_it_works(alice: ApiClient, upstream: OpenAIDouble) -> None:
     assert body["conversation_id"] == cid
     assert body["reply"] == body["choices"][0]["message"]["content"] == "echo: Hello there"
     assert body["history_truncated"] is False
-    assert body["usage"] == {**upstream.sold[0], "latency_ms": usage.latency_ms}
+    assert {name: body["usage"][name] for name in upstream.sold[0]} == upstream.sold[0]
+    assert body["usage"]["latency_ms"] == usage.latency_ms
     assert (usage.status, usage.user_id, usage.conversation_id) == ("completed", "u-1", cid)
     assert usage.total_tokens == upstream.sold[0]["total_tokens"]
     assert usage.cost_nanos == usage.prompt_tokens * 150 + usage.completion_tokens * 600
@@ -52,9 +53,9 @@ def test_the_upstream_gets_the_history_oldest_first(
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "one"},
-            {"role": "assistant", "content": "echo: one", "refusal": None},
+            {"role": "assistant", "content": "echo: one"},
             {"role": "user", "content": "two"},
-            {"role": "assistant", "content": "echo: two", "refusal": None},
+            {"role": "assistant", "content": "echo: two"},
             {"role": "user", "content": "three"},
         ],
     }

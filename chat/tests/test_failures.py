@@ -19,7 +19,7 @@ from llmapi.logging import LogfmtFormatter
     [
         (Behaviour(status=500), 502, "upstream_error", None, 0),
         (Behaviour(status=503, headers={"Retry-After": "7"}), 502, "upstream_error", None, 0),
-        (Behaviour(status=429), 502, "upstream_error", None, 0),
+        (Behaviour(status=429), 429, "upstream_rate_limited", None, 0),
         (
             Behaviour(status=429, error={"message": "pay", "code": "insufficient_quota"}),
             502,
@@ -133,7 +133,7 @@ def test_no_secret_prompt_or_reply_is_told_or_logged(
 def test_a_bug_is_a_500_without_traceback_and_frees_the_key(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chat.upstream.client.check", lambda body, call: 1 / 0)
+        patch.setattr("chat.upstream.replies.Reply.completion", lambda self: 1 / 0)
         answer = alice.say(cid, "Hi", key="k")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")

@@ -5,9 +5,8 @@ from typing import Any
 from pytest_django import Settings
 
 from bench.openai_double import OpenAIDouble
-from chat.estimates import context_tokens, estimate_message, estimate_messages
-from chat.models import Conversation, Message
-from chat.turns import prompt
+from chat.estimates import context_tokens, estimate_message
+from chat.models import Message
 from conftest import ApiClient
 
 MODEL = "smollm2-135m"
@@ -39,33 +38,6 @@ def test_a_message_that_cannot_fit_is_refused(alice: ApiClient, upstream: OpenAI
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
     assert upstream.requests == []
-
-
-def test_a_tool_result_never_goes_without_its_call(alice: ApiClient) -> None:
-    cid = alice.conversation()
-    rows = [
-        ("user", "a"),
-        ("assistant", "call"),
-        ("tool", "result"),
-        ("assistant", "b" * 300),
-        ("user", "c"),
-        ("assistant", "d"),
-    ]
-    for index, (role, text) in enumerate(rows):
-        Message.objects.create(conversation_id=cid, role=role, content=text, request_id=f"r_{index // 2}")
-
-    history, _, is_truncated = prompt.recent_turns(Conversation.objects.get(), 40)
-
-    assert [message["content"] for message in history] == ["c", "d"]
-    assert is_truncated
-
-
-def test_a_greeting_by_the_assistant_is_part_of_the_history(alice: ApiClient) -> None:
-    cid = alice.conversation()
-    Message.objects.create(conversation_id=cid, role="assistant", content="Welcome!")
-
-    messages = [{"role": "assistant", "content": "Welcome!"}]
-    assert prompt.recent_turns(Conversation.objects.get(), 40) == (messages, estimate_messages(messages), False)
 
 
 def test_windows_come_from_the_price_list(settings: Settings) -> None:

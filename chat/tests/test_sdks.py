@@ -99,14 +99,12 @@ def parameters(client: OpenAI) -> None:
         stop=["x"],
         logprobs=True,
         top_logprobs=2,
-        reasoning_effort="low",
         user="u",
         metadata={"a": "b"},
         service_tier="auto",
         presence_penalty=0,
         frequency_penalty=0,
         logit_bias={"50256": -100},
-        parallel_tool_calls=True,
     )
 
 

@@ -7,8 +7,10 @@ from chat.tests.streaming import URL, events, stream, text_of
 from conftest import ApiClient
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_turn_is_left")]
+every_dialect = pytest.mark.usefixtures("dialect")
 
 
+@every_dialect
 def test_a_finished_turn_replays_as_a_stream_or_as_json(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
     first = events(alice.say(cid, "Hi", stream=True, key="k"))
@@ -24,6 +26,7 @@ def test_a_finished_turn_replays_as_a_stream_or_as_json(alice: ApiClient, upstre
     assert len(upstream.requests) == 1
 
 
+@every_dialect
 def test_a_json_turn_replays_as_a_stream_with_its_tool_calls(alice: ApiClient, upstream: OpenAIDouble) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     upstream.plan(Behaviour(message={"role": "assistant", "content": None, "tool_calls": [call]}))
@@ -35,6 +38,7 @@ def test_a_json_turn_replays_as_a_stream_with_its_tool_calls(alice: ApiClient, u
     assert chunks[0]["choices"][0]["delta"]["tool_calls"] == [{"index": 0, **call}]
 
 
+@every_dialect
 def test_a_duplicate_joins_the_stream_that_runs(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
     upstream.plan(Behaviour(text="one two three four", pause=0.1))

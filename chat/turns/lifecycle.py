@@ -7,7 +7,7 @@ committed, so a reply that a client has seen is in the database.
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from django.conf import settings
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, connection, transaction
@@ -76,7 +76,6 @@ def complete(turn: Turn) -> Completion:
         return upstream.complete(turn.call)
     except BaseException as exc:
         fail(turn, exc)
-        raise
 
 
 def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = None, code: str = "") -> dict[str, Any]:
@@ -100,14 +99,15 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     except Exception as exc:
         # A bug of ours loses the reply, but not what it cost.
         fail(turn, exc, bought=completion)
-        raise
     if problem:
         raise problem
     return answer
 
 
-def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) -> None:
-    """Record how the turn failed and what was `bought` all the same, and free its key for a retry.
+def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) -> NoReturn:
+    """Record how the turn failed and what was `bought` all the same, free its key for a retry, and raise the failure.
+
+    A bug of ours is raised as InternalError, to which SDKs do not answer by buying again.
 
     Where the upstream may have sold what never arrived, the estimate of the prompt is booked. When the database is
     away as well, the row stays pending, and is abandoned once its lease ends.
@@ -124,6 +124,10 @@ def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) ->
         retry_transaction(lambda: store.fail_turn(turn, error.default_code, tokens, served_model=served_model))
     except Error:
         logger.exception("turn %s failed and could not be closed", turn.call.request_id)
+    if error is exc or not isinstance(exc, Exception):
+        raise exc
+    logger.error("turn %s failed", turn.call.request_id, exc_info=exc)
+    raise error from exc
 
 
 def retry_transaction(write: Callable[[], T]) -> T:

@@ -42,6 +42,7 @@ class Turn:
     call: Call
     is_truncated: bool
     reservation: Reservation | None
+    history_from: int | None = None  # Where the conversation's history begins from now on.
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -60,7 +60,14 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
         locked_until=lease(),
         reserved=reservation.budgets if reservation else {},
     )
-    return Turn(request, Call(request.subject.request_id, body, built.size.likely), built.is_truncated, reservation)
+    call = Call(
+        request.subject.request_id,
+        body,
+        built.size.likely,
+        asked=frozenset(request.parameters),
+        first_new=built.first_new,
+    )
+    return Turn(request, call, built.is_truncated, reservation, built.history_from)
 
 
 def settle_turn(
@@ -89,7 +96,7 @@ def settle_turn(
         return IdempotencyInProgress()
     if request.subject.conversation_id:
         # UPDATE the conversation. DELETE the key where the conversation is gone.
-        if not lock_conversation(request):
+        if not lock_conversation(turn):
             if request.idempotency:
                 request.idempotency.forget(request.subject.request_id)
             return ConversationNotFound("The conversation was deleted while the reply was written.")
@@ -122,11 +129,13 @@ def close_turn(turn: Turn, tokens: ledger.LlmTokens | None, **ending: Any) -> bo
     return closed is not None
 
 
-def lock_conversation(request: TurnRequest) -> bool:
+def lock_conversation(turn: Turn) -> bool:
     """Lock the conversation's row, so that turns commit in the order of their messages. False where it is gone."""
+    subject = turn.request.subject
     return bool(
-        Conversation.objects.filter(pk=request.subject.conversation_id).update(
+        Conversation.objects.filter(pk=subject.conversation_id).update(
             updated_at=timezone.now(),
-            user_id=Case(When(user_id="", then=Value(request.subject.user_id)), default=F("user_id")),
+            user_id=Case(When(user_id="", then=Value(subject.user_id)), default=F("user_id")),
+            **({"history_from": turn.history_from} if turn.history_from else {}),
         )
     )

@@ -16,7 +16,7 @@ from chat.turns.lifecycle import close_connection, fail, open_or_replay, settle
 from chat.turns.reply_log import ReplyLog
 from chat.turns.request import Turn, TurnRequest
 from chat.upstream import client as upstream
-from chat.upstream.replies import Assembler, Completion
+from chat.upstream.replies import Completion, Reply, choice_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,13 @@ def start(turn: Turn) -> ReplyLog:
         # Registered before the thread starts, so that a duplicate finds the log at once.
         registry.enter(request_id, log)
         threading.Thread(target=_run, args=(turn, log), name=request_id, daemon=True).start()
-    except BaseException:
+    except BaseException as exc:
         registry.leave(request_id)
+        logger.exception("stream %s could not be started", request_id)
         error = InternalError()
         error.is_billed = False  # The upstream was not called.
+        error.__cause__ = exc
         fail(turn, error)
-        raise
     return log
 
 
@@ -54,8 +55,7 @@ def _run(turn: Turn, log: ReplyLog) -> None:
         reading = Reading(turn, log)
         completion = reading.read()
         answer = settle(turn, completion, first_token_ms=reading.first_token_ms, code=reading.code)
-        for chunk in reading.held_back:
-            log.append(chunk)
+        log.append(last_chunk(answer))
         log.close(usage=chunk_of(answer, answer["id"], usage=answer["usage"]))
     except ApiError as exc:
         log.close(error=exc)
@@ -75,65 +75,68 @@ class Reading:
     def __init__(self, turn: Turn, log: ReplyLog) -> None:
         self.turn = turn
         self.log = log
-        self.held_back: list[dict[str, Any]] = []
+        self.reply = Reply(turn.call)
         self.first_token_ms: int | None = None
         self.code = ""  # "cancelled", where the client stopped the reply
-        self._assembler = Assembler()
 
     def read(self) -> Completion:
         """Read to the end, or to where the client cancels. Where the upstream fails, the turn is closed."""
         try:
-            for chunk in upstream.stream(self.turn.call, self.log.cancellation):
-                self._assembler.add(chunk)
-                if chunk["choices"]:
-                    self._pass_on(chunk)
-            return self._assembler.completion(self.turn.call)
+            for choice in upstream.stream(self.reply, self.log.cancellation):
+                self._pass_on(choice)
+            return self.reply.completion()
         except BaseException as exc:
-            if isinstance(exc, Cancelled) and self._assembler.has_reply:
+            if isinstance(exc, Cancelled) and self.reply.has_text:
                 self.code = Cancelled.default_code
-                completion = self._assembler.completion(self.turn.call, finish_reason="stop")
+                self.reply.finish_reason = "stop"
+                completion = self.reply.completion()
                 completion.body["cancelled"] = True
-                request_id = self.turn.call.request_id
-                self.held_back = [chunk_of(completion.body, request_id, last_choice("stop"), cancelled=True)]
                 return completion
-            fail(self.turn, exc, bought=self._assembler.completion(self.turn.call) if self._assembler.body else None)
-            raise
+            fail(self.turn, exc, bought=self.reply.completion() if self.reply.has_text else None)
 
-    def _pass_on(self, raw: dict[str, Any]) -> None:
-        """Write the upstream's chunk to the log under our id. The first one says where it belongs."""
-        request = self.turn.request
-        chunk = {**raw, "id": request.subject.request_id, "object": "chat.completion.chunk"}
-        chunk.pop("usage", None)
+    def _pass_on(self, choice: dict[str, Any]) -> None:
+        """Write a piece of the reply to the log. The first chunk says who speaks and where the reply belongs."""
+        head, subject = self.reply.head(), self.turn.request.subject
         if self.first_token_ms is None:
             self.first_token_ms = self.turn.latency_ms
-            chunk["request_id"] = request.subject.request_id
-            chunk["conversation_id"] = request.subject.conversation_id or None
-            chunk["history_truncated"] = self.turn.is_truncated
-        if self.held_back or chunk["choices"][0].get("finish_reason"):
-            self.held_back.append(chunk)
-        else:
-            self.log.append(chunk)
+            role = choice_of({"role": "assistant", "content": "" if "content" in choice["delta"] else None})
+            self.log.append(
+                chunk_of(
+                    head,
+                    subject.request_id,
+                    role,
+                    request_id=subject.request_id,
+                    conversation_id=subject.conversation_id or None,
+                    history_truncated=self.turn.is_truncated,
+                )
+            )
+        self.log.append(chunk_of(head, subject.request_id, choice))
 
 
-def chunk_of(answer: dict[str, Any], request_id: str, /, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
-    head = {"id": request_id, "object": "chat.completion.chunk", "created": answer["created"], "model": answer["model"]}
-    return {**head, "choices": [*choices], **more}
+def last_chunk(answer: dict[str, Any]) -> dict[str, Any]:
+    """Make the chunk that ends a reply."""
+    more = {"cancelled": True} if answer.get("cancelled") else {}
+    return chunk_of(answer, answer["id"], choice_of({}, finish_reason=answer["choices"][0]["finish_reason"]), **more)
 
 
-def last_choice(finish_reason: str) -> dict[str, Any]:
-    return {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason}
+def chunk_of(head: dict[str, Any], request_id: str, /, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Make a chunk of a reply whose created, model and the like are in `head`."""
+    same: dict[str, Any] = {
+        name: head[name] for name in ("created", "model", "service_tier", "system_fingerprint") if name in head
+    }
+    return {"id": request_id, "object": "chat.completion.chunk", **same, "choices": [*choices], **more}
 
 
 def replay(answer: dict[str, Any]) -> ReplyLog:
     """Turn a stored answer into a stream: the whole reply in one chunk."""
     log = ReplyLog()
     choice = answer["choices"][0]
-    delta = {name: value for name, value in choice["message"].items() if value is not None}
+    delta = {name: value for name, value in choice["message"].items() if value is not None or name == "content"}
     if "tool_calls" in delta:
         delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
-    whole = {"index": 0, "delta": delta, "logprobs": choice.get("logprobs"), "finish_reason": None}
+    whole = choice_of(delta, choice.get("logprobs"))
     first = {name: answer[name] for name in ("request_id", "conversation_id", "history_truncated")}
     log.append(chunk_of(answer, answer["id"], whole, **first))
-    log.append(chunk_of(answer, answer["id"], last_choice(choice["finish_reason"])))
+    log.append(last_chunk(answer))
     log.close(usage=chunk_of(answer, answer["id"], usage=answer["usage"]))
     return log

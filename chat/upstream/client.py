@@ -13,14 +13,22 @@ import httpx2
 import openai
 from django.conf import settings
 
-from chat.exceptions import ApiError, Cancelled, ContextLengthExceeded, Interrupted, UpstreamError, UpstreamTimeout
-from chat.upstream.replies import Call, Completion, check, is_chunk, loads, storable
+from chat.exceptions import ApiError, Cancelled, Interrupted, UpstreamError, UpstreamTimeout
+from chat.upstream import compatibility, errors
+from chat.upstream.frames import DONE, frames
+from chat.upstream.replies import Call, Completion, Reply
+from chat.upstream.text import loads
 
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10
 # Longer than any reply; a longer answer is not a completion.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+# Failures before the request is sent: nothing was sold.
+NEVER_SENT = (
+    *(httpx2.ConnectTimeout, httpx2.ConnectError, httpx2.PoolTimeout, httpx2.ProxyError),
+    *(httpx2.UnsupportedProtocol, httpx2.LocalProtocolError),
+)
 _is_stopping = threading.Event()
 
 
@@ -48,38 +56,54 @@ def complete(call: Call) -> Completion:
     Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes. Raises ApiError where the upstream refuses
     the request, and UpstreamError where the upstream fails.
     """
-    with post(call.body, call.request_id) as response:
-        raw = b"".join(read(response))
-    return check(loads(raw), call)
+    reply = Reply(call)
+    with post(call, call.body) as response:
+        for _ in take(reply, frames(read(response, Deadline()))):
+            pass
+    return reply.completion()
 
 
-def stream(call: Call, cancellation: "Cancellation") -> Iterator[dict[str, Any]]:
-    """Ask for a completion in chunks, and yield each `chat.completion.chunk` as it comes.
+def stream(reply: Reply, cancellation: "Cancellation") -> Iterator[dict[str, Any]]:
+    """Ask for a completion in chunks, and yield the `choice` of each chunk as it comes, but for the finish reason.
 
-    Ends at the upstream's [DONE]. Raises UpstreamError where the upstream breaks off earlier, and Cancelled where
-    `cancellation` is requested. The errors of `complete` come before the first chunk.
+    `reply` collects what comes. The upstream may be silent for UPSTREAM_TIMEOUT_SECONDS; signs of life that add
+    nothing to the reply are silence. Raises UpstreamError where the upstream breaks off before the reply is whole, and
+    Cancelled where `cancellation` is requested. The errors of `complete` come before the first chunk.
     """
-    body = {**call.body, "stream": True, "stream_options": {"include_usage": True}}
     try:
-        with post(body, call.request_id) as response:
+        body = {**reply.call.body, "stream": True, "stream_options": {"include_usage": True}}
+        with post(reply.call, body) as response:
             cancellation.arm(response)
-            for data in server_sent_data(read(response)):
-                if data == b"[DONE]":
-                    return
-                chunk = loads(data)
-                if not is_chunk(chunk):
-                    # Some providers report a failure inside the stream, after its status was sent.
-                    raise UpstreamError("The model's provider failed in the middle of the reply.", is_billed=True)
-                yield chunk
+            deadline = Deadline()
+            for choice in take(reply, frames(read(response, deadline))):
+                deadline.renew()
+                yield choice
                 if cancellation.is_requested:
                     raise Cancelled
-            raise UpstreamError("The model's provider broke the reply off.", is_billed=True)
-    except UpstreamError as exc:
+    except ApiError as exc:
         if cancellation.is_requested:
             raise Cancelled from exc
         raise
     finally:
         cancellation.disarm()
+
+
+def take(reply: Reply, answer: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    """Read an answer's frames into the reply up to its end, and yield what each adds."""
+    try:
+        for frame in answer:
+            if frame is DONE:
+                break
+            yield from reply.add(frame)
+        else:
+            if not reply.finish_reason:
+                raise UpstreamError("The model's provider broke the reply off.", is_billed=True)
+    except ApiError as exc:
+        # With a finish reason the reply is whole; what broke off was the end of the stream.
+        if not reply.finish_reason or isinstance(exc, Cancelled):
+            raise
+        logger.warning("upstream broke off after the reply: %s", type(exc).__name__)
+    yield from reply.finish()
 
 
 class Cancellation:
@@ -107,27 +131,45 @@ class Cancellation:
 
 
 @contextlib.contextmanager
-def post(body: dict[str, Any], request_id: str) -> Iterator[httpx2.Response]:
+def post(call: Call, body: dict[str, Any]) -> Iterator[httpx2.Response]:
     """Send `body` to the upstream, and yield its answer, not yet read. Every failure is raised as one of our errors."""
     if _is_stopping.is_set():
         raise Interrupted
-    try:
-        # `create()` walks the typed message list for milliseconds; the generic call has the same errors, timeouts and
-        # authentication. The answer is taken as a stream, so that `read` can bound its time and its size.
-        with client().post(
-            "/chat/completions",
-            body=body,
-            # By this id OpenAI can find the call, and `reconcile` compares OpenAI's export with our rows.
-            options={"headers": {"X-Client-Request-Id": request_id}},
-            cast_to=object,
-            stream=True,
-            stream_cls=openai.Stream[object],
-        ) as answer:
-            yield answer.response
-    except openai.APIStatusError as exc:
-        raise status_error(exc) from exc
-    except (openai.APIConnectionError, httpx2.TransportError) as exc:
-        raise connection_error(exc) from exc
+    with open_answer(call, body) as answer:
+        yield answer.response
+
+
+def open_answer(call: Call, body: dict[str, Any]) -> "openai.Stream[object]":
+    """Send a request, and send it again without those of our own fields that the upstream refuses to know."""
+    while True:
+        sent = compatibility.adapt(body)
+        try:
+            return send(call, sent)
+        except openai.APIStatusError as exc:
+            if not compatibility.learn(sent, exc.response.text, asked=call.asked):
+                raise refusal(exc, call) from exc
+        except (openai.APIConnectionError, httpx2.HTTPError) as exc:
+            raise connection_error(exc) from exc
+        except Exception as exc:
+            # Before a connection is made everything fails for the same reason: a key, an address or a proxy that
+            # cannot be used. Nothing has left this machine.
+            logger.warning("upstream cannot be called: %s", type(exc).__name__)
+            message = "The server cannot call the model's provider; the operator must look into its settings."
+            raise UpstreamError(message, should_retry=False) from exc
+
+
+def send(call: Call, body: dict[str, Any]) -> "openai.Stream[object]":
+    # `create()` walks the typed message list for milliseconds; the generic call has the same errors, timeouts and
+    # authentication. The answer is taken as a stream, so that `read` can bound its time and its size.
+    return client().post(
+        "/chat/completions",
+        body=body,
+        # By this id OpenAI can find the call, and `reconcile` compares OpenAI's export with our rows.
+        options={"headers": {"X-Client-Request-Id": call.request_id}},
+        cast_to=object,
+        stream=True,
+        stream_cls=openai.Stream[object],
+    )
 
 
 def hang_up() -> None:
@@ -142,60 +184,43 @@ def connection_error(exc: Exception) -> ApiError:
         return Interrupted()
     cause = exc.__cause__ or exc
     logger.warning("upstream connection lost: %s", type(cause).__name__)
-    is_billed = not isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError)
+    is_billed = not isinstance(cause, NEVER_SENT)
     if isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException):
         return UpstreamTimeout("The model did not answer in time.", is_billed=is_billed)
     return UpstreamError("The connection to the model's provider failed.", is_billed=is_billed)
 
 
-def read(response: httpx2.Response) -> Iterator[bytes]:
-    """Yield the body as it comes, at most MAX_ANSWER_BYTES of it and for UPSTREAM_TIMEOUT_SECONDS."""
-    deadline = time.monotonic() + settings.UPSTREAM_TIMEOUT_SECONDS
+class Deadline:
+    """UPSTREAM_TIMEOUT_SECONDS from now, or from when it was last renewed."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.at = time.monotonic() + settings.UPSTREAM_TIMEOUT_SECONDS
+
+
+def read(response: httpx2.Response, deadline: Deadline) -> Iterator[bytes]:
+    """Yield the body as it comes, at most MAX_ANSWER_BYTES of it, and until the deadline has passed."""
     size = 0
-    for data in response.iter_bytes():
-        size += len(data)
-        if size > MAX_ANSWER_BYTES:
-            raise UpstreamError("The model's answer is too long for a completion.", is_billed=True)
-        if time.monotonic() > deadline:
-            raise UpstreamTimeout("The model did not finish in time.", is_billed=True)
-        yield data
+    try:
+        for data in response.iter_bytes():
+            size += len(data)
+            if size > MAX_ANSWER_BYTES:
+                raise UpstreamError("The model's answer is too long for a completion.", is_billed=True)
+            if time.monotonic() > deadline.at:
+                raise UpstreamTimeout("The model did not finish in time.", is_billed=True)
+            yield data
+    except (httpx2.HTTPError, httpx2.StreamError) as exc:
+        raise connection_error(exc) from exc
 
 
-def server_sent_data(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the data of each event of an event stream (WHATWG HTML, section 9.2.6). Pieces may end inside a line."""
-    rest = b""
-    data: list[bytes] = []
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            line = line.removesuffix(b"\r")
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                yield b"\n".join(data)
-                data.clear()
-
-
-def status_error(exc: openai.APIStatusError) -> ApiError:
-    """Translate an error status of the upstream. Its message may contain our key, so it is neither sent nor logged."""
-    logger.warning("upstream status=%d code=%s", exc.status_code, exc.code)
-    if exc.code == "context_length_exceeded":
-        return ContextLengthExceeded()
-    if exc.status_code in {400, 413, 422}:
-        error = exc.body if isinstance(exc.body, dict) else {}
-        message = storable(str(error.get("message") or "no reason given"))
-        param = storable(str(exc.param)) if exc.param else None
-        return ApiError(f"The model refused the request: {message}", param=param)
-    if exc.status_code == 429 and exc.code != "insufficient_quota":
-        return UpstreamError("The model's provider is limiting us; wait a little.", retry_after=retry_after(exc) or 5)
-    if exc.status_code >= 500:
-        return UpstreamError("The model's provider failed; try again.", retry_after=retry_after(exc))
-    is_key_refused = exc.status_code in {401, 403}
-    reason = "refused the server's OPENAI_API_KEY" if is_key_refused else "cannot serve this account or model"
-    return UpstreamError(f"The model's provider {reason}; the operator must look into it.", should_retry=False)
-
-
-def retry_after(exc: openai.APIStatusError) -> float | None:
-    """Return the upstream's Retry-After in seconds, where it is a number that a client would wait for."""
-    value = exc.response.headers.get("retry-after", "")
-    return float(value) if value.isdecimal() and int(value) <= 120 else None
+def refusal(exc: openai.APIStatusError, call: Call) -> ApiError:
+    """Translate an error status of the upstream. What was refused costs nothing."""
+    try:
+        answer = loads(exc.response.content)
+    except UpstreamError:
+        answer = None
+    problem = errors.find(answer, exc.status_code) or errors.Problem(exc.status_code, "", "")
+    errors.log(problem, errors.texts_of(call.body["messages"]))
+    return compatibility.blame(errors.told(problem, retry_after=errors.retry_after(exc.response.headers)), call)

@@ -1,27 +1,60 @@
-"""What a model answers: read, checked and counted, and assembled from the chunks of a stream."""
+"""A model's reply, made well-formed while it comes: one choice, whole characters, calls with names, known endings.
 
-import json
+The same reading serves a stream's chunks and a whole answer, which is one chunk whose delta is the message.
+"""
+
 import time
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 from analytics.ledger import LlmTokens
 from chat.estimates import estimate_message
 from chat.exceptions import UpstreamError
+from chat.upstream import errors
+from chat.upstream.text import TextJoiner, storable, storable_text
+from chat.upstream.tool_calls import ToolCalls
+from chat.upstream.usage import UsageFigures
+
+# OpenAI's own, and what others call the same.
+FINISH_REASONS = {
+    "stop": ("stop", "stop_sequence", "eos", "eos_token", "end_turn", "end", "complete", "completed", "finished"),
+    "length": ("length", "max_tokens", "model_length", "max_output_tokens", "incomplete", "token_limit"),
+    "tool_calls": ("tool_calls", "tool_use", "tool_call", "function_call"),
+    "content_filter": ("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "sensitive"),
+}
+MEANINGS = {word: reason for reason, words in FINISH_REASONS.items() for word in words}
+# Ways to end that are no end: what came before is not the whole reply.
+FAILURES = {
+    *("error", "network_error", "abort", "aborted", "cancelled", "timeout", "insufficient_system_resource"),
+    *("malformed_function_call", "other_error", "server_error"),
+}
+# Names of a reply's reasoning, which providers send beside its content.
+REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+# Fields of a chunk that are passed on as they are.
+EXTRAS = ("service_tier", "system_fingerprint", "moderation", "citations", "search_results")
+# Seconds since 1970; some providers send milliseconds.
+MAX_CREATED = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request to the upstream: `body` as it is sent, and the size of its prompt as it was estimated."""
+    """One request to the upstream: `body` as it is sent, and the size of its prompt as it was estimated.
+
+    `asked` are the names of the parameters that the client itself has sent. The messages from `first_new` on are the
+    client's new ones.
+    """
 
     request_id: str
     body: dict[str, Any]
     prompt_tokens: int
+    asked: frozenset[str] = frozenset()
+    first_new: int = 0
 
 
 @dataclass(frozen=True)
 class Completion:
-    """OpenAI's `chat.completion` object, checked, with its one message, and the tokens that it took."""
+    """OpenAI's `chat.completion` object with its one message, and the tokens that it took."""
 
     body: dict[str, Any]
     message: dict[str, Any]
@@ -29,143 +62,203 @@ class Completion:
     tokens: LlmTokens
 
 
-def loads(raw: bytes) -> Any:
-    """Read JSON, with text that every database can store."""
-    try:
-        return storable(json.loads(raw, parse_constant=lambda _: None))
-    except (ValueError, RecursionError) as exc:
-        raise UpstreamError("The model's answer is not JSON.", is_billed=True) from exc
+def unreadable(reason: str) -> UpstreamError:
+    return UpstreamError(f"The model's answer cannot be read: {reason}.", is_billed=True)
 
 
-def check(body: Any, call: Call) -> Completion:
-    """Check the shape of a completion, and fill in what providers leave out. Raises UpstreamError."""
-    try:
-        choice = body["choices"][0]
-        message = choice["message"]
-        content = message.setdefault("content", None)
-        if not isinstance(content, str | None):
-            raise TypeError
-    except (LookupError, TypeError, AttributeError) as exc:
-        raise UpstreamError("The model's answer is not a completion.", is_billed=True) from exc
-    choice.setdefault("finish_reason", "stop")
-    if not isinstance(body.get("model"), str) or not body["model"]:
-        body["model"] = call.body["model"]
-    if not isinstance(body.get("created"), int):
-        body["created"] = int(time.time())
-    return Completion(body, message, body["model"], tokens_of(body.get("usage"), call, message))
+@dataclass
+class Reply:
+    """One reply, as far as it has come."""
 
-
-def tokens_of(usage: Any, call: Call, reply: dict[str, Any]) -> LlmTokens:
-    """Return the upstream's own figures; where it names none, an estimate that is marked as one."""
-    figures = usage if isinstance(usage, dict) else {}
-    prompt_tokens = count(figures, "prompt_tokens")
-    completion_tokens = count(figures, "completion_tokens")
-    if prompt_tokens is None or completion_tokens is None:
-        estimates = call.prompt_tokens, estimate_message(reply).likely
-        return LlmTokens(*estimates, total=sum(estimates), is_estimated=True)
-    total = count(figures, "total_tokens")
-    return LlmTokens(
-        prompt=prompt_tokens,
-        completion=completion_tokens,
-        total=total if total is not None else prompt_tokens + completion_tokens,
-        cached=count(figures.get("prompt_tokens_details"), "cached_tokens") or 0,
-        reasoning=count(figures.get("completion_tokens_details"), "reasoning_tokens") or 0,
-    )
-
-
-def count(figures: Any, name: str) -> int | None:
-    """Return the figure if it is a whole number that the database can hold, else None."""
-    value = figures.get(name) if isinstance(figures, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
-
-
-def storable(value: Any) -> Any:
-    """Copy a JSON value, with U+FFFD for what no database stores: NUL, and halves of surrogate pairs."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [storable(item) for item in value]
-    return value
-
-
-def is_chunk(chunk: Any) -> TypeGuard[dict[str, Any]]:
-    """Tell whether a JSON value has the shape of a `chat.completion.chunk`, as far as it is read here."""
-    choices = chunk.get("choices") if isinstance(chunk, dict) else None
-    return isinstance(choices, list) and all(isinstance(choice, dict) and is_delta(choice) for choice in choices)
-
-
-def is_delta(choice: dict[str, Any]) -> bool:
-    delta = choice.get("delta") or {}
-    logprobs = choice.get("logprobs") or {}
-    if not isinstance(delta, dict) or not isinstance(logprobs, dict):
-        return False
-    calls = delta.get("tool_calls") or []
-    return (
-        isinstance(delta.get("content"), str | None)
-        and isinstance(choice.get("finish_reason"), str | None)
-        and all(isinstance(entries, list | None) for entries in logprobs.values())
-        and isinstance(calls, list)
-        and all(isinstance(call, dict) and isinstance(call.get("index"), int) for call in calls)
-    )
-
-
-class Assembler:
-    """Assembles the chunks of a stream into one `chat.completion`."""
-
-    def __init__(self) -> None:
-        self.body: dict[str, Any] = {}
-        self.message: dict[str, Any] = {"role": "assistant", "content": None}
-        self.logprobs: dict[str, list[Any]] = {}
-        self.tool_calls: dict[int, dict[str, Any]] = {}
-        self.finish_reason: str | None = None
-        self._text: list[str] = []
-
-    def add(self, chunk: dict[str, Any]) -> None:
-        self.body.update((name, value) for name, value in chunk.items() if name != "choices" and value is not None)
-        for choice in chunk["choices"][:1]:
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
-            for name, entries in (choice.get("logprobs") or {}).items():
-                self.logprobs.setdefault(name, []).extend(entries or [])
-            self._add_delta(choice.get("delta") or {})
-
-    def _add_delta(self, delta: dict[str, Any]) -> None:
-        for name, value in delta.items():
-            if name == "content":
-                self._text.append(value or "")
-            elif name == "tool_calls":
-                for call in value or []:
-                    merge(self.tool_calls.setdefault(call["index"], {}), call)
-            elif name != "role" and value is not None:
-                merge(self.message, {name: value})
+    call: Call
+    finish_reason: str | None = None
+    has_choice: bool = False
+    extras: dict[str, Any] = field(default_factory=dict)
+    usage: UsageFigures = field(default_factory=UsageFigures)
+    _model: str = ""
+    _created: int = 0
+    _position: Any = None  # the provider's index of the choice that is read
+    _texts: dict[str, list[str]] = field(default_factory=dict)
+    _joiners: dict[str, TextJoiner] = field(default_factory=dict)
+    _lists: dict[str, list[Any]] = field(default_factory=dict)
+    _logprobs: dict[str, list[Any]] = field(default_factory=dict)
+    _calls: ToolCalls = field(default_factory=ToolCalls)
 
     @property
-    def has_reply(self) -> bool:
-        return any(self._text) or bool(self.tool_calls) or "refusal" in self.message
+    def has_text(self) -> bool:
+        """Tell whether anything of the reply can be read."""
+        return any(self._texts.values()) or bool(self._calls)
 
-    def completion(self, call: Call, *, finish_reason: str | None = None) -> Completion:
+    def add(self, frame: Any) -> Iterator[dict[str, Any]]:
+        """Take one value of the upstream's stream, and yield OpenAI's `choice` of a chunk where it adds to the reply.
+
+        Values that say nothing are signs of life, and passed over. Raises ApiError for a failure that is reported
+        inside of the stream, and UpstreamError for a chunk that has something which cannot be read.
+        """
+        if problem := errors.find(frame):
+            raise self._failed(problem)
+        if not isinstance(frame, dict):
+            return
+        self._note(frame)
+        choices = frame.get("choices") or []
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise unreadable("its choices are none")
+        for choice in choices:
+            position = choice.get("index") or 0  # some providers leave it out
+            if not self.has_choice:
+                self.has_choice, self._position = True, position
+            if position == self._position:
+                yield from self._add_choice(choice)
+
+    def finish(self) -> Iterator[dict[str, Any]]:
+        """Yield what is left to pass on when the upstream has ended, but for the last chunk with the finish reason.
+
+        Raises UpstreamError where there was no reply at all.
+        """
+        if not self.has_choice:
+            raise unreadable("it holds no reply")
+        delta: dict[str, Any] = {}
+        for name, joiner in self._joiners.items():
+            if rest := joiner.flush():
+                self._texts[name].append(rest)
+                delta[name] = rest
+        if pieces := self._calls.finish():
+            delta["tool_calls"] = pieces
+        if delta:
+            yield choice_of(delta)
+        if self._calls and self.finish_reason in {None, "stop"}:
+            self.finish_reason = "tool_calls"
+        self.finish_reason = self.finish_reason or "stop"
+
+    def completion(self) -> Completion:
         """Return what has come so far. Its tokens are an estimate unless the upstream has named them."""
-        message = {**self.message, "content": "".join(self._text) if any(self._text) or not self.tool_calls else None}
-        if self.tool_calls:
-            calls = (self.tool_calls[index] for index in sorted(self.tool_calls))
-            message["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in calls]
+        message = self._message()
+        likely = estimate_message(message).likely if self.has_text else 0
+        tokens = self.usage.tokens(prompt=self.call.prompt_tokens, completion=likely)
         choice = {
             "index": 0,
             "message": message,
-            "logprobs": self.logprobs or None,
-            "finish_reason": finish_reason or self.finish_reason or "stop",
+            "logprobs": self._logprobs or None,
+            "finish_reason": self.finish_reason or "stop",
         }
-        return check({**self.body, "choices": [choice]}, call)
+        body = {**self.head(), "choices": [choice], "usage": storable(self.usage.body)}
+        return Completion(body, message, self.model, tokens)
+
+    @property
+    def model(self) -> str:
+        return self._model or str(self.call.body["model"])
+
+    def head(self) -> dict[str, Any]:
+        """Return what all chunks of the reply and its completion share."""
+        self._created = self._created or int(time.time())
+        return {"created": self._created, "model": self.model, **self.extras}
+
+    def _message(self) -> dict[str, Any]:
+        texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        content = texts.pop("content", "") or (None if self._calls or texts.get("refusal") else "")
+        message = {"role": "assistant", "content": content, "refusal": None, **texts, **self._lists}
+        if self._calls:
+            message["tool_calls"] = self._calls.bodies()
+        return message
+
+    def _failed(self, problem: errors.Problem) -> Exception:
+        errors.log(problem, errors.texts_of(self.call.body["messages"]))
+        return errors.told(problem, is_billed=self.has_text)
+
+    def _note(self, frame: dict[str, Any]) -> None:
+        """Take what a frame says beside its choices."""
+        self.usage.add(frame)
+        if not self._model and isinstance(frame.get("model"), str):
+            self._model = storable_text(frame["model"])[:100]
+        created = frame.get("created")
+        if not self._created and type(created) is int and 0 < created <= MAX_CREATED:
+            self._created = created
+        for name in EXTRAS:
+            if frame.get(name):
+                self.extras[name] = storable(frame[name])
+
+    def _add_choice(self, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        reason = choice.get("finish_reason")
+        word = reason.lower() if isinstance(reason, str) else ""
+        if isinstance(choice.get("error"), dict) or word in FAILURES:
+            error = choice["error"] if isinstance(choice.get("error"), dict) else {"message": reason, "code": reason}
+            raise self._failed(errors.read(error, 200))
+        if word:
+            self.finish_reason = MEANINGS.get(word, "stop")
+        delta, logprobs = self._delta(choice), logprobs_of(choice.get("logprobs"))
+        for name, entries in logprobs.items():
+            self._logprobs.setdefault(name, []).extend(entries)
+        if delta or logprobs:
+            yield choice_of(delta, logprobs or None)
+
+    def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """Make OpenAI's delta of a choice, of what it adds to the reply."""
+        given = choice.get("delta")
+        if not given and not self.has_text:
+            # A whole answer. Some providers repeat it in the last chunk of a stream.
+            given = choice.get("message") or {"content": choice.get("text")}
+        if not isinstance(given, dict | None):
+            raise unreadable("its delta is none")
+        given = given or {}
+        content, thinking = parts_of(given.get("content"))
+        reasoning = next((given[name] for name in REASONING if isinstance(given.get(name), str) and given[name]), "")
+        refusal = given.get("refusal")
+        texts = {
+            "reasoning_content": reasoning or thinking,
+            "content": content,
+            "refusal": refusal if isinstance(refusal, str) else "",
+        }
+        delta: dict[str, Any] = {name: text for name, piece in texts.items() if (text := self._text(name, piece))}
+        for name in ("reasoning_details", "annotations", "images"):
+            if isinstance(given.get(name), list) and given[name]:
+                delta[name] = storable(given[name])
+                self._lists.setdefault(name, []).extend(delta[name])
+        if pieces := self._calls.add(calls_of(given)):
+            delta["tool_calls"] = pieces
+        return delta
+
+    def _text(self, name: str, piece: str) -> str:
+        if not piece:
+            return ""
+        text = self._joiners.setdefault(name, TextJoiner()).add(piece)
+        self._texts.setdefault(name, []).append(text)
+        return text
 
 
-def merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Merge a delta as OpenAI's SDKs do: strings grow, objects merge, all else is replaced."""
-    for name, value in delta.items():
-        old = into.get(name)
-        if isinstance(old, str) and isinstance(value, str) and name not in {"id", "type", "role"}:
-            into[name] = old + value
-        elif isinstance(old, dict) and isinstance(value, dict):
-            merge(old, value)
-        elif value is not None:
-            into[name] = dict(value) if isinstance(value, dict) else value
+def choice_of(delta: dict[str, Any], logprobs: Any = None, finish_reason: str | None = None) -> dict[str, Any]:
+    """Make OpenAI's `choice` of a chunk."""
+    return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def parts_of(content: Any) -> tuple[str, str]:
+    """Return the text of a content, and the thinking in it: Mistral sends both as parts."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    texts, thoughts = [], []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            texts.append(part)
+        elif not isinstance(part, dict):
+            raise unreadable("its content is no text")
+        elif part.get("type") in {"thinking", "reasoning"}:
+            thought = part.get(part["type"], part.get("text"))
+            thoughts.append("".join(parts_of(thought)))
+        elif isinstance(part.get("text"), str):
+            texts.append(part["text"])
+    return "".join(texts), "".join(thoughts)
+
+
+def calls_of(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the deltas of tool calls, the legacy `function_call` as one of them."""
+    calls = given.get("tool_calls") or []
+    calls = [calls] if isinstance(calls, dict) else calls
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise unreadable("its tool calls are none")
+    legacy = given.get("function_call")
+    return [*calls, {"index": 0, "function": legacy}] if isinstance(legacy, dict) and legacy else calls
+
+
+def logprobs_of(value: Any) -> dict[str, list[Any]]:
+    """Return the lists of OpenAI's `logprobs` that hold something."""
+    lists = value.items() if isinstance(value, dict) else ()
+    return {name: storable(entries) for name, entries in lists if isinstance(entries, list) and entries}

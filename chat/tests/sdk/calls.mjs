@@ -74,8 +74,8 @@ const calls = {
   "temperature, seed, stop, logprobs, …": async () => {
     await completions.create({
       ...say("Hi"), temperature: 0.5, top_p: 1, max_completion_tokens: 50, seed: 1, stop: ["x"], logprobs: true,
-      top_logprobs: 2, reasoning_effort: "low", user: "u", metadata: { a: "b" }, service_tier: "auto",
-      presence_penalty: 0, frequency_penalty: 0, logit_bias: { 50256: -100 }, parallel_tool_calls: true,
+      top_logprobs: 2, user: "u", metadata: { a: "b" }, service_tier: "auto",
+      presence_penalty: 0, frequency_penalty: 0, logit_bias: { 50256: -100 },
     });
   },
   "a conversation and an Idempotency-Key": async () => {

@@ -1,0 +1,90 @@
+"""The history of a conversation, made such that any provider takes it, and cut to a size.
+
+It consists of groups that stand or fall together: one message, or a reply's tool calls with their results. A
+conversation is never wedged by what is in it: results without a call and calls without a result are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from chat.estimates import Estimate, estimate_messages
+from chat.models import Message
+from chat.turns.messages import canonical
+
+
+@dataclass(eq=False)
+class Group:
+    """Messages that are sent together or not at all. `begins_turn`: history may be cut before it."""
+
+    messages: list[dict[str, Any]]
+    begins_turn: bool = False
+    is_new: bool = False  # with a message of this very turn
+    rows: list[Message] = field(default_factory=list)
+    answered: set[str] = field(default_factory=set)  # ids of its calls that have a result
+
+    @cached_property
+    def size(self) -> Estimate:
+        return estimate_messages(self.messages)
+
+
+def group(rows: Sequence[Message], new: list[dict[str, Any]], *, is_whole: bool) -> list[Group]:
+    """Group stored rows, oldest first, and the `new` messages of a turn, each canonical, calls beside their results.
+
+    A turn that answered calls may have been settled after another one: its calls move down to their results, which
+    providers want right after them. A result of the new messages without a call stays, for the upstream to refuse:
+    only the client can mend it. `is_whole`: no older rows exist, so the first may be cut before, whatever it is.
+    """
+    groups: list[Group] = []
+    waiting: dict[str, Group] = {}
+    last_request_id = ""
+    for row, given in [*((row, row.as_openai()) for row in rows), *((None, message) for message in new)]:
+        message = canonical(given)
+        begins_turn = given["role"] not in {"assistant", "tool"} and (
+            row is None or not row.request_id or row.request_id != last_request_id
+        )
+        last_request_id = row.request_id if row else ""
+        if message is None:
+            continue
+        owner = waiting.pop(message.get("tool_call_id", ""), None) if message["role"] == "tool" else None
+        if owner:
+            owner.answered.add(message["tool_call_id"])
+            groups.remove(owner)
+        elif message["role"] == "tool" and row:
+            continue
+        owner = owner or Group([], begins_turn or (is_whole and not groups))
+        owner.messages.append(message)
+        owner.is_new = owner.is_new or row is None
+        owner.rows += [row] if row else []
+        groups.append(owner)
+        for call in message.get("tool_calls", ()):
+            waiting[call["id"]] = owner
+    return [kept for found in groups if (kept := without_open_calls(found))]
+
+
+def without_open_calls(found: Group) -> Group | None:
+    """Leave out calls that have no result. What a client sends right now is its own to complete."""
+    reply = found.messages[0]
+    calls = reply.get("tool_calls")
+    if not calls or all(call["id"] in found.answered for call in calls) or (found.is_new and not found.rows):
+        return found
+    answered = [call for call in calls if call["id"] in found.answered]
+    reply = canonical({**reply, "tool_calls": answered})  # type: ignore[assignment]
+    found.messages = [*([reply] if reply else []), *found.messages[1:]]
+    return found if found.messages else None
+
+
+def fitting(groups: list[Group], *, tokens: int, messages: int) -> int:
+    """Return where the newest groups begin that fit, at the beginning of a turn if there is one; their number if none.
+
+    At most `tokens` of them as likely estimated, and at most so many `messages`.
+    """
+    start = len(groups)
+    while start > 0:
+        tokens -= groups[start - 1].size.likely
+        messages -= len(groups[start - 1].messages)
+        if tokens < 0 or messages < 0:
+            break
+        start -= 1
+    return next((index for index in range(start, len(groups)) if groups[index].begins_turn), start)

@@ -1,0 +1,174 @@
+"""What a provider says when it fails: found under any status and in any shape, and told as one of our errors.
+
+Providers report failures as HTTP statuses, as bodies under 200, and as events in the middle of a stream; in OpenAI's
+shape, and in that of the framework or the gateway that answers (docs/providers.md).
+"""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from chat.exceptions import ApiError, ContextLengthExceeded, UpstreamError, UpstreamRateLimited, UpstreamTimeout
+from chat.upstream.text import storable_text
+
+logger = logging.getLogger(__name__)
+
+# What codes and types stand for, by the words in them; the first that fits holds.
+MEANINGS = {
+    400: r"context_(length|window)|exceed_context|string_above_max|invalid_argument|failed_precondition"
+    r"|content_(filter|policy)|badrequest|unsupported_(parameter|value)|invalid_prompt",
+    402: r"insufficient_(quota|balance|credits?|funds)|billing|payment|quota_exhausted|credit",
+    429: r"rate_?limit|resource_?exhausted|too_?many_?requests|throttl|requests_exceeded|tokens_exceeded",
+    504: r"timed?_?out|deadline_?exceeded",
+    503: r"overload|unavailable|capacity|busy|insufficient_system",
+    401: r"invalid_api_?key|authentication|unauthenticated|unauthorized",
+    403: r"permission|forbidden",
+    404: r"model_not_(found|available)|not_?found",
+}
+# OpenAI's type for all of 4xx: it says less than the status that came with it.
+VAGUE = "invalid_request_error"
+CONTEXT_WORDS = re.compile(
+    r"maximum context length|context (window|length|size)|maximum model length|prompt is too long"
+    r"|input (is )?too long|too many (input )?tokens|reduce the length of the (messages|prompt)",
+    re.I,
+)
+SECRET = re.compile(r"\b(sk|pk|gsk|xai|key|AIza|Bearer)[-_ ]?[\w*.-]{8,}", re.I)
+# Of a provider's message, as far as it is passed on.
+MAX_WORDS = 500
+# Seconds to wait where a provider limits us and does not say for how long.
+DEFAULT_RETRY_AFTER = 5
+MAX_RETRY_AFTER = 120
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A provider's failure: the status that it stands for, and its words, of which nothing is ours to tell."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+
+
+def find(answer: Any, http_status: int = 200) -> Problem | None:
+    """Find the failure that a JSON value reports; None where it reports none.
+
+    Takes `{"error": {…}}` and `{"error": "…"}`, alone or in a list (Google), vLLM's `{"object": "error"}`, `{"errors":
+    […]}` (Cloudflare), `{"detail": …}` (FastAPI), `{"message", "code"}`, and MiniMax's `base_resp`.
+    """
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict) and "error" in answer[0]:
+        answer = answer[0]
+    if not isinstance(answer, dict):
+        return None
+    error = answer.get("error") or first(answer.get("errors"))
+    if not error and (answer.get("object") == "error" or answer.get("type") == "error"):
+        error = answer
+    if not error and "choices" not in answer:
+        error = answer.get("detail") or (
+            answer if "message" in answer and ("code" in answer or "status" in answer) else None
+        )
+    resp = answer.get("base_resp")
+    if not error and isinstance(resp, dict) and resp.get("status_code"):
+        error = {"message": resp.get("status_msg")}
+    if not error:
+        return None
+    outer = answer if isinstance(error, str | list) else {}
+    return read(error if isinstance(error, dict) else {**outer, "message": error}, http_status)
+
+
+def first(values: Any) -> Any:
+    return values[0] if isinstance(values, list) and values else None
+
+
+def read(error: Mapping[str, Any], http_status: int) -> Problem:
+    """Read one error object. A code or a type that means something counts more than the HTTP status."""
+    named = [str(error[name]) for name in ("code", "type", "status", "reason") if error.get(name) not in (None, "")]
+    message = words_of(error.get("message") or error.get("error") or error.get("msg") or error.get("detail"))
+    inner = error.get("metadata")
+    if isinstance(inner, dict) and inner.get("raw"):
+        message += f" ({words_of(inner['raw'])})"  # OpenRouter quotes the provider behind it
+    param = error.get("param")
+    code = next((name for name in named if not name.isdecimal()), "")
+    return Problem(
+        status_of(named, message, http_status), code[:100], message, param if isinstance(param, str) and param else None
+    )
+
+
+def status_of(named: list[str], message: str, http_status: int) -> int:
+    """Return the status that a failure stands for: by its code and type, then by HTTP, then by numbers and words."""
+    if meant := next(filter(None, map(meaning_of, named)), None):
+        return meant
+    is_too_long = bool(CONTEXT_WORDS.search(message))
+    if http_status >= 400:
+        return 400 if is_too_long else http_status
+    if number := next((int(name) for name in named if re.fullmatch(r"[45]\d\d", name)), None):
+        return number
+    return 400 if is_too_long or VAGUE in named else meaning_of(message) or 502
+
+
+def meaning_of(words: str) -> int | None:
+    words = re.sub(r"[\s-]+", "_", words).lower()
+    return next((status for status, pattern in MEANINGS.items() if re.search(pattern, words)), None)
+
+
+def words_of(value: Any) -> str:
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    return storable_text(text)
+
+
+def told(problem: Problem, *, retry_after: float | None = None, is_billed: bool = False) -> ApiError:
+    """Return the error that a client gets for the provider's failure, which has been refused or has failed by itself.
+
+    The provider's words are told only where they are about the request.
+    """
+    status = problem.status
+    if status < 500 and (CONTEXT_WORDS.search(problem.message) or "context" in problem.code):
+        return ContextLengthExceeded(is_billed=is_billed)
+    if status == 429:
+        return UpstreamRateLimited(retry_after=retry_after or DEFAULT_RETRY_AFTER, is_billed=is_billed)
+    if status in {400, 413, 422, 451}:
+        words = without_secrets(problem.message) or "no reason given"
+        return ApiError(f"The model refused the request: {words}", param=problem.param, is_billed=is_billed)
+    if status in {504, 524}:
+        return UpstreamTimeout("The model did not answer in time.", retry_after=retry_after, is_billed=is_billed)
+    if status >= 500 or status in {408, 409, 425, 499}:
+        return UpstreamError("The model's provider failed; try again.", retry_after=retry_after, is_billed=is_billed)
+    is_key_refused = status in {401, 403}
+    reason = "refused the server's OPENAI_API_KEY" if is_key_refused else "cannot serve this account or model"
+    message = f"The model's provider {reason}; the operator must look into it."
+    return UpstreamError(message, should_retry=False, is_billed=is_billed)
+
+
+def log(problem: Problem, prompt: list[str]) -> None:
+    """Log what the provider said. Its words may quote the key or the `prompt`, so these are taken out."""
+    words = without_secrets(problem.message)
+    for text in prompt:
+        words = words.replace(text, "[prompt]")
+    logger.warning("upstream status=%d code=%s message=%s", problem.status, problem.code or "-", json.dumps(words))
+
+
+def texts_of(messages: list[dict[str, Any]]) -> list[str]:
+    """Return the texts of a prompt that a provider may quote. Shorter ones are words that any message may have."""
+    contents = [message.get("content") for message in messages]
+    parts = [part.get("text") for content in contents if isinstance(content, list) for part in content]
+    return [text for text in [*contents, *parts] if isinstance(text, str) and len(text) >= 8]
+
+
+def without_secrets(message: str) -> str:
+    if settings.OPENAI_API_KEY:
+        message = message.replace(settings.OPENAI_API_KEY, "[key]")
+    return SECRET.sub("[key]", message)[:MAX_WORDS]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the provider's Retry-After in seconds, where it is a number that a client would wait for."""
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= MAX_RETRY_AFTER else None

@@ -1,0 +1,80 @@
+"""Text as providers send it, made whole: every database stores it, and no character is cut."""
+
+import codecs
+import json
+import re
+from typing import Any
+
+from chat.exceptions import UpstreamError
+
+# What no database stores: NUL, and halves of surrogate pairs. Bytes that are not UTF-8 come as low halves, too.
+ODD = re.compile("[\0\ud800-\udfff]")
+BYTES = re.compile("[\udc80-\udcff]+")
+TAIL = re.compile("[\udc80-\udcff]+\\Z")
+HALF_PAIR = re.compile("[\ud800-\udbff]\\Z")
+
+
+def loads(raw: bytes) -> Any:
+    """Read JSON. Bytes that are not UTF-8 become low surrogates (PEP 383), for `TextJoiner` to join.
+
+    Raises UpstreamError.
+    """
+    try:
+        return json.loads(raw.decode("utf-8", "surrogateescape"), parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamError("The model's answer is not JSON.", is_billed=True) from exc
+
+
+class TextJoiner:
+    """Joins pieces of one text. Providers that stream tokens cut characters: between the halves of a surrogate pair,
+    and between the bytes of UTF-8. A piece's last half of a character is kept until the next piece."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def add(self, piece: str, *, is_last: bool = False) -> str:
+        """Return what can be read so far of the text that has not been returned yet."""
+        if not self._rest and not ODD.search(piece):
+            return piece
+        # UTF-16 joins a pair whose halves came apart.
+        text = (self._rest + piece).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        self._rest = ""
+        if not is_last and (kept := unfinished(text)):
+            text, self._rest = text[:-kept], text[-kept:]
+        return storable_text(text)
+
+    def flush(self) -> str:
+        """Return the rest of the text, where it ended inside a character."""
+        return self.add("", is_last=True)
+
+
+def unfinished(text: str) -> int:
+    """Count the code units at the end of the text that may begin a character."""
+    if HALF_PAIR.search(text):
+        return 1
+    if not (tail := TAIL.search(text)):
+        return 0
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(tail[0].encode("utf-8", "surrogateescape"))
+    pending, _ = decoder.getstate()
+    return len(pending)
+
+
+def storable_text(text: str) -> str:
+    """Replace what no database stores by U+FFFD."""
+    if not ODD.search(text):
+        return text
+    text = BYTES.sub(lambda found: found[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace"), text)
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.replace("\0", "\ufffd")
+
+
+def storable(value: Any) -> Any:
+    """Copy a JSON value, with text that every database can store."""
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    return value
