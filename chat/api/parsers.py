@@ -30,7 +30,7 @@ class BoundedParser(BaseParser):
         """Refuse a body that is longer than MAX_REQUEST_BYTES before reading it."""
         length = (parser_context or {})["request"].META.get("CONTENT_LENGTH")
         if int(length or 0) > settings.MAX_REQUEST_BYTES:
-            raise RequestTooLarge(f"The body is longer than {settings.MAX_REQUEST_BYTES} bytes; send less at once.")
+            raise RequestTooLarge.of(settings.MAX_REQUEST_BYTES)
         data = self.load(stream.read())
         refuse_unstorable(data)
         return data

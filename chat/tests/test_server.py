@@ -109,7 +109,7 @@ def test_the_official_sdk(server: Server, upstream: OpenAIDouble) -> None:
                 extra_headers={"Idempotency-Key": "k"},
             )
         assert conflict.value.code == "idempotency_key_reused"
-        with pytest.raises(openai.BadRequestError) as bad:
+        with pytest.raises(openai.NotFoundError) as bad:
             client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
         assert bad.value.param == "model"
         assert len(upstream.requests) == calls

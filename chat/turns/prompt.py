@@ -35,10 +35,7 @@ def build(
     context, reply = estimates.context_tokens(model), estimates.most_reply_tokens(model, parameters)
     size = estimates.estimate_messages([*system, *new]) + estimates.estimate_parameters(parameters)
     if size.likely > context - reply:
-        raise ContextLengthExceeded(
-            f"The messages and the reply do not fit the {context} tokens of {model}; "
-            "shorten them, or lower max_completion_tokens."
-        )
+        raise ContextLengthExceeded.of(context, prompt=size.likely, reply=reply)
     history: list[dict[str, Any]] = []
     is_truncated = False
     if conversation:

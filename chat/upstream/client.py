@@ -13,7 +13,15 @@ import httpx2
 import openai
 from django.conf import settings
 
-from chat.exceptions import ApiError, Cancelled, ContextLengthExceeded, Interrupted, UpstreamError, UpstreamTimeout
+from chat.exceptions import (
+    ApiError,
+    Cancelled,
+    ContextLengthExceeded,
+    Interrupted,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+)
 from chat.upstream.replies import Call, Completion, check, is_chunk, loads, storable
 
 logger = logging.getLogger(__name__)
@@ -187,7 +195,7 @@ def status_error(exc: openai.APIStatusError) -> ApiError:
         param = storable(str(exc.param)) if exc.param else None
         return ApiError(f"The model refused the request: {message}", param=param)
     if exc.status_code == 429 and exc.code != "insufficient_quota":
-        return UpstreamError("The model's provider is limiting us; wait a little.", retry_after=retry_after(exc) or 5)
+        return UpstreamRateLimited(retry_after=retry_after(exc))
     if exc.status_code >= 500:
         return UpstreamError("The model's provider failed; try again.", retry_after=retry_after(exc))
     is_key_refused = exc.status_code in {401, 403}
