@@ -18,6 +18,7 @@ MAX_ITEMS = 20
 MAX_NAME = 64  # characters
 MAX_CALL_ID = 255  # characters
 
+ROLE_AND_CONTENT = {"role", "content"}
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # What a message may have beside its role and its content.
 FIELDS: dict[str, frozenset[str]] = {
@@ -72,7 +73,7 @@ def read_message(sent: list[Any], index: int) -> dict[str, Any]:
         return read_reply(with_tool_calls(sent, index))
     if role == "function":
         return read_function_result(sent, index)
-    if len(message) > 2:
+    if message.keys() != ROLE_AND_CONTENT:
         refuse_unknown(message, FIELDS[role])
     read = {"role": role, "content": read_content(message.get("content"))}
     if name := read_name(message):
@@ -114,7 +115,7 @@ def read_role(message: dict[str, Any], roles: tuple[str, ...]) -> str:
 
 def refuse_unknown(message: dict[str, Any], known: frozenset[str]) -> None:
     for name, value in message.items():
-        if value is None or name in known or name in HINTS or name in {"role", "content"}:
+        if value is None or name in known or name in HINTS or name in ROLE_AND_CONTENT:
             continue
         if (name == "type" and value == "message") or (name in OFTEN_EMPTY and not value):
             continue
@@ -136,7 +137,7 @@ def read_reply(message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("content")
     is_empty = content is None or content == []
     read: dict[str, Any] = {"role": "assistant", "content": None if is_empty else read_content(content, is_reply=True)}
-    if len(message) == 2:
+    if message.keys() == ROLE_AND_CONTENT:  # as most are
         return read
     if name := read_name(message):
         read["name"] = name

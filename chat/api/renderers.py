@@ -35,7 +35,7 @@ class RegisteredProtobufRenderer(ProtobufRenderer):
 def accepted_type(media_range: str) -> str:
     """Return the media type of one entry of `Accept`, without its weight; `*/*` where it says nothing else."""
     kind, *parameters = (part.strip() for part in media_range.lower().split(";"))
-    if kind in {"", "*", "text/*", "text/event-stream"}:
+    if kind in {"*", "text/*", "text/event-stream"}:
         return "*/*"
     return ";".join([kind, *(parameter for parameter in parameters if not parameter.startswith("q="))])
 
@@ -51,7 +51,7 @@ class SameFormatNegotiation(DefaultContentNegotiation):
     """
 
     def get_accept_list(self, request: Request) -> list[str]:
-        return [accepted_type(media_range) for media_range in super().get_accept_list(request)]
+        return [accepted_type(media_range) for media_range in super().get_accept_list(request)] or ["*/*"]
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
