@@ -44,7 +44,8 @@ class JSONParser(BoundedParser):
 
     def load(self, body: bytes) -> Any:
         try:
-            return json.loads(body.decode(), parse_constant=refuse_constant, parse_int=parse_int)
+            # Some programs begin UTF-8 with a byte order mark, which RFC 8259 lets a parser ignore.
+            return json.loads(body.decode("utf-8-sig"), parse_constant=refuse_constant, parse_int=parse_int)
         except RecursionError as exc:
             raise ParseError(TOO_DEEP) from exc
         except ValueError as exc:

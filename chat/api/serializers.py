@@ -15,6 +15,8 @@ from chat.api.fields import OWN
 from chat.exceptions import ModelNotFound
 
 MOST = 2**31 - 1  # tokens
+# Empty, these ask for nothing.
+MAY_BE_EMPTY = frozenset({"tools", "stop", "logit_bias", "stream_options", "metadata", "user"})
 
 
 def validated(asked: serializers.BaseSerializer[Any]) -> Any:
@@ -99,29 +101,45 @@ class Metadata(serializers.DictField):
         return super().to_internal_value(data)
 
 
-def objects_of(roles: tuple[str, ...], **more: Any) -> dict[str, Any]:
-    """Describe a list of messages for the schema."""
-    part = {"type": "object", "properties": {"type": {"enum": [*parts.PART_FIELDS]}}, "required": ["type"]}
-    content = {"oneOf": [{"type": "string"}, {"type": "array", "items": part}]}
-    properties = {"role": {"enum": [*roles]}, "content": {**content, "nullable": True}, **more}
-    return {"type": "array", "items": {"type": "object", "properties": properties, "required": ["role"]}}
+PART = {
+    "type": "object",
+    "properties": {"type": {"type": "string", "enum": [*parts.PART_FIELDS]}},
+    "required": ["type"],
+}
 
 
-STRING, LIST = {"type": "string"}, {"type": "array", "items": {"type": "object"}}
+@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "array", "items": PART}]})
+class Content(serializers.Field[Any, Any, Any, Any]):
+    """A string, or a list of OpenAI's content parts."""
 
 
-@extend_schema_field(objects_of(messages.ROLES, name=STRING, tool_calls=LIST, tool_call_id=STRING, refusal=STRING))
+class MessageIn(serializers.Serializer[Any]):
+    """A message as OpenAI has it in chat completions."""  # for the schema: messages.read_message reads it
+
+    role = serializers.ChoiceField(choices=messages.ROLES)
+    content = Content(required=False)
+    name = Text(required=False, max_length=messages.MAX_NAME)
+    tool_calls = serializers.ListField(child=serializers.DictField(), required=False)
+    tool_call_id = Text(required=False, max_length=messages.MAX_CALL_ID)
+    refusal = Text(required=False)
+
+
+class ItemIn(serializers.Serializer[Any]):
+    """A message as OpenAI has it in conversations."""  # for the schema: messages.read_item reads it
+
+    type = serializers.ChoiceField(choices=["message"], required=False)
+    role = serializers.ChoiceField(choices=messages.ITEM_ROLES)
+    content = Content()
+
+
+@extend_schema_field(MessageIn(many=True))
 class Messages(serializers.Field[Any, Any, Any, Any]):
-    """OpenAI's messages."""
-
     def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
         return messages.read_messages(data)
 
 
-@extend_schema_field(objects_of(messages.ITEM_ROLES, type={"enum": ["message"]}))
+@extend_schema_field(ItemIn(many=True))
 class Items(serializers.Field[Any, Any, Any, Any]):
-    """Messages as the Conversations API has them."""
-
     def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
         return messages.read_items(data)
 
@@ -162,7 +180,7 @@ class CompletionIn(KnownFieldsSerializer):
     message = Text(required=False, help_text="The user's message; the server remembers the rest.")
     messages = Messages(required=False)
     model = Text(required=False, max_length=100)
-    user = Text(required=False, max_length=255, help_text="Names the end user.")
+    user = Text(required=False, allow_blank=True, max_length=255, help_text="Names the end user.")
     stream = Flag(required=False)
     stream_options = StreamOptions(required=False)
     n = Whole(
@@ -263,9 +281,7 @@ class CompletionIn(KnownFieldsSerializer):
 def without_idle(attrs: dict[str, Any]) -> dict[str, Any]:
     """Leave out what asks for nothing. OpenAI refuses some of it, such as an empty list of tools."""
     idle = {"functions", "function_call", "modalities"}
-    idle |= {
-        name for name in ("tools", "stop", "logit_bias", "stream_options", "metadata") if attrs.get(name) in ([], {})
-    }
+    idle |= {name for name, value in attrs.items() if name in MAY_BE_EMPTY and not value}
     if not attrs.get("tools"):
         idle |= {"tool_choice", "parallel_tool_calls"}
     if "max_completion_tokens" in attrs:

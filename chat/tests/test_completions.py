@@ -188,6 +188,10 @@ def test_a_body_that_is_not_json_is_refused(alice: ApiClient, body: bytes) -> No
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_json(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    assert alice.send(URL, b'\xef\xbb\xbf{"messages":[{"role":"user","content":"Hi"}]}').status_code == 200
+
+
 def test_replies_that_no_database_takes_are_mended(alice: ApiClient, upstream: OpenAIDouble) -> None:
     upstream.plan(Behaviour(text="a\0b\ud800c\U0001f600"))
 

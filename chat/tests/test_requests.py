@@ -369,6 +369,7 @@ def test_fields_that_go_to_the_upstream(alice: ApiClient, upstream: OpenAIDouble
         {"n": 1},
         {"n": 1.0},
         {"user": "u"},
+        {"user": ""},
         {"metadata": {"a": "b"}},
         {"metadata": {"a": "b"}, "user": "u"},
     ],
