@@ -66,7 +66,8 @@ class ContextLengthExceeded(ApiError):
         """Say it in OpenAI's words, with the tokens that there are: frameworks look for them, and send less."""
         return cls(
             f"This model's maximum context length is {context} tokens. However, your messages resulted in {prompt} "
-            f"tokens, and {reply} are kept for the reply. Please shorten the messages, or lower max_completion_tokens.",
+            f"tokens, and {reply} are kept for the reply. Please reduce the length of the messages, or lower "
+            "max_completion_tokens.",
             param="messages",
         )
 
