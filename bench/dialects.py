@@ -6,7 +6,7 @@ Each dialect is as public reports describe it (docs/providers.md has them). In a
 import json
 from typing import Any
 
-from bench.openai_rules import refusal_of
+from bench.openai_rules import PARAMETERS, refusal_of
 
 Json = dict[str, Any]
 STRICT_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id"}
@@ -277,7 +277,17 @@ class OldVllm(Dialect):
         return []
 
 
-class NewVllm(Dialect):
+class Tolerant(Dialect):
+    """Passes over fields that it does not know, of requests and of messages."""
+
+    def refuse(self, body: Json) -> tuple[int, Any] | None:
+        known = {name: value for name, value in body.items() if name in PARAMETERS}
+        fields = STRICT_FIELDS | {"refusal"}
+        messages = [{name: value for name, value in message.items() if name in fields} for message in body["messages"]]
+        return super().refuse({**known, "messages": messages})
+
+
+class NewVllm(Tolerant):
     """Its reasoning under two names, empty lists of calls, cumulative usage, and fields of its own."""
 
     name = "vllm"
@@ -309,7 +319,7 @@ class NewVllm(Dialect):
         return [event({**head, "choices": [], "usage": plain_usage(completion["usage"])})]
 
 
-class LlamaCpp(Dialect):
+class LlamaCpp(Tolerant):
     """Null content at the beginning, its timings beside the usage, numbers for codes."""
 
     name = "llama.cpp"

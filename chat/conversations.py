@@ -86,18 +86,8 @@ def part_of(part: dict[str, Any], *, is_reply: bool) -> dict[str, Any]:
 
 
 def message_of(item: dict[str, Any]) -> dict[str, Any]:
-    """Turn an item into the chat message that is sent to the model."""
+    """Turn an item, whose parts are read already, into the chat message that is sent to the model."""
     content = item["content"]
-    if isinstance(content, list):
-        content = [chat_part(part) for part in content]
-        if len(content) == 1 and content[0]["type"] == "text":
-            content = content[0]["text"]
+    if isinstance(content, list) and len(content) == 1 and content[0]["type"] == "text":
+        content = content[0]["text"]
     return {"role": item["role"], "content": content}
-
-
-def chat_part(part: dict[str, Any]) -> dict[str, Any]:
-    if part["type"] in {"input_text", "output_text", "text"}:
-        return {"type": "text", "text": part.get("text", "")}
-    if part["type"] == "input_image":
-        return {"type": "image_url", "image_url": {"url": part.get("image_url"), "detail": part.get("detail", "auto")}}
-    return part

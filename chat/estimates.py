@@ -11,8 +11,6 @@ from django.conf import settings
 from genai_prices.data_snapshot import get_snapshot
 
 DEFAULT_REPLY_TOKENS = 4096
-# What a picture costs at full detail, roughly: its bytes are not words.
-PICTURE_TOKENS = 1500
 # What the chat format adds to each message, and to each reply (OpenAI cookbook, "How to count tokens").
 FRAME_TOKENS = 4
 PRIMING_TOKENS = 3
@@ -31,13 +29,40 @@ class Estimate:
         return Estimate(self.likely + other.likely, self.most + other.most)
 
 
+# What is no text costs by what it shows or how long it plays, and its bytes are not words. Each pair is first the
+# likely figure, and then the one at which most tokens come of a byte.
+
+# A picture at full detail, roughly (OpenAI's guide "Images and vision": 85 tokens, and 170 for each of 8 tiles).
+PICTURE_TOKENS = 1500
+# OpenAI reads each page of a PDF as its text and as a picture (its guide "File inputs").
+PAGE_TOKENS = Estimate(likely=500 + PICTURE_TOKENS, most=1500 + PICTURE_TOKENS)
+PAGE_BYTES = (50_000, 10_000)
+# A larger file is large for its pictures, not for its pages.
+LARGE_FILE_PAGES = 25
+# Files that are read as text, where the upstream takes others than PDFs.
+TEXT_FILES = ("data:text/", "data:application/json", "data:application/xml")
+# What a user says is a token for each 100 ms (OpenAI's guide "Managing costs" of its realtime API).
+AUDIO_TOKENS_A_SECOND = 10
+# 16 and 8 kHz at 16 and 8 bits; 128 and 8 kbit/s, which is the lowest rate of MP3.
+PLAIN_AUDIO = frozenset({"wav", "pcm16"})
+PLAIN_AUDIO_BYTES = (32_000, 8_000)
+COMPRESSED_AUDIO_BYTES = (16_000, 1_000)
+
+
 def estimate_message(message: dict[str, Any]) -> Estimate:
     """Estimate one chat message, with all its fields."""
-    content = message.get("content")
-    pictures = [part for part in content if part.get("type") == "image_url"] if isinstance(content, list) else []
-    texts = [part for part in content if part not in pictures] if isinstance(content, list) else content
-    others = [value for name, value in message.items() if name not in {"role", "content"}]
-    return estimate_bytes(text_bytes([texts, others]), extra=len(pictures) * PICTURE_TOKENS + FRAME_TOKENS)
+    size, media = 0, Estimate(FRAME_TOKENS, FRAME_TOKENS)
+    for name, value in message.items():
+        if name == "content" and isinstance(value, list):
+            for part in value:
+                estimate = MEDIA.get(part.get("type"))
+                if estimate:
+                    media += estimate(part)
+                else:
+                    size += text_bytes(part)
+        elif name != "role":
+            size += text_bytes(value)
+    return estimate_bytes(size) + media
 
 
 def estimate_messages(messages: Iterable[dict[str, Any]]) -> Estimate:
@@ -45,18 +70,54 @@ def estimate_messages(messages: Iterable[dict[str, Any]]) -> Estimate:
 
 
 def estimate_parameters(parameters: dict[str, Any]) -> Estimate:
-    """Estimate what tools and response formats add to the prompt."""
-    schemas = [parameters[name] for name in ("tools", "response_format") if name in parameters]
+    """Estimate what tools, response formats and fields that only the upstream knows add to the prompt."""
+    names = ("tools", "response_format", *settings.UPSTREAM_FIELDS)
+    schemas = [parameters[name] for name in names if name in parameters]
     return estimate_bytes(len(json.dumps(schemas).encode())) if schemas else Estimate()
 
 
-def estimate_bytes(size: int, *, extra: int = 0) -> Estimate:
-    """Estimate `size` bytes of text, and `extra` tokens. Tokenizers work on bytes: no byte takes two tokens."""
-    return Estimate(math.ceil(size / BYTES_A_TOKEN) + extra, size + extra)
+def estimate_bytes(size: int) -> Estimate:
+    """Estimate `size` bytes of text. Tokenizers work on bytes: no byte takes two tokens."""
+    return Estimate(math.ceil(size / BYTES_A_TOKEN), size)
+
+
+def estimate_picture(part: dict[str, Any]) -> Estimate:
+    return Estimate(PICTURE_TOKENS, PICTURE_TOKENS)
+
+
+def estimate_file(part: dict[str, Any]) -> Estimate:
+    """Estimate a PDF by its size. Of one that was uploaded before, nobody here knows the size."""
+    file = part.get("file")
+    data = file.get("file_data") if isinstance(file, dict) else None
+    if not isinstance(data, str) or not data:
+        return Estimate(PAGE_TOKENS.likely, LARGE_FILE_PAGES * PAGE_TOKENS.most)
+    size = base64_bytes(data)
+    if data.startswith(TEXT_FILES):
+        return estimate_bytes(size)
+    likely, most = (math.ceil(size / a_page) for a_page in PAGE_BYTES)
+    return Estimate(min(likely, LARGE_FILE_PAGES) * PAGE_TOKENS.likely, most * PAGE_TOKENS.most)
+
+
+def estimate_audio(part: dict[str, Any]) -> Estimate:
+    audio = part.get("input_audio")
+    fields = audio if isinstance(audio, dict) else {}
+    size = base64_bytes(str(fields.get("data") or ""))
+    rates = PLAIN_AUDIO_BYTES if fields.get("format") in PLAIN_AUDIO else COMPRESSED_AUDIO_BYTES
+    return Estimate(*(math.ceil(size * AUDIO_TOKENS_A_SECOND / a_second) for a_second in rates))
+
+
+def base64_bytes(data: str) -> int:
+    """Return how many bytes are in a Base64 text, or in a data: URL."""
+    return len(data) * 3 // 4
+
+
+MEDIA = {"image_url": estimate_picture, "file": estimate_file, "input_audio": estimate_audio}
 
 
 def text_bytes(value: Any) -> int:
     """Count the bytes of all text in a JSON value."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode())
     if isinstance(value, dict):
         return sum(text_bytes(name) + text_bytes(item) for name, item in value.items() if name != "type")
     if isinstance(value, list):
@@ -79,7 +140,11 @@ def published_context_tokens(model: str) -> int | None:
 
 
 def most_reply_tokens(model: str, parameters: dict[str, Any]) -> int:
-    """Return the most tokens that the reply may have: the client's own limit, or what is kept free for it."""
+    """Return the most tokens that the reply may have: the client's own limit, or what is kept free for it.
+
+    What the model rejects of a prediction is billed as if it were in the reply (OpenAI's guide "Predicted outputs").
+    """
     asked: int | None = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
+    rejected = text_bytes(parameters.get("prediction"))
     # A model with a short context keeps three quarters of it for the prompt.
-    return asked or min(DEFAULT_REPLY_TOKENS, context_tokens(model) // 4)
+    return (asked or min(DEFAULT_REPLY_TOKENS, context_tokens(model) // 4)) + rejected

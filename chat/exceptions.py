@@ -5,7 +5,8 @@ The body is OpenAI's: `{"error": {"message", "type", "code", "param"}}`.
 
 import logging
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db import InterfaceError, OperationalError
@@ -43,14 +44,53 @@ class ApiError(exceptions.APIException):
 
 
 class UpstreamError(ApiError):
-    status_code = status.HTTP_502_BAD_GATEWAY
+    status_code: int = status.HTTP_502_BAD_GATEWAY
     default_code = "upstream_error"
 
 
-class UpstreamRateLimited(ApiError):
+class UpstreamRateLimited(UpstreamError):
+    """The model's provider limits this server: no limit of the client's own, and counted as no refusal of one."""
+
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
     default_code = "upstream_rate_limited"
-    default_detail = "The model's provider is limiting this server; wait as long as Retry-After says."
+    default_detail = "The model's provider is limiting us; wait as long as Retry-After says."
+    retry_after = 5
+
+
+class ContextLengthExceeded(ApiError):
+    default_code = "context_length_exceeded"
+    default_detail = "Your messages exceed this model's maximum context length; shorten them."
+
+    @classmethod
+    def of(cls, context: int, *, prompt: int, reply: int) -> Self:
+        """Say it in OpenAI's words, with the tokens that there are: frameworks look for them, and send less."""
+        return cls(
+            f"This model's maximum context length is {context} tokens. However, your messages resulted in {prompt} "
+            f"tokens, and {reply} are kept for the reply. Please reduce the length of the messages, or lower "
+            "max_completion_tokens.",
+            param="messages",
+        )
+
+
+class RequestTooLarge(ApiError):
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_code = "request_too_large"
+
+    @classmethod
+    def of(cls, most: int) -> Self:
+        return cls(f"The body is longer than {most:,} bytes ({most / 2**20:.3g} MiB); send less at once.")
+
+
+class ModelNotFound(ApiError):
+    status_code = status.HTTP_404_NOT_FOUND
+    default_code = "model_not_found"
+    should_retry = False
+
+    @classmethod
+    def named(cls, model: str, models: Iterable[str]) -> Self:
+        """Say it in OpenAI's words, which frameworks know, and name the `models` that there are."""
+        missing = f"The model `{model[:100]}` does not exist or you do not have access to it."
+        return cls(f"{missing} This server has: {', '.join(models)}.", param="model")
 
 
 class IdempotencyInProgress(ApiError):
@@ -76,14 +116,10 @@ def error(
     return type(code, (base,), {**named, **more})
 
 
-ContextLengthExceeded = error(
-    400, "context_length_exceeded", "The message is longer than the model can read; shorten it."
-)
 ConversationNotFound = error(
     404, "conversation_not_found", "No such conversation; create one with POST /v1/conversations."
 )
 ItemNotFound = error(404, "item_not_found", "No such item in this conversation; list its items to see their ids.")
-ModelNotFound = error(404, "model_not_found", "Not a model of this server; GET /v1/models lists them.")
 CompletionNotFound = error(
     404, "completion_not_found", "No such completion; its id is the request_id of the first chunk."
 )
@@ -93,8 +129,7 @@ IdempotencyKeyReused = error(
 NotCancellable = error(
     409, "not_cancellable", "Only a completion that is being streamed can be cancelled.", should_retry=False
 )
-LengthRequired = error(411, "length_required", "Send the body with a Content-Length, not chunked.")
-RequestTooLarge = error(413, "request_too_large")
+LengthRequired = error(411, "length_required", "This server reads no chunked body; send it with a Content-Length.")
 RateLimitExceeded = error(429, "rate_limit_exceeded")
 BudgetExceeded = error(429, "budget_exceeded", should_retry=False)
 InternalError = error(

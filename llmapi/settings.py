@@ -11,6 +11,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from chat.api import fields
 from llmapi.database import fail_waiting
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -98,12 +99,16 @@ HISTORY_TOKENS = number("HISTORY_TOKENS", 16_000)
 SYSTEM_PROMPT = text("SYSTEM_PROMPT")
 # Fields of a reply that this upstream wants back with the history, beside OpenAI's own.
 UPSTREAM_MESSAGE_FIELDS = words("UPSTREAM_MESSAGE_FIELDS")
+# Fields of a completion that OpenAI does not know and the upstream does. They are passed on as they are.
+UPSTREAM_FIELDS = words("UPSTREAM_FIELDS")
+if own := [name for name in UPSTREAM_FIELDS if name in fields.OWN]:
+    raise ImproperlyConfigured(f"UPSTREAM_FIELDS names {own[0]}, which is llmapi's own; name fields of the upstream.")
 
 CLIENT_API_TOKEN = text("CLIENT_API_TOKEN")
 RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
 # Turns that one process runs at once. Further requests get a 503.
 MAX_RUNNING_TURNS = number("MAX_RUNNING_TURNS", 1000, least=1)
-MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 2 * 1024 * 1024, least=1024)
+MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 20 * 1024 * 1024, least=1024)
 METRICS_PUBLIC = flag("METRICS_PUBLIC")
 # Whole days for which usage and analytics events are kept; 0 means for ever. At least 2, because events of yesterday
 # may still arrive today.
@@ -143,7 +148,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "corsheaders.middleware.CorsMiddleware",
+    "llmapi.cors.AnyHeaderCorsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -215,10 +220,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
 CORS_ALLOWED_ORIGINS = words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/v1/"
 CORS_ALLOW_METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
+# Those that are asked for are allowed as well.
 CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key"]
-# The official JavaScript SDK adds these in a browser.
-SDK = ["arch", "helper-method", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout"]
-CORS_ALLOW_HEADERS += [f"x-stainless-{name}" for name in SDK]
 CORS_EXPOSE_HEADERS = ["idempotent-replayed", "ratelimit", "ratelimit-policy", "retry-after"]
 CORS_EXPOSE_HEADERS += [
     f"x-ratelimit-{part}-{unit}" for part in ("limit", "remaining", "reset") for unit in ("requests", "tokens")

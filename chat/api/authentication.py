@@ -11,14 +11,19 @@ from chat.models import ClientToken
 
 
 class ClientTokenAuthentication(BaseAuthentication):
-    """Authenticates `Authorization: Bearer <token>` (RFC 6750) by the table of tokens, or by CLIENT_API_TOKEN."""
+    """Authenticates `Authorization: Bearer <token>` (RFC 6750) by the table of tokens, or by CLIENT_API_TOKEN.
+
+    Without that header it looks for the token in those of Azure's and Anthropic's SDKs.
+    """
 
     def authenticate(self, request: Request) -> tuple[None, ClientToken] | None:
         scheme, _, token = get_authorization_header(request).decode("latin-1").partition(" ")
         token = token.strip()
         if not scheme:
-            return None
-        if scheme.lower() != "bearer" or not token:
+            token = (request.headers.get("api-key") or request.headers.get("x-api-key") or "").strip()
+            if not token:
+                return None
+        elif scheme.lower() != "bearer" or not token:
             raise AuthenticationFailed("Send the token as `Authorization: Bearer <token>`.")
         client = self.find(token)
         if client is None:

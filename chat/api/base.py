@@ -1,16 +1,26 @@
 from typing import Any
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, UnreadablePostError
 from drf_spectacular.utils import extend_schema
 from rest_framework import viewsets
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import NotFound, ParseError
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from chat.api.renderers import RENDERERS, SameFormatNegotiation
-from chat.exceptions import LengthRequired
+from chat.exceptions import LengthRequired, RequestTooLarge
 from chat.models import ClientToken
+
+# Routes of OpenAI's API that llmapi does not offer, with what to use in their place.
+NOT_OFFERED = {
+    "responses": "Responses are not offered. Frameworks have a switch to chat completions: openai.chat(id) or "
+    '@ai-sdk/openai-compatible (Vercel AI SDK), set_default_openai_api("chat_completions") (OpenAI Agents SDK), '
+    "use_responses_api=False (LangChain), OpenAIChatModel (Pydantic AI), the model name openai/… (LiteLLM)."
+}
 
 
 class ClientViewSet(viewsets.ViewSet):
@@ -19,7 +29,22 @@ class ClientViewSet(viewsets.ViewSet):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-            raise LengthRequired  # WSGI reads no body without a length, so the request would look empty.
+            read_chunks(request._request)
+
+
+def read_chunks(request: HttpRequest) -> None:
+    """Read a body that came in chunks, at most MAX_REQUEST_BYTES of it, and give the request its length.
+
+    DRF takes a request without a length for an empty one. So does WSGI, unless the server marks the end of the body.
+    """
+    if not request.META.get("wsgi.input_terminated"):
+        raise LengthRequired
+    try:
+        request.META["CONTENT_LENGTH"] = str(len(request.body))
+    except RequestDataTooBig as exc:
+        raise RequestTooLarge.of(settings.MAX_REQUEST_BYTES) from exc
+    except UnreadablePostError as exc:
+        raise ParseError("The chunks of the body end early, or are no chunks.") from exc
 
 
 def client_of(request: Request) -> ClientToken:
@@ -29,7 +54,7 @@ def client_of(request: Request) -> ClientToken:
 
 @extend_schema(exclude=True)
 class UnknownRouteView(APIView):
-    """Answers unknown paths under /v1 with a 404 in OpenAI's shape, whatever the method, in DEBUG as well."""
+    """Answers paths that only OpenAI's API has with a 404 that helps, whatever the method, in DEBUG as well."""
 
     renderer_classes = RENDERERS
     content_negotiation_class = SameFormatNegotiation
@@ -42,4 +67,12 @@ class UnknownRouteView(APIView):
         return super().dispatch(request, *args, **kwargs)
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Response:
-        raise NotFound(f"llmapi does not offer {request.method} {request.path}; /docs lists every route.")
+        raise NotFound(f"llmapi does not offer {request.method} {request.path[:200]}. {advice(request.path_info)}")
+
+
+def advice(path: str) -> str:
+    """Say what to do about a path that llmapi does not have."""
+    if not path.startswith("/v1/") or path.startswith(("/v1/v1/", "/v1//")):
+        return "The base_url of a client must end in /v1, once: POST …/v1/chat/completions. /docs lists every route."
+    name = path.removeprefix("/v1/").partition("/")[0]
+    return f"{NOT_OFFERED.get(name, '')} Replies come from POST /v1/chat/completions; /docs lists every route.".lstrip()

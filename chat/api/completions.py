@@ -12,7 +12,7 @@ from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
 from chat.api.parsers import JSONParser, ProtobufParser, RegisteredProtobufParser
 from chat.api.renderers import RENDERERS, SameFormatNegotiation
-from chat.api.serializers import CompletionIn, validated
+from chat.api.serializers import CompletionIn, upstream_parameters, validated
 from chat.api.streaming import EventStream, ProtobufStream, render_stream
 from chat.exceptions import CompletionNotFound, NotCancellable
 from chat.turns import lifecycle, registry, stream
@@ -47,15 +47,15 @@ class CompletionViewSet(ClientViewSet):
         turn = TurnRequest(
             client=client,
             subject=subject,
-            messages=[dict(given) for given in data.get("messages", [message])],
-            parameters={name: value for name, value in data.items() if name not in CompletionIn.OWN},
+            messages=data.get("messages", [message]),
+            parameters=upstream_parameters(data),
             idempotency=Idempotency.of(request, data),
             is_stream=data.get("stream", False),
             limits=limits_of(request),
         )
         if turn.is_stream:
-            # The client asked for the usage, or the server keeps the conversation.
-            wants_usage = "conversation_id" in data or data.get("stream_options", {}).get("include_usage", False)
+            # A chunk without choices breaks clients that did not ask for it.
+            wants_usage = data.get("stream_options", {}).get("include_usage", False)
             return self.stream(turn, wants_usage_chunk=wants_usage)
         result = lifecycle.take_turn(turn)
         return Response(result.answer, headers=REPLAYED if result.is_replay else None)

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from analytics import ledger
-from chat.exceptions import RateLimitExceeded
+from chat.exceptions import RateLimitExceeded, UpstreamRateLimited
 from chat.limits import rates
 from chat.limits.status import LimitStatus
 from chat.models import ClientToken
@@ -31,7 +31,10 @@ class LimitsMiddleware:
         set_headers(response, limits)
         client = getattr(request, "throttled_client", None)
         if response.status_code == 429 and client:
-            ledger.count_refusal(client.pk, response.data["error"]["code"])  # type: ignore[attr-defined]
+            code = response.data["error"]["code"]  # type: ignore[attr-defined]
+            # The provider's limits are none of the client's.
+            if code != UpstreamRateLimited.default_code:
+                ledger.count_refusal(client.pk, code)
         return response
 
 

@@ -19,7 +19,7 @@ class ModelViewSet(ClientViewSet):
     def retrieve(self, request: Request, model: str) -> Response:
         """Return one model."""
         if model not in settings.OPENAI_MODELS:
-            raise ModelNotFound
+            raise ModelNotFound.named(model, settings.OPENAI_MODELS)
         return Response(model_object(model))
 
 

@@ -33,11 +33,11 @@ DESCRIPTIONS = {
     406: "`not_acceptable`: no format of the `Accept` header is offered.",
     409: "`cancelled`, `not_cancellable`. `idempotency_key_reused`: same key, different request. "
     "`idempotency_in_progress`: the first request with this key still runs; `Retry-After` says when to send it again.",
-    411: "`length_required`: the body was sent without a Content-Length.",
-    413: "`request_too_large`: the body is over MAX_REQUEST_BYTES.",
+    411: "`length_required`: the body came in chunks, and the server that runs llmapi does not mark their end.",
+    413: "`request_too_large`: the body is over MAX_REQUEST_BYTES, which the message names.",
     415: "`unsupported_media_type`.",
     429: "`rate_limit_exceeded`: `Retry-After` says when to send it again. `budget_exceeded`: the message says what "
-    "is left and until when; `x-should-retry: false`.",
+    "is left and until when; `x-should-retry: false`. `upstream_rate_limited`: the model's provider limits the server.",
     500: "`internal_error`: quote the `x-request-id`.",
     502: "`upstream_error`: the model's provider failed.",
     503: "`unavailable`: the database is away, the server is full or stops; `Retry-After`.",

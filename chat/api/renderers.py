@@ -32,6 +32,14 @@ class RegisteredProtobufRenderer(ProtobufRenderer):
     media_type = "application/protobuf"
 
 
+def accepted_type(media_range: str) -> str:
+    """Return the media type of one entry of `Accept`, without its weight; `*/*` where it says nothing else."""
+    kind, *parameters = (part.strip() for part in media_range.lower().split(";"))
+    if kind in {"*", "text/*", "text/event-stream"}:
+        return "*/*"
+    return ";".join([kind, *(parameter for parameter in parameters if not parameter.startswith("q="))])
+
+
 RENDERERS = [JSONRenderer, ProtobufRenderer, RegisteredProtobufRenderer]
 
 
@@ -39,12 +47,11 @@ class SameFormatNegotiation(DefaultContentNegotiation):
     """Answers a client that accepts anything in the format of its request.
 
     As in OpenAI's API, `stream` in the body asks for an event stream. A client that accepts only event streams gets
-    errors as JSON, so for negotiation it accepts anything.
+    errors as JSON, so for negotiation it accepts anything. How much it would like each type does not count.
     """
 
     def get_accept_list(self, request: Request) -> list[str]:
-        accepted: list[str] = super().get_accept_list(request)
-        return ["*/*" if media_type == "text/event-stream" else media_type for media_type in accepted]
+        return [accepted_type(media_range) for media_range in super().get_accept_list(request)] or ["*/*"]
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None

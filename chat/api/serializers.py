@@ -1,12 +1,22 @@
-"""The fields that a client may send. A field that is not listed is refused by its name, never ignored."""
+"""The fields that a client may send. A field that is not listed is refused by its name, never ignored.
+
+Null means absent: the JSON of many clients has null for each field that they do not use.
+"""
 
 import copy
 from typing import Any
 
 from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from chat.api import messages, parts
+from chat.api.fields import OWN
+from chat.exceptions import ModelNotFound
+
 MOST = 2**31 - 1  # tokens
+# Empty, these ask for nothing.
+MAY_BE_EMPTY = frozenset({"tools", "stop", "logit_bias", "stream_options", "metadata", "user"})
 
 
 def validated(asked: serializers.BaseSerializer[Any]) -> Any:
@@ -27,6 +37,36 @@ class Text(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class Flag(serializers.BooleanField):
+    """True or false of JSON. DRF also takes words such as "on", which OpenAI refuses."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("Send true or false.")
+        return data
+
+
+class Number(serializers.FloatField):
+    """A number of JSON. DRF also takes strings, among them "nan", and true."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            raise serializers.ValidationError("Send a number.")
+        try:
+            return float(data)
+        except OverflowError as exc:
+            raise serializers.ValidationError("Send a number that fits 64 bits.") from exc
+
+
+class Whole(serializers.IntegerField):
+    """A whole number, which some languages write as 100.0."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not (isinstance(data, int) or (isinstance(data, float) and data.is_integer())):
+            raise serializers.ValidationError("Send a whole number.")
+        return int(data)
+
+
 class KnownFieldsSerializer(serializers.Serializer[Any]):
     def get_fields(self) -> dict[str, Any]:
         """Return the fields that the request has or must have. DRF copies each, which costs more than reading it."""
@@ -38,10 +78,14 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if value is not None or self.tells_null_apart(name)}
             for name in data:
                 if name not in self._declared_fields:
-                    raise serializers.ValidationError({str(name)[:100]: ["This field is not supported; leave it out."]})
+                    raise parts.invalid(parts.UNKNOWN, name[:100])
         return super().to_internal_value(data)
+
+    def tells_null_apart(self, name: str) -> bool:
+        return name in self._declared_fields and self._declared_fields[name].allow_null
 
 
 class Metadata(serializers.DictField):
@@ -50,36 +94,63 @@ class Metadata(serializers.DictField):
     child = Text(max_length=512, allow_blank=True)
 
     def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict) and (len(data) > 16 or any(len(str(key)) > 64 for key in data)):
-            raise serializers.ValidationError("Send at most 16 pairs, with keys of at most 64 characters.")
+        if isinstance(data, dict):
+            data = parts.without_nulls(data)
+            if len(data) > 16 or any(len(key) > 64 for key in data):
+                raise serializers.ValidationError("Send at most 16 pairs, with keys of at most 64 characters.")
         return super().to_internal_value(data)
 
 
-class Content(serializers.JSONField):
+PART = {
+    "type": "object",
+    "properties": {"type": {"type": "string", "enum": [*parts.PART_FIELDS]}},
+    "required": ["type"],
+}
+
+
+@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "array", "items": PART}]})
+class Content(serializers.Field[Any, Any, Any, Any]):
     """A string, or a list of OpenAI's content parts."""
 
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, str):
-            return data
-        if isinstance(data, list) and data and all(self.is_part(part) for part in data):
-            return data
-        raise serializers.ValidationError("Send a string, or a list of parts such as {'type': 'text', 'text': …}.")
 
-    def is_part(self, part: Any) -> bool:
-        return isinstance(part, dict) and isinstance(part.get("type"), str) and isinstance(part.get("text", ""), str)
+class MessageIn(serializers.Serializer[Any]):
+    """A message as OpenAI has it in chat completions."""  # for the schema: messages.read_message reads it
+
+    role = serializers.ChoiceField(choices=messages.ROLES)
+    content = Content(required=False)
+    name = Text(required=False, max_length=messages.MAX_NAME)
+    tool_calls = serializers.ListField(child=serializers.DictField(), required=False)
+    tool_call_id = Text(required=False, max_length=messages.MAX_CALL_ID)
+    refusal = Text(required=False)
 
 
-class ItemIn(KnownFieldsSerializer):
-    """A message as the Conversations API has it."""
+class ItemIn(serializers.Serializer[Any]):
+    """A message as OpenAI has it in conversations."""  # for the schema: messages.read_item reads it
 
     type = serializers.ChoiceField(choices=["message"], required=False)
-    role = serializers.ChoiceField(choices=["system", "developer", "user", "assistant"])
+    role = serializers.ChoiceField(choices=messages.ITEM_ROLES)
     content = Content()
-    status = serializers.ChoiceField(choices=["completed"], required=False)
+
+
+@extend_schema_field(MessageIn(many=True))
+class Messages(serializers.Field[Any, Any, Any, Any]):
+    def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
+        return messages.read_messages(data)
+
+
+@extend_schema_field(ItemIn(many=True))
+class Items(serializers.Field[Any, Any, Any, Any]):
+    def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
+        return messages.read_items(data)
 
 
 class ItemsIn(KnownFieldsSerializer):
-    items = serializers.ListField(child=ItemIn(), allow_empty=False, max_length=20)
+    items = Items()
+
+    def validate_items(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not value:
+            raise serializers.ValidationError("Send at least one item.")
+        return value
 
 
 class ItemListQuery(serializers.Serializer[Any]):
@@ -89,34 +160,17 @@ class ItemListQuery(serializers.Serializer[Any]):
 
 
 class ConversationUpdateIn(KnownFieldsSerializer):
-    metadata = Metadata(allow_null=True)
+    metadata = Metadata(allow_null=True, help_text="null empties it.")
 
 
 class ConversationIn(KnownFieldsSerializer):
-    metadata = Metadata(required=False, allow_null=True)
-    items = serializers.ListField(child=ItemIn(), required=False, allow_null=True, max_length=20)
-
-
-class MessageIn(KnownFieldsSerializer):
-    role = serializers.ChoiceField(choices=["system", "developer", "user", "assistant", "tool"])
-    content = Content(required=False, allow_null=True)
-    name = Text(required=False, max_length=64)
-    tool_calls = serializers.ListField(child=serializers.DictField(), required=False, allow_empty=False)
-    tool_call_id = Text(required=False, max_length=255)
-    refusal = Text(required=False, allow_null=True)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        is_reply = attrs["role"] == "assistant"
-        if attrs.get("content") is None and not (is_reply and (attrs.get("tool_calls") or attrs.get("refusal"))):
-            raise serializers.ValidationError({"content": ["This field is required."]})
-        if attrs["role"] == "tool" and not attrs.get("tool_call_id"):
-            raise serializers.ValidationError({"tool_call_id": ["Name the call that this result answers."]})
-        return attrs
+    metadata = Metadata(required=False)
+    items = Items(required=False)
 
 
 class StreamOptions(KnownFieldsSerializer):
-    include_usage = serializers.BooleanField(required=False, help_text="One more chunk at the end, with the usage.")
-    include_obfuscation = serializers.BooleanField(required=False, help_text="Accepted; nothing is padded.")
+    include_usage = Flag(required=False, help_text="One more chunk at the end, with the usage.")
+    include_obfuscation = Flag(required=False, help_text="Accepted; nothing is padded.")
 
 
 class CompletionIn(KnownFieldsSerializer):
@@ -124,53 +178,90 @@ class CompletionIn(KnownFieldsSerializer):
 
     conversation_id = Text(required=False, max_length=40, help_text="The conversation to go on with.")
     message = Text(required=False, help_text="The user's message; the server remembers the rest.")
-    messages = serializers.ListField(child=MessageIn(), required=False, allow_empty=False, max_length=2048)
+    messages = Messages(required=False)
     model = Text(required=False, max_length=100)
-    user = Text(required=False, max_length=255, help_text="Names the end user.")
-    stream = serializers.BooleanField(required=False, allow_null=True)
-    stream_options = StreamOptions(required=False, allow_null=True)
-    n = serializers.IntegerField(
+    user = Text(required=False, allow_blank=True, max_length=255, help_text="Names the end user.")
+    stream = Flag(required=False)
+    stream_options = StreamOptions(required=False)
+    n = Whole(
         required=False, min_value=1, max_value=1, error_messages={"max_value": "A turn has one reply; leave n out."}
     )
+    metadata = Metadata(required=False, help_text="`app_version` is what metrics filter by.")
 
-    temperature = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=2)
-    top_p = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=1)
-    frequency_penalty = serializers.FloatField(required=False, allow_null=True, min_value=-2, max_value=2)
-    presence_penalty = serializers.FloatField(required=False, allow_null=True, min_value=-2, max_value=2)
-    max_completion_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=MOST)
-    max_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=MOST)
-    stop = serializers.JSONField(required=False, allow_null=True)
-    seed = serializers.IntegerField(required=False, allow_null=True)
-    logit_bias = serializers.DictField(child=serializers.FloatField(), required=False, allow_null=True)
-    logprobs = serializers.BooleanField(required=False, allow_null=True)
-    top_logprobs = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=20)
-    response_format = serializers.DictField(required=False, allow_null=True)
+    temperature = Number(required=False, min_value=0, max_value=2)
+    top_p = Number(required=False, min_value=0, max_value=1)
+    frequency_penalty = Number(required=False, min_value=-2, max_value=2)
+    presence_penalty = Number(required=False, min_value=-2, max_value=2)
+    max_completion_tokens = Whole(required=False, min_value=1, max_value=MOST)
+    max_tokens = Whole(required=False, min_value=1, max_value=MOST)
+    stop = serializers.JSONField(required=False)
+    seed = Whole(required=False)
+    logit_bias = serializers.DictField(child=Number(), required=False)
+    logprobs = Flag(required=False)
+    top_logprobs = Whole(required=False, min_value=0, max_value=20)
+    response_format = serializers.DictField(required=False)
     tools = serializers.ListField(child=serializers.DictField(), required=False, max_length=128)
-    tool_choice = serializers.JSONField(required=False, allow_null=True)
-    parallel_tool_calls = serializers.BooleanField(required=False, allow_null=True)
-    reasoning_effort = Text(required=False, allow_null=True, max_length=20)
-    verbosity = Text(required=False, allow_null=True, max_length=20)
-    service_tier = Text(required=False, allow_null=True, max_length=20)
-    metadata = Metadata(required=False, allow_null=True)
+    tool_choice = serializers.JSONField(required=False)
+    parallel_tool_calls = Flag(required=False)
+    reasoning_effort = Text(required=False, max_length=20)
+    verbosity = Text(required=False, max_length=20)
+    service_tier = Text(required=False, max_length=20)
+    store = Flag(required=False, help_text="Kept by the model's provider. Only then is metadata sent there.")
+    prediction = serializers.DictField(required=False)
+    prompt_cache_key = Text(required=False, max_length=255)
+    prompt_cache_options = serializers.DictField(required=False)
+    prompt_cache_retention = Text(required=False, max_length=20)
+    safety_identifier = Text(required=False, max_length=255)
+    moderation = serializers.DictField(required=False)
+    web_search_options = serializers.DictField(required=False)
 
-    # The fields that llmapi itself acts on. All others go to the upstream as they are.
-    OWN = frozenset(
-        {"conversation_id", "message", "messages", "model", "user", "stream", "stream_options", "n", "metadata"}
-    )
+    # Taken only where they ask for nothing.
+    modalities = serializers.ListField(child=Text(), required=False, help_text="Only text.")
+    audio = serializers.JSONField(required=False, help_text="Refused: replies are text.")
+    functions = serializers.JSONField(required=False, help_text="Refused: send tools.")
+    function_call = serializers.JSONField(required=False, help_text="Refused: send tool_choice.")
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Check what llmapi knows, and add the fields that UPSTREAM_FIELDS names, as they are."""
+        further: dict[str, Any] = {}
+        if isinstance(data, dict) and settings.UPSTREAM_FIELDS:
+            names = [name for name in settings.UPSTREAM_FIELDS if name not in self._declared_fields]
+            further = {name: data[name] for name in names if data.get(name) is not None}
+            data = {name: value for name, value in data.items() if name not in further}
+        return {**super().to_internal_value(data), **further}
 
     def validate_model(self, value: str) -> str:
         if value not in settings.OPENAI_MODELS:
-            raise serializers.ValidationError(
-                f"Not a model of this server; choose from: {', '.join(settings.OPENAI_MODELS)}."
-            )
+            raise ModelNotFound.named(value, settings.OPENAI_MODELS)
         return value
 
     def validate_stop(self, value: Any) -> Any:
         stops = [value] if isinstance(value, str) else value
-        if value is not None and not (
-            isinstance(stops, list) and len(stops) <= 4 and all(isinstance(s, str) for s in stops)
-        ):
+        if not (isinstance(stops, list) and len(stops) <= 4 and all(isinstance(stop, str) for stop in stops)):
             raise serializers.ValidationError("Send a string, or a list of at most four.")
+        return value
+
+    def validate_tool_choice(self, value: Any) -> Any:
+        if not isinstance(value, str | dict):
+            raise serializers.ValidationError("Send none, auto, required, or an object that names a tool.")
+        return value
+
+    def validate_modalities(self, value: list[str]) -> list[str]:
+        if set(value) - {"text"}:
+            raise serializers.ValidationError('Replies are text; send ["text"], or leave it out.')
+        return value
+
+    def validate_audio(self, value: Any) -> Any:
+        raise serializers.ValidationError("Replies are text; leave it out. Audio can be sent, as input_audio parts.")
+
+    def validate_functions(self, value: Any) -> Any:
+        if value:
+            raise serializers.ValidationError("Send tools in its place, each as {'type': 'function', 'function': …}.")
+        return value
+
+    def validate_function_call(self, value: Any) -> Any:
+        if value not in ("none", "auto"):
+            raise serializers.ValidationError("Send tools and tool_choice in the place of functions and function_call.")
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -180,8 +271,28 @@ class CompletionIn(KnownFieldsSerializer):
             raise serializers.ValidationError(
                 {"conversation_id": ["This field is required with message; POST /v1/conversations creates one."]}
             )
-        if attrs.get("max_tokens") and attrs.get("max_completion_tokens"):
-            raise serializers.ValidationError({"max_tokens": ["Send max_completion_tokens alone."]})
         if attrs.get("stream_options") and not attrs.get("stream"):
             raise serializers.ValidationError({"stream_options": ["Only with stream: true."]})
-        return {name: value for name, value in attrs.items() if value is not None}
+        if attrs.get("max_completion_tokens", most := attrs.get("max_tokens")) != most and most is not None:
+            raise serializers.ValidationError({"max_tokens": ["Send max_completion_tokens alone."]})
+        return without_idle(attrs)
+
+
+def without_idle(attrs: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what asks for nothing. OpenAI refuses some of it, such as an empty list of tools."""
+    idle = {"functions", "function_call", "modalities"}
+    idle |= {name for name, value in attrs.items() if name in MAY_BE_EMPTY and not value}
+    if not attrs.get("tools"):
+        idle |= {"tool_choice", "parallel_tool_calls"}
+    if "max_completion_tokens" in attrs:
+        idle.add("max_tokens")
+    return {name: value for name, value in attrs.items() if name not in idle}
+
+
+def upstream_parameters(attrs: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a completion's fields goes to the upstream beside the model and the messages.
+
+    OpenAI takes metadata only of completions that it stores.
+    """
+    parameters = {name: value for name, value in attrs.items() if name not in OWN}
+    return {**parameters, "metadata": attrs["metadata"]} if attrs.get("store") and "metadata" in attrs else parameters

@@ -37,6 +37,13 @@ def test_anything_else_is_401(db: None, header: str) -> None:
     assert post(None, authorization=header)[0] == 401
 
 
+@pytest.mark.parametrize("header", ["api-key", "x-api-key"])
+def test_headers_of_other_sdks(alice: ApiClient, header: str) -> None:
+    assert post(None, **{header: alice.token})[0] == 201
+    assert post(None, **{header: "nobody"})[0] == 401
+    assert post("nobody", **{header: alice.token})[0] == 401
+
+
 def test_no_header_is_401(db: None) -> None:
     assert post(None)[0] == 401
 

@@ -32,8 +32,30 @@ def test_unknown_paths(alice: ApiClient, settings: Settings, path: str, debug: b
         assert error_of(answer) == (404, "not_found")
 
 
-def test_unknown_paths_by_post(alice: ApiClient) -> None:
-    assert error_of(alice.send("/v1/embeddings", {})) == (404, "not_found")
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        *((f"/v1/{name}", "POST /v1/chat/completions") for name in ("embeddings", "completions", "images/generations")),
+        *((f"/v1/{name}", "POST /v1/chat/completions") for name in ("audio/speech", "threads", "batches", "files")),
+        ("/v1/responses", "POST /v1/chat/completions"),
+        ("/v1/responses", "use_responses_api=False"),
+        ("/v1/responses/resp_1/cancel", 'set_default_openai_api("chat_completions")'),
+        ("/v1/v1/chat/completions", "end in /v1, once"),
+        ("/v1//chat/completions", "end in /v1, once"),
+        ("/chat/completions", "end in /v1, once"),
+        ("/responses", "end in /v1, once"),
+        ("/models", "end in /v1, once"),
+        ("/openai/deployments/gpt-4o/chat/completions", "end in /v1, once"),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_unknown_paths_say_what_to_do(alice: ApiClient, settings: Settings, path: str, hint: str, debug: bool) -> None:
+    settings.DEBUG = debug
+
+    answer = alice.send(path, {})
+
+    assert error_of(answer) == (404, "not_found")
+    assert hint in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("name", ["%00", "c_%00", "%ed%a0%80", "c_'%20OR%201=1", "é"])
@@ -58,10 +80,13 @@ def test_media_types(alice: ApiClient) -> None:
 def test_a_body_over_the_limit(alice: ApiClient, settings: Settings) -> None:
     settings.MAX_REQUEST_BYTES = 1024
 
-    assert error_of(alice.send("/v1/chat/completions", {"message": "x" * 1024})) == (413, "request_too_large")
+    answer = alice.send("/v1/chat/completions", {"message": "x" * 1024})
+
+    assert error_of(answer) == (413, "request_too_large")
+    assert "1,024 bytes" in answer.json()["error"]["message"]
 
 
-def test_a_chunked_body(alice: ApiClient) -> None:
+def test_a_chunked_body_whose_end_no_server_marks(alice: ApiClient) -> None:
     answer = alice.send("/v1/conversations", {}, **{"Transfer-Encoding": "chunked"})
 
     assert error_of(answer) == (411, "length_required")

@@ -6,6 +6,7 @@ import logging
 import pytest
 from pytest_django import Settings
 
+from analytics.ledger import refusals
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import Conversation, Message
@@ -102,9 +103,16 @@ def test_an_upstream_that_is_not_there(alice: ApiClient, settings: Settings, por
 
 
 def test_retry_after_of_the_upstream_is_passed_on(alice: ApiClient, upstream: OpenAIDouble) -> None:
-    upstream.plan(Behaviour(status=429, headers={"Retry-After": "7"}))
+    upstream.plan(Behaviour(status=429, headers={"Retry-After": "7"}), Behaviour(status=429))
 
-    assert alice.say(alice.conversation(), "Hi")["Retry-After"] == "7"
+    assert [alice.say(alice.conversation(), "Hi")["Retry-After"] for _ in range(2)] == ["7", "5"]
+
+
+def test_limits_of_the_upstream_are_no_refusal_of_ours(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(status=429))
+
+    assert alice.say(alice.conversation(), "Hi").status_code == 429
+    assert refusals._counted == {}
 
 
 def test_no_secret_prompt_or_reply_is_told_or_logged(

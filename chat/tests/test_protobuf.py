@@ -55,6 +55,7 @@ def test_accept_decides_between_the_formats(alice: ApiClient, upstream: OpenAIDo
     as_protobuf = alice.send(URL, body, accept=TYPES[1])
 
     assert as_json.json()["reply"] == ChatResponse.FromString(as_protobuf.content).reply == "echo: Hi"
+    assert send(alice, asked, URL, accept="*/*;q=0.5")["Content-Type"] == TYPES[0]
 
 
 def test_a_key_used_in_one_format_replays_in_the_other(alice: ApiClient, upstream: OpenAIDouble) -> None:

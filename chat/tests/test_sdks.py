@@ -79,6 +79,33 @@ def streamed_tool_calls(client: OpenAI) -> None:
     assert call.function.arguments == '{"city": "Oslo"}'
 
 
+def replies_sent_back(client: OpenAI) -> None:
+    messages: list[Any] = [{"role": "user", "content": "weather"}]
+    for _ in range(2):
+        reply = client.chat.completions.create(model="gpt-4o-mini", messages=messages, tools=WEATHER)
+        messages.append(reply.choices[0].message)
+        messages += [
+            {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+            for call in reply.choices[0].message.tool_calls or []
+        ]
+    messages.append({"role": "user", "content": "json"})
+    parsed = client.chat.completions.parse(model="gpt-4o-mini", messages=messages, response_format=Number)
+    # The SDK itself warns of what it has parsed.
+    messages += [parsed.choices[0].message.to_dict(warnings=False), {"role": "user", "content": "one two"}]
+    with client.chat.completions.stream(model="gpt-4o-mini", messages=messages) as events:
+        messages += [events.get_final_completion().choices[0].message, {"role": "user", "content": "Hi"}]
+    assert (
+        client.chat.completions.create(model="gpt-4o-mini", messages=messages).choices[0].message.content == "echo: Hi"
+    )
+
+
+def stream_of_a_conversation(client: OpenAI) -> None:
+    """OpenAI's quickstart: each chunk has a choice."""
+    memory = {"conversation_id": client.conversations.create().id}
+    chunks = client.chat.completions.create(**say("one two"), stream=True, extra_body=memory)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "echo: one two"
+
+
 def json_schema(client: OpenAI) -> None:
     reply = client.chat.completions.parse(**say("json"), response_format=Number)
     assert reply.choices[0].message.parsed == Number(n=5)
@@ -172,6 +199,8 @@ CALLS: dict[str, Callable[[OpenAI], object]] = {
     "chat.completions.stream": stream_helper,
     "tool calls": tool_calls,
     "tool calls, streamed": streamed_tool_calls,
+    "a reply as a message of the next request": replies_sent_back,
+    "a conversation, streamed": stream_of_a_conversation,
     "response_format, JSON schema": json_schema,
     "image parts": image_parts,
     "temperature, seed, stop, logprobs, …": parameters,

@@ -4,13 +4,17 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import openai
 import pytest
@@ -109,20 +113,81 @@ def test_the_official_sdk(server: Server, upstream: OpenAIDouble) -> None:
                 extra_headers={"Idempotency-Key": "k"},
             )
         assert conflict.value.code == "idempotency_key_reused"
-        with pytest.raises(openai.BadRequestError) as bad:
+        with pytest.raises(openai.NotFoundError) as bad:
             client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
         assert bad.value.param == "model"
         assert len(upstream.requests) == calls
         assert next(model.id for model in client.models.list()) == "gpt-4o-mini"
 
 
-def test_a_chunked_body_is_refused_not_lost(server: Server, upstream: OpenAIDouble) -> None:
-    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
+def send_chunks(server: Server, path: str, chunks: Iterable[bytes], **headers: str) -> tuple[int, dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json", **headers}
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
-    connection.request("POST", COMPLETIONS, iter([b"{}"]), headers, encode_chunked=True)
+    connection.request("POST", path, iter(chunks), headers, encode_chunked=True)
     with connection.getresponse() as answer:
-        assert answer.status == 411
-        assert json.loads(answer.read())["error"]["code"] == "length_required"
+        status, body = answer.status, json.loads(answer.read())
+    connection.close()
+    return status, body
+
+
+def test_a_body_in_chunks(server: Server, upstream: OpenAIDouble) -> None:
+    status, made = send_chunks(server, "/v1/conversations", [b'{"metadata"', b': {"a": "b"}}'])
+    assert (status, made["metadata"]) == (201, {"a": "b"})
+    items = f"/v1/conversations/{made['id']}/items"
+    assert send_chunks(server, items, [b'{"items": [{"role": "user", ', b'"content": "Hi"}]}'])[0] == 200
+
+    turn = json.dumps({"conversation_id": made["id"], "message": "x" * 300_000}).encode()
+    status, answer = send_chunks(server, COMPLETIONS, [turn[n : n + 1000] for n in range(0, len(turn), 1000)])
+
+    assert (status, answer["reply"]) == (200, "echo: " + "x" * 300_000)
+
+
+def test_a_body_in_no_chunk_at_all(server: Server) -> None:
+    assert send_chunks(server, "/v1/conversations", [])[0] == 201
+
+
+def send_raw_chunks(server: Server, chunks: bytes, *, is_end: bool = False) -> tuple[int, bytes]:
+    head = f"POST /v1/conversations HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n"
+    head += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + chunks)
+        if is_end:
+            connection.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, answer.read()
+
+
+def test_a_long_body_in_chunks_is_not_read_to_its_end(serve: Serve, upstream: OpenAIDouble) -> None:
+    status, answer = send_raw_chunks(serve(MAX_REQUEST_BYTES="1024"), b"401\r\n" + b"x" * 1025)
+
+    assert status == 413
+    assert b"1,024 bytes" in answer
+
+
+def test_a_stranger_with_a_body_in_chunks(server: Server) -> None:
+    assert send_chunks(server, COMPLETIONS, [b"{}"], Authorization="Bearer nobody")[0] == 401
+
+
+@pytest.mark.parametrize("broken", [b"zz\r\n{}\r\n", b"2\r\n{}", b"2\r\n{}\r\n0\r\nbad trailer\r\n\r\n"])
+def test_chunks_that_are_none(server: Server, broken: bytes) -> None:
+    assert send_raw_chunks(server, broken, is_end=True)[0] == 400
+
+
+def test_a_form_of_the_admin_in_chunks(server: Server) -> None:
+    """Django reads it: what is missing is the token against forged requests, which is in the form."""
+    with urllib.request.urlopen(f"{server.url}/admin/login/") as page:
+        cookie = page.headers["Set-Cookie"].partition(";")[0]
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.read().decode())
+    assert token
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookie}
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    form = f"csrfmiddlewaretoken={token[1]}&username=nobody&password=x".encode()
+    connection.request("POST", "/admin/login/", iter([form[:20], form[20:]]), headers, encode_chunked=True)
+    with connection.getresponse() as answer:
+        assert answer.status == 200
+        assert b"Please enter the correct" in answer.read()
     connection.close()
 
 

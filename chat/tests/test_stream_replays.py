@@ -13,9 +13,10 @@ every_dialect = pytest.mark.usefixtures("dialect")
 @every_dialect
 def test_a_finished_turn_replays_as_a_stream_or_as_json(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
-    first = events(alice.say(cid, "Hi", stream=True, key="k"))
+    with_usage = {"stream": True, "stream_options": {"include_usage": True}}
+    first = events(alice.say(cid, "Hi", key="k", **with_usage))
 
-    again = alice.say(cid, "Hi", stream=True, key="k")
+    again = alice.say(cid, "Hi", key="k", **with_usage)
     as_json = alice.say(cid, "Hi", key="k")
 
     chunks = events(again)

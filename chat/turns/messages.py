@@ -14,8 +14,9 @@ RETURNABLE = {
     "reasoning_content": "reasoning_content",
     "reasoning": "reasoning_content",
     "reasoning_details": "reasoning_details",
+    "extra_content": "extra_content",
 }
-# Of a tool call; Google's models want their thought signatures back.
+# Of a tool call, too: Google's models want their thought signatures back.
 CALL_FIELDS = {"extra_content"}
 
 

@@ -53,10 +53,7 @@ def build(
     size += estimates.estimate_parameters(parameters)
     room = context - reply - size.likely
     if room < 0:
-        raise ContextLengthExceeded(
-            f"The messages and the reply do not fit the {context} tokens of {model}; "
-            "shorten them, or lower max_completion_tokens."
-        )
+        raise ContextLengthExceeded.of(context, prompt=size.likely, reply=reply)
     history = History([])
     if conversation:
         older, is_full = groups[: len(groups) - len(current)], len(rows) > MAX_MESSAGES

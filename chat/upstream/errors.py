@@ -40,8 +40,6 @@ CONTEXT_WORDS = re.compile(
 SECRET = re.compile(r"\b(sk|pk|gsk|xai|key|AIza|Bearer)[-_ ]?[\w*.-]{8,}", re.I)
 # Of a provider's message, as far as it is passed on.
 MAX_WORDS = 500
-# Seconds to wait where a provider limits us and does not say for how long.
-DEFAULT_RETRY_AFTER = 5
 MAX_RETRY_AFTER = 120
 
 
@@ -130,7 +128,7 @@ def told(problem: Problem, *, retry_after: float | None = None, is_billed: bool 
     if status < 500 and (CONTEXT_WORDS.search(problem.message) or "context" in problem.code):
         return ContextLengthExceeded(is_billed=is_billed)
     if status == 429:
-        return UpstreamRateLimited(retry_after=retry_after or DEFAULT_RETRY_AFTER, is_billed=is_billed)
+        return UpstreamRateLimited(retry_after=retry_after, is_billed=is_billed)
     if status in {400, 413, 422, 451}:
         words = without_secrets(problem.message) or "no reason given"
         return ApiError(f"The model refused the request: {words}", param=problem.param, is_billed=is_billed)

@@ -65,6 +65,7 @@ def test_unsafe_values_are_allowed_on_this_machine_only(settings: Settings) -> N
         ("RATE_LIMIT_PER_MIN", "many"),
         ("MAX_REQUEST_BYTES", "-1"),
         ("DEBUG", "perhaps"),
+        ("UPSTREAM_FIELDS", "top_k,messages"),
         ("RAW_RETENTION_DAYS", "1"),
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "nonsense"),
@@ -159,17 +160,39 @@ def test_every_setting_is_documented() -> None:
         "DATABASE_POOL_SIZE",
         "CORS_ALLOWED_ORIGINS",
         "RAW_RETENTION_DAYS",
+        "UPSTREAM_FIELDS",
     ):
         assert name in documented
 
 
+HEADERS = [
+    *("authorization", "content-type", "idempotency-key", "user-agent", "http-referer", "x-title", "x-requested-with"),
+    *("openai-organization", "openai-project", "openai-beta", "x-client-request-id", "cache-control", "baggage"),
+    *("traceparent", "tracestate", "sentry-trace", "x-stainless-lang", "x-stainless-of-a-later-sdk", "x-my-app"),
+]
+ORIGIN = "chrome-extension://abcdefghijklmnop"
+
+
+def preflight(client: Client, origin: str, *headers: str) -> Any:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": ",".join(headers)}
+    return client.options("/v1/models", headers={"origin": origin, **asked})
+
+
 def test_cors_allows_only_the_listed_origins(client: Client, settings: Settings) -> None:
-    settings.CORS_ALLOWED_ORIGINS = ["chrome-extension://abcdefghijklmnop"]
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,idempotency-key"}
+    settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
 
-    allowed = client.options("/v1/models", headers={"origin": "chrome-extension://abcdefghijklmnop", **asked})
-    other = client.options("/v1/models", headers={"origin": "https://evil.example", **asked})
+    allowed, other = preflight(client, ORIGIN, *HEADERS), preflight(client, "https://evil.example", *HEADERS)
 
-    assert allowed["Access-Control-Allow-Origin"] == "chrome-extension://abcdefghijklmnop"
-    assert "idempotency-key" in allowed["Access-Control-Allow-Headers"]
+    assert allowed["Access-Control-Allow-Origin"] == ORIGIN
+    assert set(HEADERS) <= set(allowed["Access-Control-Allow-Headers"].replace(" ", "").split(","))
     assert "Access-Control-Allow-Origin" not in other
+    assert "Access-Control-Allow-Headers" not in other
+
+
+@pytest.mark.parametrize("asked", ["", "a b", "é", "a:b", "a,,b"])
+def test_cors_repeats_nothing_but_names(client: Client, settings: Settings, asked: str) -> None:
+    settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
+
+    allowed = preflight(client, ORIGIN, asked)["Access-Control-Allow-Headers"]
+
+    assert allowed == "accept, authorization, content-type, idempotency-key"

@@ -61,6 +61,27 @@ const calls = {
     const message = (await stream.finalChatCompletion()).choices[0].message;
     assert.equal(message.tool_calls[0].function.arguments, '{"city": "Oslo"}');
   },
+  "a reply as a message of the next request": async () => {
+    const messages = [{ role: "user", content: "weather" }];
+    for (let round = 0; round < 2; round++) {
+      const { message } = (await completions.create({ model, messages, tools: weather })).choices[0];
+      messages.push(message);
+      for (const { id } of message.tool_calls ?? []) messages.push({ role: "tool", tool_call_id: id, content: "sunny" });
+    }
+    messages.push({ role: "user", content: "json" });
+    messages.push((await completions.parse({ model, messages })).choices[0].message, { role: "user", content: "one two" });
+    const streamed = await completions.stream({ model, messages }).finalChatCompletion();
+    messages.push(streamed.choices[0].message, { role: "user", content: "Hi" });
+    assert.equal((await completions.create({ model, messages })).choices[0].message.content, "echo: Hi");
+  },
+  "a conversation, streamed": async () => {
+    const { id } = await client.conversations.create();
+    let text = "";
+    for await (const chunk of await completions.create({ ...say("one two"), stream: true, conversation_id: id })) {
+      text += chunk.choices[0].delta.content ?? "";
+    }
+    assert.equal(text, "echo: one two");
+  },
   "response_format, JSON schema": async () => {
     const schema = { type: "object", properties: { n: { type: "integer" } } };
     const response_format = { type: "json_schema", json_schema: { name: "n", schema } };
