@@ -80,6 +80,7 @@ def settle_turn(
         status=ledger.Status.COMPLETED if holds_key else ledger.Status.ABANDONED,
         code=code if holds_key else "superseded",
         served_model=completion.model[:100],
+        service_tier=completion.service_tier,
         latency_ms=answer["usage"]["latency_ms"],
         first_token_ms=first_token_ms,
     )
@@ -103,13 +104,14 @@ def settle_turn(
     return None
 
 
-def fail_turn(turn: Turn, code: str, tokens: ledger.LlmTokens | None, *, served_model: str) -> None:
+def fail_turn(turn: Turn, code: str, tokens: ledger.LlmTokens | None, *, served_model: str, service_tier: str) -> None:
     """Close a turn that has no reply, and free its key for a retry."""
     # DELETE the key. It comes first wherever a key and a usage row are locked together.
     if turn.request.idempotency:
         turn.request.idempotency.release(turn.call.request_id)
     failed = ledger.Status.FAILED
-    close_turn(turn, tokens, status=failed, code=code, served_model=served_model, latency_ms=turn.latency_ms)
+    served = {"served_model": served_model, "service_tier": service_tier}
+    close_turn(turn, tokens, status=failed, code=code, latency_ms=turn.latency_ms, **served)
 
 
 def close_turn(turn: Turn, tokens: ledger.LlmTokens | None, **ending: Any) -> bool:

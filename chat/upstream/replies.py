@@ -28,6 +28,12 @@ class Completion:
     model: str
     tokens: LlmTokens
 
+    @property
+    def service_tier(self) -> str:
+        """The tier that served it, which sets its price; empty where the answer names none."""
+        tier = self.body.get("service_tier")
+        return tier[:20] if isinstance(tier, str) else ""
+
 
 def loads(raw: bytes) -> Any:
     """Read JSON, with text that every database can store."""
@@ -69,6 +75,7 @@ def tokens_of(usage: Any, call: Call, reply: dict[str, Any]) -> LlmTokens:
         completion=completion_tokens,
         total=total if total is not None else prompt_tokens + completion_tokens,
         cached=count(figures.get("prompt_tokens_details"), "cached_tokens") or 0,
+        cache_write=count(figures.get("prompt_tokens_details"), "cache_write_tokens") or 0,
         reasoning=count(figures.get("completion_tokens_details"), "reasoning_tokens") or 0,
     )
 
