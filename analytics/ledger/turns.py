@@ -63,6 +63,7 @@ def close_usage(
     latency_ms: int,
     code: str = "",
     tokens: LlmTokens | None = None,
+    called_model: str = "",
     served_model: str = "",
     service_tier: str = "",
     first_token_ms: int | None = None,
@@ -70,14 +71,15 @@ def close_usage(
     """Close the row of a turn with what was bought, and record how the turn ended.
 
     `code` names a failure, or what is special about the end of a completed turn. `tokens` may have been bought by a
-    failed turn, too; they have the price of the served model and tier, which are empty where no answer named them.
+    failed turn, too; they have the price of the served model and tier. Where no answer named these, they are empty, and
+    the price is that of `called_model`, which the upstream was asked for, in the default tier.
     Returns None when the row was closed by an earlier try, whose answer got lost.
     """
     values = {"status": status, "error_code": code, "latency_ms": latency_ms, "first_token_ms": first_token_ms}
     if tokens:
         counts = {f"{kind}_tokens": count for kind, count in vars(tokens).items() if kind != "is_estimated"}
         cost = cost_nanos(
-            served_model or subject.model,
+            served_model or called_model or subject.model,
             prompt_tokens=tokens.prompt,
             cached_tokens=tokens.cached,
             cache_write_tokens=tokens.cache_write,

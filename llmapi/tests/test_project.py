@@ -66,6 +66,8 @@ def test_unsafe_values_are_allowed_on_this_machine_only(settings: Settings) -> N
         ("MAX_REQUEST_BYTES", "-1"),
         ("DEBUG", "perhaps"),
         ("RAW_RETENTION_DAYS", "1"),
+        ("OPENAI_MODELS", "gpt-6-sol,gpt-4o="),
+        ("OPENAI_MODELS", "=gpt-6-luna"),
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "nonsense"),
     ],
