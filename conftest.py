@@ -37,6 +37,7 @@ def double() -> Iterator[OpenAIDouble]:
     """One address for the model's provider, which the process and the shared server talk to all the time."""
     with OpenAIDouble() as double:
         settings.OPENAI_BASE_URL = double.url
+        renew_client("OPENAI_BASE_URL")  # a test without the double may have made the client
         yield double
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmapi import defaults
 from llmapi.launch import ROOT, free_port, wait_for
 
 TOKEN = "token-of-the-benchmark-0123456789"  # noqa: S105
@@ -91,7 +92,11 @@ def resident_bytes(pid: int) -> int:
 
 
 def ask(message: str) -> bytes:
-    body: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": message}], "stream": True}
+    body: dict[str, Any] = {
+        "model": defaults.OPENAI_MODEL,
+        "messages": [{"role": "user", "content": message}],
+        "stream": True,
+    }
     return json.dumps(body).encode()
 
 

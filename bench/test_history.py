@@ -52,7 +52,7 @@ def test_each_turn_has_one_event_and_the_price_of_its_tokens(history: None) -> N
         assert event.created_at == turn.finished_at
         if turn.status == "completed":
             assert event.metadata_json["total_tokens"] == turn.total_tokens
-            tokens = {"prompt_tokens": turn.prompt_tokens, "cached_tokens": turn.cached_tokens}
+            tokens: Any = {"prompt_tokens": turn.prompt_tokens, "cached_tokens": turn.cached_tokens}
             assert turn.cost_nanos == cost_nanos(turn.model, **tokens, completion_tokens=turn.completion_tokens)
         else:
             assert turn.cost_nanos is None

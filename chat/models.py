@@ -13,7 +13,17 @@ from django.utils import timezone
 
 from chat.audit import AuditRecord
 
-__all__ = ["AuditRecord", "Budget", "Chore", "ClientToken", "Conversation", "IdempotencyKey", "Message", "RateLimit"]
+__all__ = [
+    "AuditRecord",
+    "Budget",
+    "Chore",
+    "ClientToken",
+    "Conversation",
+    "IdempotencyKey",
+    "Message",
+    "RateLimit",
+    "UpstreamModel",
+]
 
 # How long the answer to an idempotency key is kept.
 KEY_TTL = timedelta(hours=24)
@@ -305,6 +315,20 @@ class Chore(models.Model):
 
     class Meta:
         db_table = "chores"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class UpstreamModel(models.Model):
+    """A model that this server asks for, as its provider listed it when it was last asked."""
+
+    name = models.CharField(primary_key=True, max_length=100)
+    shutdown_date = models.DateField(null=True, blank=True, help_text="Empty: the provider names no day.")
+    asked_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "upstream_models"
 
     def __str__(self) -> str:
         return self.name

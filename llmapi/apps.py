@@ -14,12 +14,16 @@ class ProjectConfig(AppConfig):
         from analytics.ledger import retention
         from analytics.rollups import schedule
         from chat import background
+        from chat.upstream import lifetimes
         from llmapi import checks
 
         register(checks.check_exposed_server, Tags.security, deploy=True)
-        # chat runs background jobs. It must not import the jobs of analytics, so they are registered here.
+        register(checks.check_model_shutdowns)
+        # chat runs background jobs. It must not import the jobs of analytics, so they are registered here. The job that
+        # asks the upstream comes last: it may wait for some seconds.
         background.JOBS["rollup"] = background.Job(timedelta(minutes=1), schedule.run_due)
         background.JOBS["purge_raw_rows"] = background.Job(timedelta(minutes=10), retention.run_due)
+        background.JOBS["ask_upstream_models"] = background.Job(timedelta(days=1), lifetimes.ask_upstream)
         background.PER_PROCESS.append(ledger.flush_refusals)
 
 

@@ -1,18 +1,20 @@
-"""Checks of what must be safe before others can reach the server. `make run` and `manage.py check --deploy` run them.
+"""Checks that `make run` and `manage.py check --deploy` run before the server starts."""
 
-While ALLOWED_HOSTS holds only loopback hosts, nobody else can reach the server, and all of these checks pass.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.db import Error as DatabaseError
+from django.utils import timezone
+
+from chat.upstream import lifetimes
 
 SAMPLE_TOKENS = {"change-me", "changeme", "dev-token", "secret", "test", "token", "your-token-here"}
 
 
 def check_exposed_server(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check what must be safe before others can reach the server, which they can by a host that is not loopback."""
     return [] if settings.LOOPBACK_ONLY else list(find_dangers())
 
 
@@ -35,3 +37,19 @@ def find_dangers() -> Iterator[CheckMessage]:
     if not settings.OPENAI_API_KEY and "://api.openai.com" in settings.OPENAI_BASE_URL:
         hint = "Set OPENAI_API_KEY, or set OPENAI_BASE_URL to a server that needs no key."
         yield Error("OPENAI_API_KEY is not set, so no message can be answered.", hint=hint, id="llmapi.E006")
+
+
+def check_model_shutdowns(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Warn of models that end soon, or have ended. What the provider has told is in the database."""
+    try:
+        told = lifetimes.read_told() if databases else {}
+    except DatabaseError:  # it is not migrated yet
+        told = {}
+    today = timezone.now().date()
+    return [
+        Warning(lifetimes.describe(model, shutdown, today), hint=lifetimes.advise(model, shutdown), id="llmapi.W001")
+        for model, shutdown in lifetimes.shutdowns(told).items()
+        if shutdown.is_near(today)
+    ]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import environ
 
-from llmapi import local_model
+from llmapi import defaults, local_model
 from llmapi.stop import write_pid_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,7 +147,8 @@ def start_local_model(children: list[subprocess.Popen[bytes]]) -> None:
     os.environ.update(
         OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1",
         OPENAI_MODEL=local_model.NAME,
-        OPENAI_MODELS="",
+        # What the examples of the documentation ask for. The answers and the ledger name the model that answered.
+        OPENAI_MODELS=f"{defaults.OPENAI_MODEL}={local_model.NAME}",
         OPENAI_CONTEXT_TOKENS=str(local_model.CONTEXT_TOKENS),
     )
 
@@ -209,7 +210,7 @@ def banner(env: Mapping[str, str], port: int, *, is_local: bool, password: str |
     """Return what is printed when the server is ready."""
     base = f"http://127.0.0.1:{port}"
     source = env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    model = f"{env.get('OPENAI_MODEL') or 'gpt-4o-mini'} from {source}"
+    model = f"{env.get('OPENAI_MODEL') or defaults.OPENAI_MODEL} from {source}"
     if is_local:
         model = f"{local_model.NAME}, a trial model of 135M parameters on this machine; set OPENAI_API_KEY for OpenAI's"
     token = env.get("CLIENT_API_TOKEN") or "<make one: .venv/bin/python manage.py create_client_token NAME>"

@@ -12,6 +12,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from chat.api import fields
+from llmapi import defaults
 from llmapi.database import fail_waiting
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -27,6 +28,22 @@ def text(name: str, default: str = "") -> str:
 
 def words(name: str) -> list[str]:
     return [word.strip() for word in text(name).split(",") if word.strip()]
+
+
+def model_names(entries: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Read entries of the form `model` or `name=model`. Return all names, and the model behind each alias."""
+    names: dict[str, str] = {}
+    aliases: dict[str, str] = {}
+    for entry in entries:
+        name, equals, model = (part.strip() for part in entry.partition("="))
+        if not name or (equals and not model):
+            raise ImproperlyConfigured(
+                f"OPENAI_MODELS holds {entry!r}; write a model, or name=model for an alias of it."
+            )
+        names[name] = name
+        if equals:
+            aliases[name] = model
+    return list(names), aliases
 
 
 def number(name: str, default: int, *, least: int = 0) -> int:
@@ -90,8 +107,9 @@ LOOPBACK_ONLY = set(ALLOWED_HOSTS) <= {"localhost", ".localhost", "127.0.0.1", "
 
 OPENAI_API_KEY = text("OPENAI_API_KEY")
 OPENAI_BASE_URL = text("OPENAI_BASE_URL", "https://api.openai.com/v1")
-OPENAI_MODEL = text("OPENAI_MODEL", "gpt-4o-mini")
-OPENAI_MODELS = list(dict.fromkeys([OPENAI_MODEL, *words("OPENAI_MODELS")]))
+OPENAI_MODEL = text("OPENAI_MODEL", defaults.OPENAI_MODEL)
+# The names by which clients may ask for a model, and the models that stand behind those that are only names.
+OPENAI_MODELS, MODEL_ALIASES = model_names([OPENAI_MODEL, *words("OPENAI_MODELS")])
 # Context size of a model that genai-prices does not know.
 OPENAI_CONTEXT_TOKENS = number("OPENAI_CONTEXT_TOKENS", 8192, least=256)
 # Tokens of history that one turn may send, as estimated; 0: what fits the model.

@@ -1,19 +1,91 @@
+"""What OpenAI charges. Prices are those of the pinned genai-prices, in billionths of a US dollar."""
+
 from decimal import Decimal
 
-from genai_prices import Usage, calc_price
+from django.utils import timezone
+from genai_prices import Usage
+from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import ModelPrice, calc_unit_price
 
 NANOS = Decimal(1_000_000_000)
+MILLION = 1_000_000
+DEFAULT_TIER = "default"
+# The tiers that have prices. OpenAI calls `fast` what it also calls `priority`, and answers `priority`.
+PRICED_TIERS = (DEFAULT_TIER, "flex", "priority", "fast")
 
 
-def cost_nanos(model: str, *, prompt_tokens: int, cached_tokens: int = 0, completion_tokens: int) -> int | None:
-    """Return what OpenAI charges for a completion, in billionths of a US dollar; None where no price is known.
+def cost_nanos(
+    model: str,
+    *,
+    prompt_tokens: int,
+    cached_tokens: int = 0,
+    cache_write_tokens: int = 0,
+    completion_tokens: int,
+    service_tier: str = "",
+) -> int | None:
+    """Return what a completion costs; None where the price of the model, or of its service tier, is unknown.
 
-    Prices are those of the pinned genai-prices. Cached tokens are part of the prompt's.
+    Tokens that were read from the cache and tokens that were written to it are parts of the prompt's, and no token is
+    both. An empty tier is the default one.
     """
+    prices = find_prices(model, service_tier or DEFAULT_TIER)
+    if prices is None:
+        return None
     cached = min(cached_tokens, prompt_tokens)
-    usage = Usage(input_tokens=prompt_tokens, cache_read_tokens=cached, output_tokens=completion_tokens)
+    written = min(cache_write_tokens, prompt_tokens - cached)
+    usage = Usage(
+        input_tokens=prompt_tokens,
+        cache_read_tokens=cached,
+        cache_write_tokens=written,
+        output_tokens=completion_tokens,
+    )
+    return _nanos(prices.calc_price(usage)["total_price"])
+
+
+def most_cost_nanos(model: str, *, prompt_tokens: int, completion_tokens: int, service_tier: str = "") -> int | None:
+    """Return the most that a completion of at most so many tokens can cost; None where no price is known.
+
+    `service_tier` is what the request asks for. The upstream may bill the prompt as written to the cache, and may serve
+    another tier than it was asked for.
+    """
+    if service_tier in {"", "auto"}:
+        # The tier is that of the project's settings, which only OpenAI knows.
+        found = [prices for tier in PRICED_TIERS if (prices := find_prices(model, tier))]
+    else:
+        served = {service_tier, DEFAULT_TIER} | ({"priority"} if service_tier == "fast" else set())
+        tiers = [find_prices(model, tier) for tier in served]
+        found = [prices for prices in tiers if prices]
+        if len(found) < len(tiers):
+            return None
+    costs = [_most_cost(prices, prompt_tokens, completion_tokens) for prices in found]
+    return _nanos(max(costs)) if costs else None
+
+
+def _most_cost(prices: ModelPrice, prompt_tokens: int, completion_tokens: int) -> Decimal:
+    """Price the whole prompt in its dearest way: a cost grows evenly with each part, so no mixture is dearer."""
+    ways = (prices.input_mtok, prices.cache_write_mtok, prices.cache_read_mtok)
+    prompt = max(calc_unit_price(price, prompt_tokens, prompt_tokens, MILLION) for price in ways)
+    return prompt + calc_unit_price(prices.output_mtok, completion_tokens, prompt_tokens, MILLION)
+
+
+def find_prices(model: str, service_tier: str) -> ModelPrice | None:
+    """Return the prices of today of a model in a tier; None where they are unknown.
+
+    genai-prices itself prices a tier that it does not know as the default one.
+    """
     try:
-        price = calc_price(usage, model, provider_id="openai")
+        _, info = get_snapshot().find_provider_model(model, None, "openai", None)
     except LookupError:
         return None
-    return int((price.total_price * NANOS).to_integral_value())
+    now = timezone.now()
+    if service_tier == DEFAULT_TIER:
+        return info.get_prices(now)
+    asked = {"service_tier": service_tier}
+    variants = [variant for variant in info.price_variants or [] if variant.when == asked]
+    if not any(variant.constraint is None or variant.constraint.active(now) for variant in variants):
+        return None
+    return info.get_prices(now, asked)
+
+
+def _nanos(dollars: Decimal) -> int:
+    return int((dollars * NANOS).to_integral_value())

@@ -26,13 +26,14 @@ COMMIT_MARGIN = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class LlmTokens:
-    """What the upstream sold. `cached` is part of `prompt`, and `reasoning` of `completion`."""
+    """What the upstream sold. `cached` and `cache_write` are parts of `prompt`, and `reasoning` of `completion`."""
 
     prompt: int = 0
     completion: int = 0
     total: int = 0
     cached: int = 0
     reasoning: int = 0
+    cache_write: int = 0
     is_estimated: bool = False
 
 
@@ -62,21 +63,31 @@ def close_usage(
     latency_ms: int,
     code: str = "",
     tokens: LlmTokens | None = None,
+    called_model: str = "",
     served_model: str = "",
+    service_tier: str = "",
     first_token_ms: int | None = None,
 ) -> CloseResult | None:
     """Close the row of a turn with what was bought, and record how the turn ended.
 
     `code` names a failure, or what is special about the end of a completed turn. `tokens` may have been bought by a
-    failed turn, too; they have the price of the served model if it is known.
+    failed turn, too; they have the price of the served model and tier. Where no answer named these, they are empty, and
+    the price is that of `called_model`, which the upstream was asked for, in the default tier.
     Returns None when the row was closed by an earlier try, whose answer got lost.
     """
     values = {"status": status, "error_code": code, "latency_ms": latency_ms, "first_token_ms": first_token_ms}
     if tokens:
         counts = {f"{kind}_tokens": count for kind, count in vars(tokens).items() if kind != "is_estimated"}
-        model, prompt, cached = served_model or subject.model, tokens.prompt, tokens.cached
-        cost = cost_nanos(model, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=tokens.completion)
-        values |= {**counts, "is_estimated": tokens.is_estimated, "cost_nanos": cost, "served_model": served_model}
+        cost = cost_nanos(
+            served_model or called_model or subject.model,
+            prompt_tokens=tokens.prompt,
+            cached_tokens=tokens.cached,
+            cache_write_tokens=tokens.cache_write,
+            completion_tokens=tokens.completion,
+            service_tier=service_tier,
+        )
+        values |= {**counts, "is_estimated": tokens.is_estimated, "cost_nanos": cost}
+        values |= {"served_model": served_model, "service_tier": service_tier}
     closed = _close(subject.request_id, values)
     if closed and status == Status.COMPLETED:
         total = tokens.total if tokens else 0

@@ -38,11 +38,17 @@ class UsageEvent(models.Model):
     conversation_id = models.CharField(max_length=40, blank=True, help_text="Empty for a stateless completion.")
     model = models.CharField(max_length=100, help_text="As the client asked for it.")
     served_model = models.CharField(max_length=100, blank=True, help_text="As the answer named it; its price is paid.")
+    service_tier = models.CharField(
+        max_length=20, blank=True, default="", db_default="", help_text="As the answer named it; its price is paid."
+    )
     app_version = models.CharField(max_length=64, blank=True, help_text="As the client's metadata named it.")
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     error_code = models.CharField(max_length=64, blank=True)
     prompt_tokens = models.PositiveIntegerField(default=0)
     cached_tokens = models.PositiveIntegerField(default=0, help_text="Of the prompt tokens, those billed as cached.")
+    cache_write_tokens = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Of the prompt tokens, those billed as written to the cache."
+    )
     completion_tokens = models.PositiveIntegerField(default=0)
     reasoning_tokens = models.PositiveIntegerField(default=0, help_text="Of the completion tokens.")
     total_tokens = models.PositiveIntegerField(default=0)

@@ -11,7 +11,7 @@ from django.db.models.functions import Coalesce, NullIf
 from analytics.formatting import usd
 from analytics.ledger.sums import usage_rows
 from analytics.models import RollupDay, UsageEvent
-from analytics.reconcile.export_file import FIGURES, BadExport, choose_day, covered, parse, sold_by_openai
+from analytics.reconcile.export_file import BadExport, choose_day, covered, parse, sold_by_openai, told_figures
 
 Status = UsageEvent.Status
 
@@ -32,7 +32,8 @@ def reconcile(text: str, day: date | None = None) -> dict[str, Any]:
     if RollupDay.objects.filter(pk=day, purged_at__isnull=False).exists():
         raise BadExport(f"The ledger's rows of {day} were deleted after RAW_RETENTION_DAYS: compare a later day.")
     buckets = [bucket for bucket in buckets if bucket.day == day]
-    return {"day": day.isoformat(), "export": covered(buckets, day), **compare(sold_by_openai(buckets), ledger(day))}
+    compared = compare(sold_by_openai(buckets), ledger(day), told_figures(buckets))
+    return {"day": day.isoformat(), "export": covered(buckets, day), **compared}
 
 
 def ledger(day: date) -> list[dict[str, Any]]:
@@ -47,6 +48,7 @@ def ledger(day: date) -> list[dict[str, Any]]:
         requests=Count("id", filter=SOLD),
         prompt=Sum("prompt_tokens"),
         cached=Sum("cached_tokens"),
+        cache_write=Sum("cache_write_tokens"),
         completion=Sum("completion_tokens"),
         cost=Sum("cost_nanos", filter=SOLD, default=0),
         unpriced=Count("id", filter=SOLD & Q(cost_nanos=None)),
@@ -59,14 +61,14 @@ def ledger(day: date) -> list[dict[str, Any]]:
     return [{**row} for row in by_model]
 
 
-def compare(sold: dict[str, Counter[str]], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put the figures of each model side by side, and count what of the ledger is not exact."""
+def compare(sold: dict[str, Counter[str]], rows: list[dict[str, Any]], figures: list[str]) -> dict[str, Any]:
+    """Put these figures of each model side by side, and count what of the ledger is not exact."""
     bought = [row for row in rows if row["requests"]]
     recorded = {row["name"] for row in bought}
     mine: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in bought:
         mine[exported_name(row["name"], set(sold), recorded)].append(row)
-    models = [model_line(model, sold.get(model, Counter()), mine[model]) for model in sorted({*sold, *mine})]
+    models = [model_line(model, sold.get(model, Counter()), mine[model], figures) for model in sorted({*sold, *mine})]
     causes = ["abandoned_without_figures", "failed_without_figures", "estimated", "estimated_tokens", "pending"]
     return {
         "is_equal": not any(any(model["difference"].values()) for model in models),
@@ -90,15 +92,15 @@ def exported_name(model: str, sold: set[str], recorded: set[str]) -> str:
     return candidates.pop() if len(candidates) == 1 else model
 
 
-def model_line(model: str, theirs: Counter[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def model_line(model: str, theirs: Counter[str], rows: list[dict[str, Any]], figures: list[str]) -> dict[str, Any]:
     # A sum in SQL may not be called as the column it sums.
-    ours = {name: sum(row[name.removesuffix("_tokens")] for row in rows) for name in FIGURES}
+    ours = {name: sum(row[name.removesuffix("_tokens")] for row in rows) for name in figures}
     is_priced = not any(row["unpriced"] for row in rows)
     return {
         "model": model,
         "ledger_names": sorted(row["name"] for row in rows),
-        "openai": {name: theirs[name] for name in FIGURES},
+        "openai": {name: theirs[name] for name in figures},
         "ledger": ours,
-        "difference": {name: theirs[name] - ours[name] for name in FIGURES},
+        "difference": {name: theirs[name] - ours[name] for name in figures},
         "ledger_cost_usd": usd(sum(row["cost"] for row in rows)) if is_priced else None,
     }

@@ -11,13 +11,17 @@ from typing import Any
 
 from analytics.query import DAY, midnight
 
-# Our names of figures, and those of the export. Input tokens include the cached ones on both sides.
+# Our names of figures, and those of the export. Input tokens include those read from the cache and written to it, on
+# both sides.
 FIGURES = {
     "requests": "num_model_requests",
     "prompt_tokens": "input_tokens",
     "cached_tokens": "input_cached_tokens",
+    "cache_write_tokens": "input_cache_write_tokens",
     "completion_tokens": "output_tokens",
 }
+# Exports of before GPT-5.6 lack it, and cannot be compared in it.
+NEWER = "cache_write_tokens"
 REQUIRED = {"model", "num_model_requests", "input_tokens", "output_tokens"}
 # The dashboard's CSV has only these columns for days without any usage.
 TIMES = {"start_time", "end_time", "start_time_iso", "end_time_iso"}
@@ -155,6 +159,13 @@ def sold_by_openai(buckets: Iterable[Bucket]) -> dict[str, Counter[str]]:
                 raise BadExport("The export names no model: export it again with group_by=model.")
             sold[result["model"]].update(figures)
     return sold
+
+
+def told_figures(buckets: Iterable[Bucket]) -> list[str]:
+    """Name the figures that the export tells."""
+    results = [result for bucket in buckets for result in bucket.results]
+    is_told = not results or any(FIGURES[NEWER] in result for result in results)
+    return [name for name in FIGURES if name != NEWER or is_told]
 
 
 def count_of(result: dict[str, Any], name: str) -> int:

@@ -130,6 +130,19 @@ def test_it_works(export: Export) -> None:
     }
 
 
+def test_cache_writes_are_compared_where_the_export_tells_them(export: Export) -> None:
+    row(cache_write_tokens=90)
+    told = {**result(), "input_cache_write_tokens": 96}
+    export.write(page(bucket(result())))
+    assert export.run()[0] == 0
+    assert "cache_write_tokens" not in export.models()[MINI]["ledger"]
+
+    export.write(page(bucket(told)))
+
+    assert export.run()[0] == 1
+    assert export.models()[MINI]["difference"]["cache_write_tokens"] == 6
+
+
 def test_differences_are_openai_minus_ledger_for_each_model(export: Export) -> None:
     row(cached_tokens=50)
     row("o3")

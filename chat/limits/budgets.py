@@ -92,21 +92,14 @@ def _status(budget: Budget, used: int, now: datetime, *, is_exceeded: bool = Fal
 
 
 def reserve(
-    budgets: list[Budget], *, tokens: int, nanos: int | None, tier: str, now: datetime, limits: list[LimitStatus]
+    budgets: list[Budget], *, tokens: int, nanos: int, now: datetime, limits: list[LimitStatus]
 ) -> dict[str, int]:
     """Reserve the most that one turn can cost, inside its opening transaction. Returns what was reserved, by key.
 
-    `nanos` is None where the model's price is unknown: a budget in dollars then refuses the turn. Raises
-    RateLimitExceeded where too many turns run, and BudgetExceeded where too little is left, whose status is added to
-    `limits`.
+    Raises RateLimitExceeded where too many turns run, and BudgetExceeded where too little is left, whose status is
+    added to `limits`.
     """
-    is_priced = nanos is not None and tier in {"auto", "default", "flex"}
-    if not is_priced and any(budget.unit == Unit.NANOS for budget in budgets):
-        param, advice = ("model", "name another model") if nanos is None else ("service_tier", "leave it out")
-        raise ApiError(
-            f"The price of this {param} is not known, and this client has a budget in dollars; {advice}.", param=param
-        )
-    costs = {Unit.TURNS: 1, Unit.TOKENS: tokens, Unit.NANOS: nanos or 0}
+    costs = {Unit.TURNS: 1, Unit.TOKENS: tokens, Unit.NANOS: nanos}
     wanted = {budget.key: costs[Unit(budget.unit)] for budget in budgets}
     refused = [budget for budget in budgets if budget.most is not None and wanted[budget.key] > budget.most]
     if budgets and not refused:

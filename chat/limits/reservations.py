@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 from django.utils import timezone
 
 from analytics import ledger
 from chat.estimates import Estimate
-from chat.exceptions import RateLimitExceeded
+from chat.exceptions import ApiError, RateLimitExceeded
 from chat.limits import budgets
 from chat.limits.rates import admit_tokens, settle_tokens
 from chat.limits.status import LimitStatus
@@ -39,16 +40,16 @@ class Reservation:
         """Reserve the most that a call to the upstream can use; None where the client has no such limits.
 
         The reply in `body` is bound to what was reserved. To be called inside the turn's opening transaction. Raises
-        RateLimitExceeded or BudgetExceeded where too little is left. Each limit that was asked is added to `limits`.
+        RateLimitExceeded or BudgetExceeded where too little is left, and ApiError where a budget is in dollars and no
+        price is known. Each limit that was asked is added to `limits`.
         """
         now = timezone.now()
         rows = budgets.budgets_of(client, user_id, now)
         if not rows and not client.tokens_per_min:
             return None
-        nanos = ledger.cost_nanos(body["model"], prompt_tokens=prompt.most, completion_tokens=reply_tokens)
-        tier = body.get("service_tier", "default")
-        most = prompt.most + reply_tokens
-        taken = budgets.reserve(rows, tokens=most, nanos=nanos, tier=tier, now=now, limits=limits)
+        is_in_dollars = any(row.unit == budgets.Unit.NANOS for row in rows)
+        nanos = most_nanos(body, prompt.most, reply_tokens) if is_in_dollars else 0
+        taken = budgets.reserve(rows, tokens=prompt.most + reply_tokens, nanos=nanos, now=now, limits=limits)
         tokens = prompt.likely + reply_tokens
         if status := admit_tokens(client, tokens):
             limits.append(status)
@@ -68,6 +69,18 @@ class Reservation:
         budgets.settle(self.budgets, tokens=tokens, nanos=closed.cost_nanos, was_abandoned=closed.was_abandoned)
         if not closed.was_abandoned:
             settle_tokens(self.client, self.tokens - tokens, seconds=time.monotonic() - self.taken_at)
+
+
+def most_nanos(body: dict[str, Any], prompt_tokens: int, reply_tokens: int) -> int:
+    """Return the most that a call can cost. Raises ApiError where its price is not known."""
+    most = partial(ledger.most_cost_nanos, body["model"], prompt_tokens=prompt_tokens, completion_tokens=reply_tokens)
+    nanos = most(service_tier=body.get("service_tier", ""))
+    if nanos is not None:
+        return nanos
+    param, advice = ("model", "name another model") if most() is None else ("service_tier", "leave it out")
+    raise ApiError(
+        f"The price of this {param} is not known, and this client has a budget in dollars; {advice}.", param=param
+    )
 
 
 def release(abandoned: Iterable[dict[str, int]]) -> None:

@@ -21,10 +21,12 @@ def test_each_is_done_when_it_is_due(db: None) -> None:
         Chore.objects.update(due_at=F("due_at") - timedelta(**time))
         return background.run_due()
 
-    assert background.run_due() == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
+    hourly = ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
+    assert background.run_due() == [*hourly, "ask_upstream_models"]
     assert after(seconds=1) == []
     assert after(seconds=20) == ["settle_abandoned"]
-    assert after(hours=2) == ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
+    assert after(hours=2) == hourly
+    assert after(days=1) == [*hourly, "ask_upstream_models"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -125,7 +125,7 @@ def test_money(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> 
     # gpt-4o-mini: 150 nanos a prompt token, 600 a completion token; 9 * 150 + 91 * 600 = 55,950 are reserved.
     limit(alice, month_usd=Decimal("0.0001"))
 
-    answers = [ask(alice) for _ in range(20)]
+    answers = [ask(alice, service_tier="default") for _ in range(20)]
 
     # 5 * 150 + 3 * 600 = 2,550 a turn; 55,950 fit while at most 44,050 are used.
     assert Counter(answer.status_code for answer in answers) == {200: 18, 429: 2}
@@ -317,11 +317,103 @@ def test_both_bounds_at_once_are_refused(alice: ApiClient, upstream: OpenAIDoubl
     assert ask(alice, max_completion_tokens=2**31).status_code == 400
 
 
-def test_a_tier_without_a_price(alice: ApiClient, upstream: OpenAIDouble) -> None:
+@pytest.mark.parametrize(
+    ("model", "tier", "status"),
+    [
+        ("gpt-6-luna", "flex", 200),
+        ("gpt-6-luna", "priority", 200),
+        ("gpt-6-luna", "scale", 400),
+        ("gpt-6-luna", "tomorrow's", 400),
+        # It is not sold in this tier.
+        ("gpt-4o-mini", "flex", 400),
+    ],
+)
+def test_only_a_tier_without_a_price_is_refused(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings, model: str, tier: str, status: int
+) -> None:
+    settings.OPENAI_MODELS = [model]
     limit(alice, day_usd=1)
 
-    assert ask(alice, service_tier="priority").json()["error"]["param"] == "service_tier"
-    assert ask(alice, service_tier="flex").status_code == 200
+    answer = ask(alice, model=model, service_tier=tier)
+
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["error"]["param"] == "service_tier"
+    limit(alice, day_usd=None)
+    assert ask(alice, model=model, service_tier=tier).status_code == 200
+
+
+def sold(prompt: int, completion: int, *, tier: str | None = None, **details: int) -> Behaviour:
+    """Let the upstream answer a request for gpt-6-luna, and bill so many tokens."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": details}
+    choices = [{"message": {"role": "assistant", "content": "echo: Hi"}}]
+    answer = {"model": "gpt-6-luna", "choices": choices, "usage": usage, "service_tier": tier}
+    return Behaviour(raw=json.dumps(answer).encode())
+
+
+# Of gpt-6-luna a prompt token costs 100 nanos, 125 where it is written to the cache, and a completion token 500. Flex
+# costs half of it, and priority twice as much.
+@pytest.mark.parametrize(
+    ("asked", "served", "most"),
+    [
+        ("default", "default", 197),  # 9 * 125 + 197 * 500 = 99,625
+        ("flex", "default", 197),
+        ("priority", "priority", 97),  # 9 * 250 + 97 * 1000 = 99,250
+        ("fast", "priority", 97),
+        ("auto", "priority", 97),
+        (None, "priority", 97),
+    ],
+)
+def test_a_budget_holds_a_prompt_that_is_all_written_to_the_cache(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings, asked: str | None, served: str, most: int
+) -> None:
+    settings.OPENAI_MODELS = ["gpt-6-luna"]
+    limit(alice, month_usd=Decimal("0.0001"))
+    upstream.default = sold(9, most, tier=served, cache_write_tokens=9)
+    tier = {"service_tier": asked} if asked else {}
+
+    more = ask(alice, model="gpt-6-luna", max_completion_tokens=most + 1, **tier)
+    assert more.status_code == 429
+    assert ask(alice, model="gpt-6-luna", max_completion_tokens=most, **tier).status_code == 200
+
+    row = UsageEvent.objects.get()
+    assert (row.cache_write_tokens, row.service_tier) == (9, served)
+    assert used("nanos") == [row.cost_nanos]
+    assert 99_000 < used("nanos")[0] <= 100_000
+
+
+def test_a_budget_holds_a_long_prompt(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    """Above 272,000 tokens a prompt costs twice as much, and a reply half as much again."""
+    settings.OPENAI_MODELS = ["gpt-6-luna"]
+    size = 272_001
+    messages = [{"role": "user", "content": "x" * (size - 7)}]
+    fields: dict[str, Any] = {
+        "model": "gpt-6-luna",
+        "service_tier": "default",
+        "messages": messages,
+        "max_completion_tokens": 100,
+    }
+    upstream.default = sold(size, 100, tier="default", cache_write_tokens=size)
+    # 272,001 * 250 + 100 * 750 = 68,075,250
+    limit(alice, month_usd=Decimal("0.0680"))
+    assert ask(alice, **fields).status_code == 429
+
+    limit(alice, month_usd=Decimal("0.0681"))
+    assert ask(alice, **fields).status_code == 200
+    assert used("nanos") == [68_075_250]
+
+
+def test_what_a_tier_without_a_price_has_reserved_stays_spent(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.OPENAI_MODELS = ["gpt-6-luna"]
+    limit(alice, month_usd=1)
+    upstream.plan(sold(9, 3, tier="ultrafast"))
+
+    assert ask(alice, model="gpt-6-luna", max_completion_tokens=97).status_code == 200
+
+    row = UsageEvent.objects.get()
+    assert (row.service_tier, row.cost_nanos) == ("ultrafast", None)
+    assert used("nanos") == [99_250]
 
 
 def test_no_slot_leaks_where_a_thread_cannot_start(

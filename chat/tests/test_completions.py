@@ -76,6 +76,35 @@ def test_openai_messages_are_stateless(alice: ApiClient, upstream: OpenAIDouble)
     assert UsageEvent.objects.get().user_id == f"token:{alice.token_row.pk}"
 
 
+def test_an_alias_is_answered_by_the_model_behind_it(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.MODEL_ALIASES = {"gpt-4o": "smollm2-135m"}
+    # It fits the 128,000 tokens of the one, and not the 8,192 of the other.
+    too_long = [{"role": "user", "content": "x" * 30_000}]
+
+    answer = alice.send(URL, {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]})
+
+    assert answer.json()["model"] == upstream.requests[0]["body"]["model"] == "smollm2-135m"
+    row = UsageEvent.objects.get()
+    assert (row.model, row.served_model, row.cost_nanos) == ("gpt-4o", "smollm2-135m", None)
+    refused = alice.send(URL, {"model": "gpt-4o", "messages": too_long})
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_what_an_alias_bought_has_no_price_of_its_name(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.MODEL_ALIASES = {"gpt-4o": "smollm2-135m"}
+    upstream.plan(Behaviour(raw=b"not an answer"))
+
+    assert alice.send(URL, {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}).status_code == 502
+
+    row = UsageEvent.objects.get()
+    assert row.prompt_tokens > 0
+    assert row.cost_nanos is None
+
+
 def test_openai_messages_beside_a_conversation_are_what_is_new(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
     alice.say(cid, "one")

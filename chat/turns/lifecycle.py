@@ -119,9 +119,13 @@ def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) ->
     tokens = bought.tokens if bought else None
     if tokens is None and error.is_billed:
         tokens = LlmTokens(prompt=turn.call.prompt_tokens, total=turn.call.prompt_tokens, is_estimated=True)
-    served_model = bought.model[:100] if bought else ""
+    served_model, service_tier = (bought.model[:100], bought.service_tier) if bought else ("", "")
     try:
-        retry_transaction(lambda: store.fail_turn(turn, error.default_code, tokens, served_model=served_model))
+        retry_transaction(
+            lambda: store.fail_turn(
+                turn, error.default_code, tokens, served_model=served_model, service_tier=service_tier
+            )
+        )
     except Error:
         logger.exception("turn %s failed and could not be closed", turn.call.request_id)
     if error is exc or not isinstance(exc, Exception):

@@ -6,6 +6,7 @@ Nothing else writes a turn. Each function runs inside a transaction of its calle
 from dataclasses import replace
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
@@ -42,8 +43,9 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
         if conversation is None:
             raise ConversationNotFound
     # SELECT the newest messages of the conversation.
-    built = prompt.build(conversation, request.messages, model=request.subject.model, parameters=request.parameters)
-    body = {**request.parameters, "model": request.subject.model, "messages": built.messages}
+    model = settings.MODEL_ALIASES.get(request.subject.model, request.subject.model)
+    built = prompt.build(conversation, request.messages, model=model, parameters=request.parameters)
+    body = {**request.parameters, "model": model, "messages": built.messages}
     # INSERT or UPDATE all budgets at once, then the tokens of the minute; neither where the client has no limits.
     reservation = Reservation.take(
         request.client,
@@ -87,6 +89,7 @@ def settle_turn(
         status=ledger.Status.COMPLETED if holds_key else ledger.Status.ABANDONED,
         code=code if holds_key else "superseded",
         served_model=completion.model[:100],
+        service_tier=completion.service_tier,
         latency_ms=answer["usage"]["latency_ms"],
         first_token_ms=first_token_ms,
     )
@@ -110,19 +113,20 @@ def settle_turn(
     return None
 
 
-def fail_turn(turn: Turn, code: str, tokens: ledger.LlmTokens | None, *, served_model: str) -> None:
+def fail_turn(turn: Turn, code: str, tokens: ledger.LlmTokens | None, *, served_model: str, service_tier: str) -> None:
     """Close a turn that has no reply, and free its key for a retry."""
     # DELETE the key. It comes first wherever a key and a usage row are locked together.
     if turn.request.idempotency:
         turn.request.idempotency.release(turn.call.request_id)
     failed = ledger.Status.FAILED
-    close_turn(turn, tokens, status=failed, code=code, served_model=served_model, latency_ms=turn.latency_ms)
+    served = {"served_model": served_model, "service_tier": service_tier}
+    close_turn(turn, tokens, status=failed, code=code, latency_ms=turn.latency_ms, **served)
 
 
 def close_turn(turn: Turn, tokens: ledger.LlmTokens | None, **ending: Any) -> bool:
     """Close the usage row, and give back what was reserved and not used. False where an earlier try has done so."""
     # UPDATE the usage row, and INSERT the event.
-    closed = ledger.close_usage(turn.request.subject, tokens=tokens, **ending)
+    closed = ledger.close_usage(turn.request.subject, tokens=tokens, called_model=turn.call.body["model"], **ending)
     if closed and turn.reservation:
         # UPDATE the running turns, each budget, and the tokens of the minute.
         turn.reservation.settle(closed, tokens.total if tokens else 0)

@@ -31,8 +31,9 @@ FAILURES = {
 }
 # Names of a reply's reasoning, which providers send beside its content.
 REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
-# Fields of a chunk that are passed on as they are.
-EXTRAS = ("service_tier", "system_fingerprint", "moderation", "citations", "search_results")
+# Fields of a chunk that are passed on: words, and values of any kind.
+WORDS = ("service_tier", "system_fingerprint")
+EXTRAS = ("moderation", "citations", "search_results")
 # Seconds since 1970; some providers send milliseconds.
 MAX_CREATED = 2**32 - 1
 
@@ -60,6 +61,12 @@ class Completion:
     message: dict[str, Any]
     model: str
     tokens: LlmTokens
+
+    @property
+    def service_tier(self) -> str:
+        """The tier that served it, which sets its price; empty where the answer names none."""
+        tier = self.body.get("service_tier")
+        return tier[:20] if isinstance(tier, str) else ""
 
 
 def unreadable(reason: str) -> UpstreamError:
@@ -173,9 +180,10 @@ class Reply:
         created = frame.get("created")
         if not self._created and type(created) is int and 0 < created <= MAX_CREATED:
             self._created = created
-        for name in EXTRAS:
-            if frame.get(name):
-                self.extras[name] = storable(frame[name])
+        for name in (*WORDS, *EXTRAS):
+            value = frame.get(name)
+            if value and (name in EXTRAS or isinstance(value, str)):
+                self.extras[name] = storable(value)
 
     def _add_choice(self, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
         reason = choice.get("finish_reason")

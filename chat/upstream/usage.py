@@ -42,11 +42,13 @@ class UsageFigures:
             return LlmTokens(
                 said_prompt, said_completion, total=max(total, said_prompt + said_completion), is_estimated=True
             )
+        cached = min(self._first(CACHED), said_prompt)
         return LlmTokens(
             prompt=said_prompt,
             completion=said_completion,
             total=max(total, said_prompt + said_completion),
-            cached=min(self._first(CACHED), said_prompt),
+            cached=cached,
+            cache_write=min(self._first(CACHE_WRITE), said_prompt - cached),
             reasoning=min(self._highest.get("reasoning_tokens", 0), said_completion),
         )
 

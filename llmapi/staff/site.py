@@ -1,6 +1,6 @@
 """The admin site of the staff: Django's, with the dashboard at its top."""
 
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from django.contrib.admin import AdminSite
@@ -8,8 +8,10 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path
 
 from analytics.api.permissions import VIEW_USAGE
+from llmapi.staff import models
 from llmapi.staff.dashboard import dashboard_context
 
 
@@ -20,8 +22,13 @@ class DashboardSite(AdminSite):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         # METRICS_PUBLIC does not count here: the dashboard names the clients.
-        context = dashboard_context(request.GET) if request.user.has_perm(VIEW_USAGE) else {}
+        context = {}
+        if request.user.has_perm(VIEW_USAGE):
+            context = {**dashboard_context(request.GET), "model_notices": models.notices()}
         return super().index(request, {**context, **(extra_context or {})})
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        return [path("models/", self.admin_view(partial(models.page, self)), name="models"), *super().get_urls()]
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
         """Answer 400 if PostgreSQL refuses a value: Django's own pages query for any text that a URL holds."""

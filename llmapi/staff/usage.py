@@ -43,13 +43,15 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     search_help_text = "Search for a request (r_…), a conversation (c_…) or a user, by the exact id."
     fields = [
         *("request_id", "created_at", "finished_at", "status", "error_code"),
-        *("client", "user", "conversation", "events", "model", "app_version"),
-        *("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "total_tokens", "is_estimated"),
+        *("client", "user", "conversation", "events", "model", "served_model", "service_tier", "app_version"),
+        *("prompt_tokens", "cached_tokens", "cache_write_tokens", "completion_tokens", "reasoning_tokens"),
+        *("total_tokens", "is_estimated"),
         *("cost", "latency_ms", "first_token_ms", "is_stream", "is_cancel_asked", "locked_until"),
     ]
     export_columns = [
         *("request_id", "created_at", "finished_at", "status", "error_code", "client_token_id", "user_id"),
-        *("conversation_id", "model", "app_version", "prompt_tokens", "cached_tokens", "completion_tokens"),
+        *("conversation_id", "model", "served_model", "service_tier", "app_version", "prompt_tokens", "cached_tokens"),
+        *("cache_write_tokens", "completion_tokens"),
         *("reasoning_tokens", "total_tokens", "is_estimated", "cost_usd", "latency_ms", "first_token_ms", "is_stream"),
     ]
 

@@ -1,6 +1,7 @@
 """`make run`, `make stop` and `make help`. A start that fails says why in one sentence."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,8 +12,9 @@ import pytest
 
 from bench.openai_double import OpenAIDouble
 from conftest import environment
-from llmapi import stop
-from llmapi.launch import ROOT, CannotStart, banner, check_env_file, check_port
+from llmapi import local_model, stop
+from llmapi.launch import ROOT, CannotStart, banner, check_env_file, check_port, start_local_model
+from llmapi.settings import model_names
 from llmapi.stop import RUN_DIR
 
 
@@ -43,6 +45,21 @@ def test_the_banner_names_the_model_and_the_login() -> None:
     assert "Bearer t0" in trial
     assert "gpt-4o from https://api.openai.com/v1" in real
     assert "Login" not in real
+
+
+def test_the_trial_model_answers_to_the_name_in_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_MODELS", "OPENAI_CONTEXT_TOKENS"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(local_model, "is_installed", lambda: True)
+    monkeypatch.setattr("llmapi.launch.spawn", lambda *args, **kwargs: None)
+    monkeypatch.setattr("llmapi.launch.wait_for", lambda *args: None)
+
+    start_local_model([])
+
+    (named,) = re.findall(r'completions\.create\(model="(.+?)"', (ROOT / "README.md").read_text())
+    names, aliases = model_names([os.environ["OPENAI_MODEL"], os.environ["OPENAI_MODELS"]])
+    assert names == [local_model.NAME, named]
+    assert aliases == {named: local_model.NAME}
 
 
 def launched(folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:

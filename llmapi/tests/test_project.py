@@ -3,15 +3,20 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import time_machine
 import yaml
 from django.core.checks import run_checks
 from django.db import OperationalError
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
+from chat.models import UpstreamModel
+from llmapi.checks import check_model_shutdowns
 from llmapi.launch import ROOT, write_env
 
 SAFE = {
@@ -23,6 +28,7 @@ SAFE = {
     "DEBUG": False,
     "OPENAI_API_KEY": "sk-x",
     "OPENAI_BASE_URL": "https://api.openai.com/v1",
+    "OPENAI_MODELS": ["gpt-6-luna"],
     "SESSION_COOKIE_SECURE": True,
     "CSRF_COOKIE_SECURE": True,
     "SECURE_HSTS_SECONDS": 3600,
@@ -46,10 +52,46 @@ def problems(settings: Settings, **values: Any) -> set[str]:
         ({"METRICS_PUBLIC": True}, {"llmapi.E004"}),
         ({"DEBUG": True}, {"llmapi.E005", "security.W018"}),
         ({"OPENAI_API_KEY": ""}, {"llmapi.E006"}),
+        ({"OPENAI_MODELS": ["gpt-6-luna", "gpt-4o"]}, {"llmapi.W001"}),
     ],
 )
 def test_unsafe_values_are_refused(settings: Settings, values: dict[str, Any], expected: set[str]) -> None:
     assert problems(settings, **values) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (datetime(2026, 11, 14, tzinfo=UTC), None),
+        (datetime(2026, 11, 15, tzinfo=UTC), "The provider shuts gpt-4o down on 2027-01-14."),
+        (datetime(2027, 1, 14, tzinfo=UTC), "The provider has shut gpt-4o down on 2027-01-14."),
+    ],
+)
+def test_a_model_that_ends_is_told_two_months_before(settings: Settings, now: datetime, said: str | None) -> None:
+    settings.OPENAI_BASE_URL, settings.OPENAI_MODELS = "https://api.openai.com/v1", ["gpt-4o"]
+
+    with time_machine.travel(now):
+        found = run_checks()
+
+    assert [problem.msg for problem in found if problem.id == "llmapi.W001"] == ([said] if said else [])
+    assert all("gpt-6-luna" in (problem.hint or "") for problem in found)
+
+
+def test_what_the_provider_tells_is_checked_with_the_database(db: None, settings: Settings) -> None:
+    UpstreamModel.objects.create(name="gpt-4o", shutdown_date=timezone.now().date(), asked_at=timezone.now())
+
+    assert run_checks() == []
+    (found,) = run_checks(databases=["default"])
+    assert found.id == "llmapi.W001"
+
+
+def test_checks_pass_before_the_database_is_migrated(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OperationalError("no such table: upstream_models")
+
+    monkeypatch.setattr("chat.upstream.lifetimes.read_told", fail)
+
+    assert check_model_shutdowns(None, databases=["default"]) == []
 
 
 def test_unsafe_values_are_allowed_on_this_machine_only(settings: Settings) -> None:
@@ -67,6 +109,8 @@ def test_unsafe_values_are_allowed_on_this_machine_only(settings: Settings) -> N
         ("DEBUG", "perhaps"),
         ("UPSTREAM_FIELDS", "top_k,messages"),
         ("RAW_RETENTION_DAYS", "1"),
+        ("OPENAI_MODELS", "gpt-6-sol,gpt-4o="),
+        ("OPENAI_MODELS", "=gpt-6-luna"),
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "nonsense"),
     ],

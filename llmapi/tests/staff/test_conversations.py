@@ -96,6 +96,16 @@ def test_shows_messages_and_the_turns_of_replies(
     assert f"usageevent/?conversation={cid}" in answer
 
 
+def test_a_turn_shows_what_its_price_is_of(staff: Client, conversation: Conversation) -> None:
+    write_turn(at(TODAY, 1), "r_a")
+    UsageEvent.objects.update(cached_tokens=1, cache_write_tokens=1_234, service_tier="priority")
+
+    answer = staff.get(url("c_1")).content.decode()
+
+    assert "(1 cached, 1,234 written to the cache)" in answer
+    assert "<dt>Tier</dt><dd>priority</dd>" in answer
+
+
 def test_turns_without_a_reply_are_shown_in_order(staff: Client, conversation: Conversation) -> None:
     write_turn(at(TODAY, 1), "r_a")
     write_failure(at(TODAY, 2))
