@@ -226,7 +226,7 @@ def test_a_failure_before_the_first_chunk_is_a_status(nodes: list[Server], upstr
         wait_until(lambda: len(upstream.requests) == 1)
         with listening() as heard:
             joined = pool.submit(nodes[1].post, URL, HI, "k")
-            _, channel, _ = heard("llmapi_streams").split(" ")
+            _, channel, _, _ = heard("llmapi_streams").split(" ")
             heard(channel)
         gate.set()
 
@@ -368,10 +368,10 @@ def test_frames_that_are_lost_or_doubled_are_noticed(alice: ApiClient) -> None:
                 log.append(waiting.pop(0))
             elif not log.since(0)[1]:
                 log.close(usage={"total": 1})
-            # A question that is not answered is asked again after a while.
-            remote._ask_at = 0
+            # What has not been answered for long is asked anew.
+            remote.resume()
             if (asked := remote.question()) and dice.random() < 0.8:
-                publication.subscribe("c", None if asked == "=" else int(asked))
+                publication.subscribe("c", *map(int, asked.split()))
             publication.gather()
             frames = [payload for _, payload in publication.frames() if dice.random() < 0.7]
             publication.mark_sent()
@@ -387,7 +387,7 @@ def test_frames_that_are_lost_or_doubled_are_noticed(alice: ApiClient) -> None:
 def test_an_error_arrives_as_it_was_raised(alice: ApiClient) -> None:
     log = ReplyLog()
     publication = Publication("r_1", log)
-    publication.subscribe("c", 0)
+    publication.subscribe("c", 1, 0)
     log.close(error=Unavailable("Later.", param="model"))
     publication.gather()
     remote = RemoteLog(Idempotency(alice.token_row, "k", "h"), "r_1")

@@ -13,13 +13,15 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
 import psycopg
 from django.db import Error, connection
+from psycopg import Notify
 from psycopg.rows import tuple_row
 
 from chat.turns import registry
@@ -45,6 +47,8 @@ DEAF_SECONDS = 60
 # To hear one's own message.
 ECHO_SECONDS = 5
 IDLE_SECONDS = 30
+# At most so many reads of messages before others have their turn.
+READS = 50
 
 NOTIFY = "SELECT count(pg_notify(channel, payload)) FROM unnest(%s::text[], %s::text[]) AS m(channel, payload)"
 
@@ -146,20 +150,23 @@ class Listener(threading.Thread):
             log.resume()
         self._is_listening = True
         has_sent = False
+        # What arrives while a statement runs.
+        inbox: deque[Notify] = deque()
+        own.add_notify_handler(inbox.append)
         with selectors.DefaultSelector() as selector:
             selector.register(own.fileno(), selectors.EVENT_READ)
             selector.register(self._door, selectors.EVENT_READ)
             while True:
-                # While a statement runs, messages may arrive: the next look must not wait for others.
+                # With the answer to a statement, messages may have been read: the next look must not wait for others.
                 selector.select(0 if has_sent else self._seconds_to_wait())
                 with suppress(BlockingIOError):
                     self._door.recv(4096)
                 asked = set()
-                for notice in own.notifies(timeout=0):
-                    if notice.channel == QUESTIONS:
-                        asked.add(self._answer(*notice.payload.split(" ")))
-                    elif notice.payload != "echo":
-                        self._receive(*notice.payload.split(" ", 2))
+                for channel, payload in heard(own, inbox):
+                    if channel == QUESTIONS:
+                        asked.add(self._answer(*payload.split(" ")))
+                    else:
+                        self._receive(*payload.split(" ", 2))
                 self._rescue()
                 has_sent = self._send(own, asked)
 
@@ -168,13 +175,13 @@ class Listener(threading.Thread):
             return max(self._due_at - time.monotonic(), 0)
         return TICK_SECONDS if self._followed else IDLE_SECONDS
 
-    def _answer(self, request_id: str, channel: str, position: str) -> str:
+    def _answer(self, request_id: str, channel: str, attempt: str, position: str) -> str:
         """Subscribe the channel, if this process runs the stream. Returns its id."""
         publication = self._publications.get(request_id)
         if publication is None and (log := registry.stream_of(request_id)):
             publication = self._publications[request_id] = Publication(request_id, log)
         if publication:
-            publication.subscribe(channel, None if position == "=" else int(position))
+            publication.subscribe(channel, int(attempt), int(position))
         return request_id
 
     def _receive(self, request_id: str, offset: str, data: str) -> None:
@@ -214,6 +221,21 @@ class Listener(threading.Thread):
         if silent and not (self._rescuer and self._rescuer.is_alive()):
             self._rescuer = threading.Thread(target=rescue, args=(silent,), name="rescuer", daemon=True)
             self._rescuer.start()
+
+
+def heard(own: psycopg.Connection, inbox: deque[Notify]) -> Iterator[tuple[str, str]]:
+    """Yield channel and payload of all messages that have arrived. One read brings 16 KiB at most, so it reads on."""
+    for _ in range(READS):
+        while inbox:
+            notice = inbox.popleft()
+            yield notice.channel, notice.payload
+        own.pgconn.consume_input()
+        is_dry = True
+        while arrived := own.pgconn.notifies():
+            is_dry = False
+            yield arrived.relname.decode(), arrived.extra.decode()
+        if is_dry:
+            return
 
 
 def rescue(silent: Iterable[RemoteLog]) -> None:

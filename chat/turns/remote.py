@@ -32,6 +32,7 @@ ASK_AGAIN_SECONDS = 0.1
 class Subscriber:
     """A process that follows a reply: what it was sent, when, and until when it wants more (monotonic seconds)."""
 
+    attempt: int
     position: int
     sent_at: float = 0
     until: float = 0
@@ -48,13 +49,13 @@ class Publication:
         self._chunks = 0
         self._lines = bytearray()
 
-    def subscribe(self, channel: str, position: int | None) -> None:
-        """Send what follows `position` to the channel, and at once. None renews a subscription."""
+    def subscribe(self, channel: str, attempt: int, position: int) -> None:
+        """Send what follows `position` to the channel, and at once. The same attempt again only renews it."""
         self.gather()
-        subscriber = self.subscribers.setdefault(channel, Subscriber(len(self._lines)))
+        subscriber = self.subscribers.get(channel)
+        if subscriber is None or subscriber.attempt != attempt:
+            subscriber = self.subscribers[channel] = Subscriber(attempt, min(position, len(self._lines)))
         subscriber.until = time.monotonic() + SUBSCRIPTION_SECONDS
-        if position is not None:
-            subscriber.position, subscriber.sent_at = min(position, len(self._lines)), 0
 
     def gather(self) -> None:
         """Take over what is new in the log."""
@@ -118,7 +119,8 @@ class RemoteLog(ReplyLog):
         self._found = threading.Event()
         self._position = 0
         self._partial = b""  # the beginning of a line
-        self._is_lost = True  # The other process has to be told where to continue.
+        self._attempt = 1  # to be told what follows the position
+        self._lost_at: float | None = self.heard_at  # None: what arrives continues what has arrived.
         self._ask_at = 0.0
         self._pause = ASK_AGAIN_SECONDS
 
@@ -137,35 +139,37 @@ class RemoteLog(ReplyLog):
     def resume(self) -> None:
         """Ask for everything that has not arrived: frames may have been lost."""
         with self._changed:
-            self._is_lost, self._ask_at, self._pause = True, 0, ASK_AGAIN_SECONDS
+            self._attempt, self._lost_at = self._attempt + 1, time.monotonic()
+            self._ask_at, self._pause = 0, ASK_AGAIN_SECONDS
 
     def question(self) -> str | None:
-        """Return what is to be asked now, or None.
+        """Return what is to be asked or renewed now, or None: the number of the attempt, and the position.
 
-        It is the offset from which on the frames are wanted, or "=" to renew the subscription.
+        A question that is only late is not answered twice, because its number is the same.
         """
         now = time.monotonic()
         with self._changed:
             if self._is_closed or now < self._ask_at:
                 return None
-            if self._is_lost:
-                self._ask_at, self._pause = now + self._pause, min(2 * self._pause, BEAT_SECONDS)
-                return str(self._position)
-            self._ask_at = now + RENEW_SECONDS
-            return "="
+            if self._lost_at is None:
+                self._pause = RENEW_SECONDS
+            elif now > self._lost_at + RENEW_SECONDS:
+                self.resume()
+            self._ask_at, self._pause = now + self._pause, min(2 * self._pause, BEAT_SECONDS)
+            return f"{self._attempt} {self._position}"
 
     def receive(self, offset: int, data: bytes) -> None:
         """Take a frame. What has arrived before is skipped, and a frame beyond a gap is asked for again."""
         with self._changed:
-            self.heard_at = time.monotonic()
             if self._is_closed:
                 return
             if offset > self._position:
-                if not self._is_lost:
+                if self._lost_at is None:
                     self.resume()
                 return
-            if self._is_lost:
-                self._is_lost, self._ask_at, self._pause = False, self.heard_at + RENEW_SECONDS, ASK_AGAIN_SECONDS
+            self.heard_at = time.monotonic()
+            if self._lost_at is not None:
+                self._lost_at, self._ask_at = None, self.heard_at + RENEW_SECONDS
             self._found.set()
             fresh = data[self._position - offset :]
             self._position += len(fresh)
