@@ -136,10 +136,14 @@ class Listener(threading.Thread):
                 self._is_listening = False
 
     def _listen(self, own: psycopg.Connection) -> None:
-        """Listen, and hear a message of our own. Raises Deaf where it does not arrive."""
+        """Listen, and hear a message that another connection sends. Raises Deaf where it does not arrive."""
         own.execute(f"LISTEN {QUESTIONS}")
         own.execute(f"LISTEN {self.channel}")
-        own.execute(NOTIFY, [[self.channel], ["echo"]])
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_notify(%s, 'echo')", [self.channel])
+        finally:
+            connection.close()
         with closing(own.notifies(timeout=ECHO_SECONDS)) as notices:
             if not any(notice.channel == self.channel for notice in notices):
                 raise Deaf
