@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -62,7 +63,9 @@ class Stream:
         self.is_replay = self.answer.headers["Idempotent-Replayed"] == "true"
 
     def __iter__(self) -> Iterator[Any]:
+        deadline = time.monotonic() + 30
         while line := self.answer.readline():
+            assert time.monotonic() < deadline, "nothing comes but heartbeats"
             if line.startswith(b"data: {"):
                 self.events.append(json.loads(line[6:]))
                 yield self.events[-1]
