@@ -150,8 +150,6 @@ class Listener(threading.Thread):
 
     def _serve(self, own: psycopg.Connection) -> None:
         """Pass messages on, both ways, until the connection is lost."""
-        for log in self._open_logs():
-            log.resume()
         self._is_listening = True
         has_sent = False
         # What arrives while a statement runs.
