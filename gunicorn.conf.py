@@ -31,9 +31,10 @@ control_socket_disable = True
 def post_worker_init(worker: Any) -> None:
     # Django is set up by now. When this file is read, it is not, and gevent has not patched anything yet.
     from chat import background
-    from chat.turns import registry
+    from chat.turns import broadcast, registry
 
     background.start()
+    broadcast.start()
     threading.Thread(target=registry.watch, args=(lambda: worker.alive, turn_seconds(worker)), daemon=True).start()
     if IS_SQLITE:
         # An open connection, so that SQLite keeps its write-ahead log between requests. When the last connection
@@ -53,7 +54,8 @@ def turn_seconds(worker: Any) -> float:
 def worker_exit(server: Any, worker: Any) -> None:
     """Before the process ends, settle the turns that still run and write the refusals that were only counted."""
     from analytics import ledger
-    from chat.turns import registry
+    from chat.turns import broadcast, registry
 
     registry.wind_down(turn_seconds(worker))
+    broadcast.flush(1)
     ledger.flush_at_exit()

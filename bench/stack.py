@@ -23,6 +23,7 @@ class Stack:
     upstream: str  # base URLs, with /v1
     server: str
     master: int  # process id of gunicorn
+    nodes: list[tuple[str, int]]  # of each server: its base URL, and its master
 
     @property
     def workers(self) -> list[int]:
@@ -30,9 +31,12 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(*, chunks: int, pause: float, **settings: str) -> Iterator[Stack]:
-    """Start both. Streams have `chunks` chunks, `pause` seconds apart. `settings` name the DATABASE_URL."""
-    upstream_port, port = free_port(), free_port()
+def running(*, chunks: int, pause: float, nodes: int = 1, **settings: str) -> Iterator[Stack]:
+    """Start the double and the servers: `nodes` of them on one database, on ports of their own.
+
+    Streams have `chunks` chunks, `pause` seconds apart. `settings` name the DATABASE_URL.
+    """
+    upstream_port = free_port()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         env = {
             **os.environ,
@@ -44,7 +48,6 @@ def running(*, chunks: int, pause: float, **settings: str) -> Iterator[Stack]:
             "OPENAI_API_KEY": "none",
             "CLIENT_API_TOKEN": TOKEN,
             "RATE_LIMIT_PER_MIN": "0",
-            "PORT": str(port),
             **settings,
         }
         double = [
@@ -59,9 +62,13 @@ def running(*, chunks: int, pause: float, **settings: str) -> Iterator[Stack]:
         ]
         stack.enter_context(started(double, env, quiet=True))
         subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=env, check=True)
-        server = stack.enter_context(started(["-m", "gunicorn", "-c", "gunicorn.conf.py"], env, quiet=True))
-        wait_for(f"http://127.0.0.1:{port}/ready", server, "The server did not start.")
-        yield Stack(f"http://127.0.0.1:{upstream_port}", f"http://127.0.0.1:{port}", server.pid)
+        servers = []
+        for port in [free_port() for _ in range(nodes)]:
+            own = {**env, "PORT": str(port)}
+            server = stack.enter_context(started(["-m", "gunicorn", "-c", "gunicorn.conf.py"], own, quiet=True))
+            wait_for(f"http://127.0.0.1:{port}/ready", server, "The server did not start.")
+            servers.append((f"http://127.0.0.1:{port}", server.pid))
+        yield Stack(f"http://127.0.0.1:{upstream_port}", *servers[0], servers)
 
 
 @contextlib.contextmanager
@@ -98,6 +105,16 @@ def ask(message: str) -> bytes:
         "stream": True,
     }
     return json.dumps(body).encode()
+
+
+def processor_seconds(*pids: int) -> float:
+    """Return the processor time that these processes have used (Linux)."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def now_ms() -> float:

@@ -112,9 +112,18 @@ class Idempotency:
         """Delete the key of a turn whose answer must not be given again."""
         self._rows().filter(request_id=request_id).delete()
 
-    def is_held(self) -> bool:
-        """Tell whether a turn that still has its lease runs under the key."""
-        return self._rows().held().filter(locked_until__gte=Now()).exists()
+    def holder(self) -> str | None:
+        """Return the id of the turn that runs the same request under the key, and still has its lease."""
+        held = self._rows().held().filter(request_hash=self.request_hash, locked_until__gte=Now())
+        return held.values_list("request_id", flat=True).first()
+
+    def outcome(self, request_id: str) -> tuple[dict[str, Any] | None, bool]:
+        """Return the stored answer of a turn that held the key, and whether the turn still runs."""
+        row = self._rows().filter(request_id=request_id).annotate(now=Now()).first()
+        if row is None:
+            return None, False
+        answer = None if row.response_json is None else json.loads(row.response_json)
+        return answer, answer is None and row.locked_until >= row.now  # type: ignore[attr-defined]
 
     def _held_by(self, request_id: str) -> IdempotencyKeyQuerySet:
         return self._rows().held().filter(request_id=request_id)

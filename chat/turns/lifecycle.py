@@ -16,7 +16,6 @@ from analytics.ledger import LlmTokens
 from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unavailable
 from chat.turns import registry, store
 from chat.turns.capacity import acquire_slot
-from chat.turns.idempotency import Idempotency
 from chat.turns.request import Turn, TurnRequest, TurnResult
 from chat.upstream import client as upstream
 from chat.upstream.replies import Completion
@@ -44,12 +43,11 @@ def take_turn(request: TurnRequest) -> TurnResult:
             registry.leave(request.subject.request_id)
 
 
-def open_or_replay(
-    request: TurnRequest, join: Callable[[Idempotency], J | None] = lambda _: None
-) -> Turn | TurnResult | J:
+def open_or_replay(request: TurnRequest, join: Callable[[str], J | None] = lambda _: None) -> Turn | TurnResult | J:
     """Open the turn; or wait for the duplicate that holds its key, and return the answer of that one.
 
-    `join` may find the duplicate in this process, to follow it instead of waiting for its end.
+    `join` is called with the duplicate's id, without a connection. It may find a way to follow the duplicate, instead
+    of waiting for its end.
     """
     deadline = time.monotonic() + settings.IDEMPOTENCY_WAIT_SECONDS
     while True:
@@ -59,15 +57,16 @@ def open_or_replay(
         except IdempotencyInProgress:
             if request.idempotency is None:
                 raise
-            if time.monotonic() >= deadline:
-                if duplicate := join(request.idempotency):
+            is_late = time.monotonic() >= deadline
+            while running := request.idempotency.holder():
+                close_connection()
+                if duplicate := join(running):
                     return duplicate
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(DUPLICATE_POLL_SECONDS)
+            if is_late:
                 raise
-        while time.monotonic() < deadline and request.idempotency.is_held():
-            if duplicate := join(request.idempotency):
-                return duplicate
-            close_connection()
-            time.sleep(DUPLICATE_POLL_SECONDS)
 
 
 def complete(turn: Turn) -> Completion:

@@ -65,6 +65,11 @@ def log_of(idempotency: Idempotency) -> ReplyLog | None:
     return next((log for log in list(_running.values()) if log and log.idempotency == idempotency), None)
 
 
+def stream_of(request_id: str) -> ReplyLog | None:
+    """Return the log of a turn that this process streams."""
+    return _running.get(request_id)
+
+
 def watch(is_serving: Callable[[], bool], seconds: float) -> None:
     """Wind down as soon as the server is told to stop."""
     while is_serving():

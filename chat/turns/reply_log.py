@@ -35,6 +35,15 @@ class ReplyLog:
             self._is_closed = True
             self._changed.notify_all()
 
+    def since(self, seen: int) -> tuple[list[bytes], bool]:
+        """Return the chunks after the first `seen`, and whether none will follow."""
+        with self._changed:
+            return self._chunks[seen:], self._is_closed
+
+    def ending(self) -> tuple[bytes | None, ApiError | None]:
+        """Return how a closed log ended: the usage chunk of a reply, or the error of a turn that failed."""
+        return self.usage, self._error
+
     def read(self) -> Iterator[list[bytes]]:
         """Yield new chunks as soon as there are any, and an empty list after HEARTBEAT_SECONDS of silence.
 

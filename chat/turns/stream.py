@@ -1,8 +1,8 @@
 """Turns whose reply is passed on as it comes.
 
 A thread of its own reads the upstream into a log, and clients read the log: a client that goes away does not stop the
-turn, and a client that sends the same request again joins it. The end of the reply is passed on only after the turn is
-settled.
+turn, and a client that sends the same request again joins it, in this process or in another one. The end of the reply
+is passed on only after the turn is settled.
 """
 
 import logging
@@ -10,8 +10,9 @@ import threading
 from typing import Any
 
 from chat.exceptions import ApiError, Cancelled, InternalError
-from chat.turns import registry
+from chat.turns import broadcast, registry
 from chat.turns.capacity import acquire_slot, release_slot
+from chat.turns.chunks import chunk_of, last_chunk, replay, usage_chunk
 from chat.turns.lifecycle import close_connection, fail, open_or_replay, settle
 from chat.turns.reply_log import ReplyLog
 from chat.turns.request import Turn, TurnRequest
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 def begin(request: TurnRequest) -> tuple[ReplyLog, bool]:
     """Return the log of the reply, and whether it is that of another request, which has ended or still runs."""
     with acquire_slot() as slot:
-        opened = open_or_replay(request, join=registry.log_of)
+        opened = open_or_replay(request, join=broadcast.Search(request.idempotency))
         close_connection()
         if isinstance(opened, Turn):
             log = start(opened)
@@ -56,7 +57,7 @@ def _run(turn: Turn, log: ReplyLog) -> None:
         completion = reading.read()
         answer = settle(turn, completion, first_token_ms=reading.first_token_ms, code=reading.code)
         log.append(last_chunk(answer))
-        log.close(usage=chunk_of(answer, answer["id"], usage=answer["usage"]))
+        log.close(usage=usage_chunk(answer))
     except ApiError as exc:
         log.close(error=exc)
     except BaseException:
@@ -111,32 +112,3 @@ class Reading:
                 )
             )
         self.log.append(chunk_of(head, subject.request_id, choice))
-
-
-def last_chunk(answer: dict[str, Any]) -> dict[str, Any]:
-    """Make the chunk that ends a reply."""
-    more = {"cancelled": True} if answer.get("cancelled") else {}
-    return chunk_of(answer, answer["id"], choice_of({}, finish_reason=answer["choices"][0]["finish_reason"]), **more)
-
-
-def chunk_of(head: dict[str, Any], request_id: str, /, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Make a chunk of a reply whose created, model and the like are in `head`."""
-    same: dict[str, Any] = {
-        name: head[name] for name in ("created", "model", "service_tier", "system_fingerprint") if name in head
-    }
-    return {"id": request_id, "object": "chat.completion.chunk", **same, "choices": [*choices], **more}
-
-
-def replay(answer: dict[str, Any]) -> ReplyLog:
-    """Turn a stored answer into a stream: the whole reply in one chunk."""
-    log = ReplyLog()
-    choice = answer["choices"][0]
-    delta = {name: value for name, value in choice["message"].items() if value is not None or name == "content"}
-    if "tool_calls" in delta:
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
-    whole = choice_of(delta, choice.get("logprobs"))
-    first = {name: answer[name] for name in ("request_id", "conversation_id", "history_truncated")}
-    log.append(chunk_of(answer, answer["id"], whole, **first))
-    log.append(last_chunk(answer))
-    log.close(usage=chunk_of(answer, answer["id"], usage=answer["usage"]))
-    return log

@@ -1,0 +1,73 @@
+"""Chunks of OpenAI's streams, made from a stored answer."""
+
+import json
+from typing import Any
+
+from chat.turns.reply_log import ReplyLog
+from chat.upstream.replies import choice_of
+
+# What all chunks of a reply have in common, beside its id.
+SHARED = ("created", "model", "service_tier", "system_fingerprint")
+
+
+def chunk_of(head: dict[str, Any], request_id: str, /, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Make a chunk of the reply that `head` is the completion of, or its `Reply.head()`."""
+    shared: dict[str, Any] = {name: head[name] for name in SHARED if name in head}
+    return {"id": request_id, "object": "chat.completion.chunk", **shared, "choices": [*choices], **more}
+
+
+def last_chunk(answer: dict[str, Any]) -> dict[str, Any]:
+    """Make the chunk that ends a reply."""
+    more = {"cancelled": True} if answer.get("cancelled") else {}
+    return chunk_of(answer, answer["id"], choice_of({}, finish_reason=answer["choices"][0]["finish_reason"]), **more)
+
+
+def usage_chunk(answer: dict[str, Any]) -> dict[str, Any]:
+    return chunk_of(answer, answer["id"], usage=answer["usage"])
+
+
+def whole_reply(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Make a stored answer into chunks: the whole reply in one, and its end."""
+    choice = answer["choices"][0]
+    delta = {name: value for name, value in choice["message"].items() if value is not None or name == "content"}
+    if "tool_calls" in delta:
+        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
+    first = {name: answer[name] for name in ("request_id", "conversation_id", "history_truncated")}
+    whole = chunk_of(answer, answer["id"], choice_of(delta, choice.get("logprobs")), **first)
+    return [whole, last_chunk(answer)]
+
+
+def rest_of_reply(answer: dict[str, Any], seen: list[bytes]) -> list[dict[str, Any]] | None:
+    """Make those chunks of a stored answer that follow the ones `seen`. None where that cannot be told exactly.
+
+    It can where the reply is plain text, and what was seen is its beginning.
+    """
+    if not seen:
+        return whole_reply(answer)
+    text, has_end = "", False
+    for choice in (choice for chunk in seen for choice in json.loads(chunk)["choices"]):
+        delta = choice.get("delta") or {}
+        has_more = any(value for name, value in delta.items() if name not in {"role", "content"})
+        if choice.get("index") or choice.get("logprobs") or has_more:
+            return None
+        text += delta.get("content") or ""
+        has_end = has_end or bool(choice.get("finish_reason"))
+    choice = answer["choices"][0]
+    message = choice["message"]
+    content = message.get("content") or ""
+    has_more = any(value for name, value in message.items() if name not in {"role", "content", "annotations"})
+    is_beginning = content == text if has_end else content.startswith(text)
+    if len(answer["choices"]) > 1 or has_more or not is_beginning:
+        return None
+    rest = content[len(text) :]
+    chunks = [chunk_of(answer, answer["id"], choice_of({"content": rest}))] if rest else []
+    return chunks if has_end else [*chunks, last_chunk(answer)]
+
+
+def replay(answer: dict[str, Any]) -> ReplyLog:
+    """Turn a stored answer into a stream."""
+    log = ReplyLog()
+    for chunk in whole_reply(answer):
+        log.append(chunk)
+    log.close(usage=usage_chunk(answer))
+    return log
