@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from chat.api.messages import fields_of, messages_of
+from chat.api.protobuf import fields_of, messages_of
 from chat.exceptions import ApiError, RequestTooLarge
 
 MAX_DEPTH = 100

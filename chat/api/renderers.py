@@ -5,7 +5,7 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
-from chat.api.messages import fill, messages_of
+from chat.api.protobuf import fill, messages_of
 from protos.chat_pb2 import Error
 
 

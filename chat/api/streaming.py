@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf import proto
 
-from chat.api.messages import fill
+from chat.api.protobuf import fill
 from chat.exceptions import ApiError, error_body
 from protos.chat_pb2 import ChatChunk, Error
 

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from pytest_django import Settings
 
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat.api.messages import ROUTES
+from chat.api.protobuf import ROUTES
 from chat.api.urls import urlpatterns
 from conftest import ApiClient
 from llmapi.launch import ROOT
