@@ -1,6 +1,7 @@
 """POST /v1/chat/completions.pb, and Protobuf media types on every route."""
 
 import json
+import re
 import subprocess
 from typing import Any
 
@@ -468,6 +469,17 @@ def test_every_route_has_its_messages() -> None:
     views: list[Any] = [pattern.callback for pattern in urlpatterns if hasattr(pattern.callback, "actions")]
 
     assert set(ROUTES) == {f"{view.cls.__name__}.{action}" for view in views for action in view.actions.values()}
+
+
+def test_the_page_names_the_messages_of_every_route() -> None:
+    rows = (ROOT / "docs" / "protobuf.md").read_text().splitlines()
+    named = [
+        tuple(re.findall(r"\w+", cell)[:1] for cell in row.split("|")[2:4]) for row in rows if row.startswith("| ")
+    ]
+
+    kinds = [(route.request, route.answer) for route in ROUTES.values()]
+    expected = [([kind.DESCRIPTOR.name] if kind else [] for kind in route) for route in kinds]
+    assert sorted(map(repr, named[1:-1])) == sorted(repr(tuple(names)) for names in expected)
 
 
 def test_clients_of_the_released_file_are_not_broken() -> None:
