@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.urls import resolve
+from rest_framework.request import Request
 
 from chat.api.openapi import COMMON, DESCRIPTIONS
 from chat.api.parsers import ProtobufParser, RegisteredProtobufParser
@@ -46,8 +47,11 @@ HEADERS_OF = {
 }
 
 
-def complete(result: Spec, **kwargs: Any) -> Spec:
+def complete(result: Spec, request: Request | None = None, **kwargs: Any) -> Spec:
     """Postprocess the description."""
+    path_of_proxy = request.META.get("SCRIPT_NAME", "") if request else ""
+    # Below a path of a proxy, requests that /docs sends must go there, too.
+    result["servers"] = [{"url": path_of_proxy or "/", "description": "This server"}]
     components = result["components"]
     components["headers"] = {name: header(name, text) for name, text in HEADERS.items()}
     components["responses"] = {}
@@ -81,8 +85,7 @@ def add_summary(operation: Spec) -> None:
 
 def add_protobuf(operation: Spec, path: str, method: str) -> None:
     """Describe the Protobuf messages of a route beside its JSON, or, of one that ends in .pb, in place of its JSON."""
-    match = resolve(path.replace("{", "").replace("}", ""))
-    view: Any = match.func
+    view: Any = resolve(path.replace("{", "").replace("}", "")).func
     messages = ROUTES[f"{view.cls.__name__}.{view.actions[method]}"]
     if messages.request:
         operation["requestBody"]["content"] |= binary(messages.request.DESCRIPTOR.name)

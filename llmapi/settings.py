@@ -247,7 +247,6 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "OAS_VERSION": "3.1.1",
     "CONTACT": {"name": "The operator of this server"},
-    "SERVERS": [{"url": "/", "description": "This server"}],
     "TAGS": [
         {"name": "Chat", "description": "Messages and replies."},
         {"name": "Conversations", "description": "What the server remembers."},

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import schemathesis
+import yaml
 from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 from hypothesis import HealthCheck, Phase, settings
@@ -157,6 +158,13 @@ def test_a_list_is_an_object(path: str, shape: str) -> None:
     answer = SPEC["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
 
     assert answer == {"$ref": f"#/components/schemas/{shape}"}
+
+
+@pytest.mark.parametrize(("script_name", "url"), [("", "/"), ("/bot", "/bot")])
+def test_requests_go_below_the_path_of_a_proxy(client: Client, script_name: str, url: str) -> None:
+    described = yaml.safe_load(client.get("/schema", SCRIPT_NAME=script_name).content)
+
+    assert [server["url"] for server in described["servers"]] == [url]
 
 
 def test_headers_are_described() -> None:
