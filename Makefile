@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST_DATABASE_URL ?= postgres://127.0.0.1:5432/postgres
 
+# The JavaScript SDK, and the tools that read the OpenAPI description: tests run both.
+NODE_LOCKS := chat/tests/sdk/package-lock.json chat/tests/openapi/package-lock.json
+
 .DEFAULT_GOAL := help
 .PHONY: help run stop test check lint test-postgres test-browser protos clean
 
@@ -57,7 +60,7 @@ protos: .venv/dev
 
 ## Delete .venv and the caches
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("llmapi needs Python 3.11 or newer; name one with make PYTHON=python3.12.") if sys.version_info < (3, 11) else 0'
@@ -68,7 +71,8 @@ clean:
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt constraints.txt chat/tests/sdk/package-lock.json
+.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt constraints.txt $(NODE_LOCKS)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
-	@cd chat/tests/sdk && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-fund --no-audit
+	@for lock in $(NODE_LOCKS); do \
+	  (cd $$(dirname $$lock) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-fund --no-audit --ignore-scripts) || exit 1; done
 	@touch $@

@@ -281,7 +281,7 @@ class Tolerant(Dialect):
     """Passes over fields that it does not know, of requests and of messages."""
 
     def refuse(self, body: Json) -> tuple[int, Any] | None:
-        known = {name: value for name, value in body.items() if name in PARAMETERS}
+        known = {name: value for name, value in body.items() if name in PARAMETERS - {"reasoning_effort"}}
         fields = STRICT_FIELDS | {"refusal"}
         messages = [{name: value for name, value in message.items() if name in fields} for message in body["messages"]]
         return super().refuse({**known, "messages": messages})

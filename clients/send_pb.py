@@ -7,7 +7,6 @@ Without CID, it first creates a conversation.
 """
 
 import argparse
-import json
 import os
 import sys
 import urllib.error
@@ -16,16 +15,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from protos.chat_pb2 import ChatRequest, ChatResponse, Error
+from google.protobuf.message import Message
+
+from protos.chat_pb2 import ChatRequest, ChatResponse, Conversation, ConversationRequest, Error
 
 MEDIA_TYPE = "application/x-protobuf"
 
 
-def post(url: str, body: bytes, token: str, media_type: str, key: str | None = None) -> bytes:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": media_type, "Accept": media_type}
+def post(url: str, message: Message, token: str, key: str | None = None) -> bytes:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE}
     if key:
         headers["Idempotency-Key"] = key
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=600) as answer:
+    request = urllib.request.Request(url, message.SerializeToString(), headers)
+    with urllib.request.urlopen(request, timeout=600) as answer:
         return bytes(answer.read())
 
 
@@ -42,11 +44,10 @@ def main() -> None:
     try:
         conversation_id = args.conversation
         if not conversation_id:
-            answer = post(f"{args.url}/v1/conversations", b"{}", args.token, "application/json")
-            conversation_id = json.loads(answer)["id"]
+            answer = post(f"{args.url}/v1/conversations", ConversationRequest(), args.token)
+            conversation_id = Conversation.FromString(answer).id
         request = ChatRequest(conversation_id=conversation_id, message=args.message)
-        url = f"{args.url}/v1/chat/completions.pb"
-        reply = ChatResponse.FromString(post(url, request.SerializeToString(), args.token, MEDIA_TYPE, args.key))
+        reply = ChatResponse.FromString(post(f"{args.url}/v1/chat/completions", request, args.token, args.key))
     except urllib.error.HTTPError as exc:
         body = exc.read()
         is_protobuf = exc.headers.get_content_type() == MEDIA_TYPE

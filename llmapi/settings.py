@@ -270,7 +270,18 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "COMPONENT_SPLIT_REQUEST": True,
-    "POSTPROCESSING_HOOKS": ["llmapi.openapi.add_errors"],
+    "OAS_VERSION": "3.1.1",
+    "CONTACT": {"name": "The operator of this server"},
+    "TAGS": [
+        {"name": "Chat", "description": "Messages and replies."},
+        {"name": "Conversations", "description": "What the server remembers."},
+        {"name": "Models", "description": "The models that a client may name."},
+        {"name": "Events", "description": "What only the client sees."},
+        {"name": "Usage", "description": "What a client has used, and what is left of its limits."},
+        {"name": "Metrics", "description": "Who uses the service, how well it works, and what it costs."},
+        {"name": "Operation", "description": "Probes of the server."},
+    ],
+    "POSTPROCESSING_HOOKS": ["llmapi.openapi.complete"],
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": False, "displayRequestDuration": True},
 }
 

@@ -50,6 +50,7 @@ METRIC = inline_serializer(
     },
 )
 FORMAT = OpenApiParameter("format", str, enum=["json", "openmetrics", "prometheus"])
+METRIC_FORMAT = OpenApiParameter("format", str, enum=["json", "csv"])
 NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, enum=list(METRICS))
 
 
@@ -68,7 +69,16 @@ class MetricsAPIView(APIView):
 class MetricsView(MetricsAPIView):
     renderer_classes = [JSONRenderer, OpenMetricsRenderer, PrometheusRenderer]
 
-    @extend_schema(operation_id="metrics", tags=["Metrics"], parameters=[*PARAMETERS, FORMAT], responses=REPORT)
+    @extend_schema(
+        operation_id="metrics",
+        tags=["Metrics"],
+        parameters=[*PARAMETERS, FORMAT],
+        responses={
+            (200, "application/json"): REPORT,
+            (200, "application/openmetrics-text"): str,
+            (200, "text/plain"): str,
+        },
+    )
     def get(self, request: Request) -> Response:
         """Return who uses the service, how well it works, and what it costs: over the last 30 days by default.
 
@@ -87,7 +97,12 @@ class MetricsView(MetricsAPIView):
 class MetricView(MetricsAPIView):
     renderer_classes = [JSONRenderer, CSVRenderer]
 
-    @extend_schema(operation_id="metric", tags=["Metrics"], parameters=[NAME, *PARAMETERS], responses=METRIC)
+    @extend_schema(
+        operation_id="metric",
+        tags=["Metrics"],
+        parameters=[NAME, *PARAMETERS, METRIC_FORMAT],
+        responses={(200, "application/json"): METRIC, (200, "text/csv"): str},
+    )
     def get(self, request: Request, name: str, **kwargs: Any) -> Response:
         """Return one metric, and what it means."""
         if name not in METRICS:

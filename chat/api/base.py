@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from chat.api.parsers import PARSERS
 from chat.api.renderers import RENDERERS, SameFormatNegotiation
 from chat.exceptions import LengthRequired, RequestTooLarge
 from chat.models import ClientToken
@@ -24,7 +25,11 @@ NOT_OFFERED = {
 
 
 class ClientViewSet(viewsets.ViewSet):
-    """Base of all routes for clients."""
+    """Base of all routes for clients, which speak JSON and Protobuf."""
+
+    parser_classes = PARSERS
+    renderer_classes = RENDERERS
+    content_negotiation_class = SameFormatNegotiation
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

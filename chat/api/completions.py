@@ -10,8 +10,6 @@ from analytics import ledger
 from chat.api import openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
-from chat.api.parsers import JSONParser, ProtobufParser, RegisteredProtobufParser
-from chat.api.renderers import RENDERERS, SameFormatNegotiation
 from chat.api.serializers import CompletionIn, upstream_parameters, validated
 from chat.api.streaming import EventStream, ProtobufStream, render_stream
 from chat.exceptions import CompletionNotFound, NotCancellable
@@ -23,10 +21,6 @@ REPLAYED = {"Idempotent-Replayed": "true"}
 
 
 class CompletionViewSet(ClientViewSet):
-    parser_classes = [JSONParser, ProtobufParser, RegisteredProtobufParser]
-    renderer_classes = RENDERERS
-    content_negotiation_class = SameFormatNegotiation
-
     @openapi.create_completion
     def create(self, request: Request, **kwargs: Any) -> Response | StreamingHttpResponse:
         """Send a message and get the reply.

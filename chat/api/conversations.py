@@ -16,6 +16,10 @@ from chat.conversations import conversation_object, item_id, item_of, message_pk
 from chat.exceptions import ApiError, ConversationNotFound, ItemNotFound
 from chat.models import Conversation, Message
 
+ITEM_EXAMPLES = [
+    OpenApiExample("A message", {"items": [{"role": "user", "content": "My name is Ada."}]}, request_only=True)
+]
+
 
 def owned(request: Request, conversation_id: str) -> Conversation:
     found = Conversation.objects.owned_by(client_of(request)).filter(pk=conversation_id).first()
@@ -55,6 +59,7 @@ class ConversationViewSet(ClientViewSet):
         *openapi.BODY_ERRORS,
         operation_id="v1_conversations_update",
         request=ConversationUpdateIn,
+        examples=[OpenApiExample("Metadata", {"metadata": {"app": "web"}}, request_only=True)],
     )
     def update(self, request: Request, conversation_id: str) -> Response:
         """Replace the metadata."""
@@ -85,7 +90,9 @@ class ItemViewSet(ClientViewSet):
         found = [*page[: query["limit"] + 1]]
         return Response(item_list(found[: query["limit"]], has_more=len(found) > query["limit"]))
 
-    @openapi.operation("Conversations", openapi.ItemListOut, *openapi.BODY_ERRORS, request=ItemsIn)
+    @openapi.operation(
+        "Conversations", openapi.ItemListOut, *openapi.BODY_ERRORS, request=ItemsIn, examples=ITEM_EXAMPLES
+    )
     def create(self, request: Request, conversation_id: str) -> Response:
         """Append up to 20 messages without asking the model."""
         conversation = owned(request, conversation_id)

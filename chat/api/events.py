@@ -99,11 +99,13 @@ class EventViewSet(ClientViewSet):
         request=EventsIn,
         operation_id="v1_events",
         examples=[
+            OpenApiExample("The app was opened", {"events": [{"name": "opened"}]}, request_only=True),
             OpenApiExample(
                 "A reply that was liked",
-                {"events": [{"name": "thumbs_up", "id": "0b5c…", "request_id": "r_…", "occurred_at": 1772443800}]},
+                {"events": [{"name": "thumbs_up", "id": "like-1", "request_id": "r_0123456789abcdef01234567"}]},
+                description="Put in the request_id of a completion of yours, and an id of your own.",
                 request_only=True,
-            )
+            ),
         ],
     )
     def create(self, request: Request) -> Response:

@@ -1,12 +1,25 @@
-"""The OpenAPI description of the routes, beyond what clients may send: answers, and errors."""
+"""The OpenAPI description of the routes, beyond what clients may send: answers, and errors.
+
+llmapi/openapi.py adds what all routes have in common: headers, errors, and Protobuf.
+"""
 
 import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.extensions import (
+    OpenApiAuthenticationExtension,
+    OpenApiSerializerExtension,
+    OpenApiSerializerFieldExtension,
+)
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+    extend_schema_serializer,
+)
 from rest_framework import serializers
 
 from chat.api.serializers import CompletionIn
@@ -22,7 +35,71 @@ class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
         return {"type": "http", "scheme": "bearer", "description": "A client token."}
 
 
-PROTOBUF = ("application/x-protobuf", "application/protobuf")
+# A string, or OpenAI's content parts. What is in a part beside its type is OpenAI's, and changes with it.
+PART = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"type": "string"}, "text": {"type": "string"}},
+}
+CONTENT = {"oneOf": [{"type": "string"}, {"type": "array", "items": PART}]}
+
+
+class ContentField(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    target_class = "chat.api.serializers.Content"
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        return copy.deepcopy(CONTENT)
+
+
+OBJECT = {"type": "object", "additionalProperties": True}
+# Fields that go to the upstream as they are: what is allowed in them is OpenAI's.
+PASSED_ON = {
+    "stop": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 4}]},
+    "tools": {
+        "type": "array",
+        "maxItems": 128,
+        "items": {
+            "type": "object",
+            "required": ["type"],
+            "properties": {
+                "type": {"type": "string"},
+                "function": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "description": {"type": "string"},
+                        "parameters": OBJECT,
+                        "strict": {"type": ["boolean", "null"]},
+                    },
+                },
+            },
+        },
+    },
+    "tool_choice": {"oneOf": [{"type": "string"}, OBJECT]},
+    "response_format": {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"type": "string"}, "json_schema": OBJECT},
+    },
+}
+
+
+class CompletionRequest(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """Says of the fields that are passed on what OpenAI says of them. The serializer checks less."""
+
+    target_class = "chat.api.serializers.CompletionIn"
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        for name, known in PASSED_ON.items():
+            if name in schema["properties"]:
+                may_be_null = CompletionIn._declared_fields[name].allow_null
+                described = {"oneOf": [known, {"type": "null"}]} if may_be_null else known
+                schema["properties"][name] = copy.deepcopy(described)
+        return schema
+
 
 DESCRIPTIONS = {
     400: "`invalid_request`, `context_length_exceeded`: the message names the field and what to change.",
@@ -60,7 +137,9 @@ def shape(name: str, /, **fields: Kind) -> type[serializers.Serializer[Any]]:
 
     Each field is given as a type, as the one string that it holds, or as a field of DRF.
     """
-    return type(name, (serializers.Serializer,), {key: _field(kind) for key, kind in fields.items()})
+    declared = type(name, (serializers.Serializer,), {key: _field(kind) for key, kind in fields.items()})
+    # Without this, drf-spectacular takes the answer of an action named `list` for a bare array.
+    return extend_schema_serializer(many=False)(declared)
 
 
 def _field(kind: Kind) -> DrfField:
@@ -70,10 +149,18 @@ def _field(kind: Kind) -> DrfField:
     return FIELDS[kind]() if isinstance(kind, type) else copy.deepcopy(kind)
 
 
+def maybe(kind: type[str | float] | type[serializers.Serializer[Any]], help_text: str = "", **more: Any) -> DrfField:
+    """Describe a field that may be absent, or null."""
+    declared: Any = FIELDS.get(kind, kind)  # type: ignore[arg-type]
+    field: DrfField = declared(required=False, allow_null=True, help_text=help_text or None, **more)
+    return field
+
+
 TIMESTAMP = serializers.IntegerField(help_text="Seconds since 1970.")
 NULLABLE = serializers.CharField(allow_null=True)
 TEXTS = serializers.DictField(child=serializers.CharField())
 OBJECTS = serializers.ListField(child=serializers.DictField())
+MAYBE_OBJECTS = serializers.ListField(child=serializers.DictField(), required=False, allow_null=True)
 ErrorDetail = shape(
     "ErrorDetail",
     message=serializers.CharField(help_text="Says what to do."),
@@ -86,7 +173,34 @@ ConversationOut = shape(
     "ConversationOut", id=str, object="conversation", created_at=TIMESTAMP, metadata=TEXTS, conversation_id=str
 )
 ConversationDeletedOut = shape("ConversationDeletedOut", id=str, object="conversation.deleted", deleted=bool)
-ItemOut = shape("ItemOut", id=str, type="message", role=str, status="completed", content=OBJECTS, created_at=TIMESTAMP)
+FunctionCallOut = shape(
+    "FunctionCallOut", name=str, arguments=serializers.CharField(help_text="JSON, as the model wrote it.")
+)
+ToolCallOut = shape("ToolCallOut", id=str, type=str, function=maybe(FunctionCallOut))
+TOOL_CALLS = maybe(ToolCallOut, many=True)
+ItemPartOut = shape(
+    "ItemPartOut",
+    type=serializers.CharField(help_text="input_text, output_text, input_image, refusal, …"),
+    text=maybe(str),
+    refusal=maybe(str),
+    image_url=maybe(str, "Of an input_image."),
+    detail=maybe(str),
+    file_id=maybe(str),
+    annotations=MAYBE_OBJECTS,
+    logprobs=MAYBE_OBJECTS,
+)
+ItemOut = shape(
+    "ItemOut",
+    id=str,
+    type="message",
+    role=str,
+    status="completed",
+    content=ItemPartOut(many=True),
+    created_at=TIMESTAMP,
+    name=maybe(str),
+    tool_calls=TOOL_CALLS,
+    tool_call_id=maybe(str),
+)
 ItemListOut = shape(
     "ItemListOut", object="list", data=ItemOut(many=True), first_id=NULLABLE, last_id=NULLABLE, has_more=bool
 )
@@ -94,9 +208,45 @@ ModelOut = shape("ModelOut", id=str, object="model", created=int, owned_by=str)
 ModelListOut = shape("ModelListOut", object="list", data=ModelOut(many=True))
 CANCEL_STATUS = serializers.CharField(help_text="cancelling, or how the completion ended before.")
 CancellationOut = shape("CancellationOut", id=str, object="chat.completion.cancellation", status=CANCEL_STATUS)
-UsageOut = shape("UsageOut", prompt_tokens=int, completion_tokens=int, total_tokens=int, latency_ms=int)
-ReplyOut = shape("ReplyOut", role="assistant", content=NULLABLE)
-ChoiceOut = shape("ChoiceOut", index=int, message=ReplyOut(), finish_reason=str)
+PromptTokensDetailsOut = shape(
+    "PromptTokensDetailsOut", **{f"{kind}_tokens": maybe(int) for kind in ("cached", "cache_write", "audio")}
+)
+CompletionTokensDetailsOut = shape(
+    "CompletionTokensDetailsOut",
+    **{f"{kind}_tokens": maybe(int) for kind in ("reasoning", "audio", "accepted_prediction", "rejected_prediction")},
+)
+UsageOut = shape(
+    "UsageOut",
+    prompt_tokens=int,
+    completion_tokens=int,
+    total_tokens=int,
+    latency_ms=int,
+    prompt_tokens_details=maybe(PromptTokensDetailsOut, "Of the prompt's tokens."),
+    completion_tokens_details=maybe(CompletionTokensDetailsOut, "Of the completion's tokens."),
+)
+TokenLogprobOut = shape(
+    "TokenLogprobOut",
+    token=str,
+    logprob=float,
+    bytes=serializers.ListField(child=serializers.IntegerField(), required=False, allow_null=True),
+    top_logprobs=MAYBE_OBJECTS,
+)
+LogprobsOut = shape("LogprobsOut", content=maybe(TokenLogprobOut, many=True), refusal=maybe(TokenLogprobOut, many=True))
+REFUSAL = maybe(str, "What the model said in place of a reply that it refused.")
+ReplyOut = shape(
+    "ReplyOut",
+    role="assistant",
+    content=NULLABLE,
+    refusal=REFUSAL,
+    tool_calls=TOOL_CALLS,
+    annotations=MAYBE_OBJECTS,
+    reasoning_content=maybe(str, "What the model thought first, where its provider tells it."),
+)
+ChoiceOut = shape("ChoiceOut", index=int, message=ReplyOut(), logprobs=maybe(LogprobsOut), finish_reason=str)
+REQUEST_ID = serializers.CharField(help_text="Equal to id.")
+TRUNCATED = serializers.BooleanField(help_text="Earlier turns were left out: the model could not hold them.")
+IS_CANCELLED = serializers.BooleanField(required=False, help_text="There, and true, if a client stopped the reply.")
+OF_THE_PROVIDER: dict[str, Kind] = {"service_tier": maybe(str), "system_fingerprint": maybe(str)}
 CompletionOut = shape(
     "CompletionOut",
     id=str,
@@ -105,25 +255,84 @@ CompletionOut = shape(
     model=str,
     choices=ChoiceOut(many=True),
     usage=UsageOut(),
-    request_id=serializers.CharField(help_text="Equal to id."),
+    **OF_THE_PROVIDER,
+    request_id=REQUEST_ID,
     conversation_id=NULLABLE,
     reply=serializers.CharField(help_text="The text of the reply."),
-    history_truncated=serializers.BooleanField(help_text="Earlier turns were left out: the model could not hold them."),
+    history_truncated=TRUNCATED,
+    cancelled=IS_CANCELLED,
 )
 CompletionOut.__doc__ = "OpenAI's `chat.completion`, with what the conversation form adds."
+CallDelta = shape(
+    "ChatCompletionToolCallDelta",
+    index=serializers.IntegerField(help_text="Pieces with one index make one call."),
+    id=maybe(str),
+    type=maybe(str),
+    function=maybe(shape("ChatCompletionFunctionDelta", name=maybe(str), arguments=maybe(str))),
+)
+DELTA = shape(
+    "ChatCompletionDelta",
+    role=maybe(str),
+    content=maybe(str, "What comes next in the reply."),
+    refusal=maybe(str),
+    tool_calls=maybe(CallDelta, many=True),
+    reasoning_content=maybe(str),
+)
+Chunk = shape(
+    "ChatCompletionChunk",
+    id=str,
+    object="chat.completion.chunk",
+    created=TIMESTAMP,
+    model=str,
+    choices=shape(
+        "ChatCompletionChunkChoice",
+        index=int,
+        delta=DELTA(),
+        logprobs=maybe(LogprobsOut),
+        finish_reason=maybe(str, "In the last one."),
+    )(many=True, help_text="Empty in the chunk with the usage."),
+    usage=maybe(UsageOut, "In a chunk of its own at the end."),
+    **OF_THE_PROVIDER,
+    request_id=serializers.CharField(required=False, help_text="In the first chunk. Equal to id."),
+    conversation_id=maybe(str, "In the first chunk."),
+    history_truncated=serializers.BooleanField(
+        required=False, help_text="In the first chunk. Earlier turns were left out: the model could not hold them."
+    ),
+    cancelled=IS_CANCELLED,
+)
+Chunk.__doc__ = "OpenAI's `chat.completion.chunk`."
+STREAM_EVENT = PolymorphicProxySerializer(
+    component_name="ChatCompletionEvent", serializers=[Chunk, ErrorOut], resource_type_field_name=None
+)
 
 COMMON = (401, 406, 429, 500, 503)
 BODY_ERRORS = (400, 404, 411, 413, 415)
 
 
 def operation(tag: str, answer: Any, *statuses: int, status: int = 200, **more: Any) -> Callable[[F], F]:
-    """Describe an operation that answers with `answer`, or with one of the error `statuses` or COMMON."""
+    """Describe an operation that answers with `answer`, or with one of the error `statuses` or COMMON.
+
+    `answer` is a serializer, or one for each status and media type.
+    """
     errors = {status: OpenApiResponse(ErrorOut, DESCRIPTIONS[status]) for status in (*statuses, *COMMON)}
-    return extend_schema(tags=[tag], responses={status: answer, **errors}, **more)
+    answers = answer if isinstance(answer, dict) else {status: answer}
+    return extend_schema(tags=[tag], responses={**answers, **errors}, **more)
 
 
-create_completion = extend_schema(
-    tags=["Chat"],
+MESSAGES = [{"role": "user", "content": "Hello!"}]
+WEATHER = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+REPLY = (
+    "The reply. With `stream: true`, server-sent events: `data:` and a ChatCompletionChunk each, then `data: [DONE]`. "
+    "A stream that fails has an ErrorOut in its last event."
+)
+create_completion = operation(
+    "Chat",
+    {
+        (200, "application/json"): OpenApiResponse(CompletionOut, REPLY),
+        (200, "text/event-stream"): OpenApiResponse(STREAM_EVENT, REPLY),
+    },
+    *(*BODY_ERRORS, 409, 502, 504),
+    request=CompletionIn,
     parameters=[
         OpenApiParameter(
             "Idempotency-Key",
@@ -133,28 +342,17 @@ create_completion = extend_schema(
             "answered from memory for 24 hours, with `Idempotent-Replayed: true`.",
         )
     ],
-    request={"application/json": CompletionIn, **dict.fromkeys(PROTOBUF, OpenApiTypes.BINARY)},
-    responses={
-        (200, "application/json"): CompletionOut,
-        (200, "text/event-stream"): OpenApiResponse(
-            OpenApiTypes.STR, "With `stream: true`: OpenAI's chunks as server-sent events, then `[DONE]`."
-        ),
-        **{(200, media_type): OpenApiTypes.BINARY for media_type in PROTOBUF},
-        # A Protobuf request gets errors as the message `Error`.
-        **{
-            (status, media_type): OpenApiResponse(answer, DESCRIPTIONS[status])
-            for status in (*BODY_ERRORS, 409, 502, 504, *COMMON)
-            for media_type, answer in {
-                "application/json": ErrorOut,
-                **dict.fromkeys(PROTOBUF, OpenApiTypes.BINARY),
-            }.items()
-        },
-    },
     examples=[
-        OpenApiExample(name, value, request_only=True, media_type="application/json")
-        for name, value in {
-            "Conversation": {"conversation_id": "c_…", "message": "Hello!"},
-            "OpenAI messages": {"messages": [{"role": "user", "content": "Hello!"}]},
-        }.items()
+        OpenApiExample(name, value, description=description, request_only=True, media_type="application/json")
+        for name, description, value in [
+            ("OpenAI messages", "The history comes with the request.", {"messages": MESSAGES}),
+            ("Stream", "", {"messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True}}),
+            ("Tools", "", {"messages": MESSAGES, "tools": [{"type": "function", "function": WEATHER}]}),
+            (
+                "Conversation",
+                "The server remembers the history. Put in the id that POST /v1/conversations gave you.",
+                {"conversation_id": "c_0123456789abcdef01234567", "message": "Hello!"},
+            ),
+        ]
     ],
 )

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from django.conf import settings
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from chat.exceptions import RequestTooLarge
-from protos.chat_pb2 import ChatRequest
+from chat.api.protobuf import fields_of, messages_of
+from chat.exceptions import ApiError, RequestTooLarge
 
 MAX_DEPTH = 100
 # Python itself refuses more than 4300, with a message for programmers.
@@ -26,28 +25,35 @@ class BoundedParser(BaseParser):
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         """Refuse a body that is longer than MAX_REQUEST_BYTES before reading it."""
-        length = (parser_context or {})["request"].META.get("CONTENT_LENGTH")
+        context = parser_context or {}
+        length = context["request"].META.get("CONTENT_LENGTH")
         if int(length or 0) > settings.MAX_REQUEST_BYTES:
             raise RequestTooLarge.of(settings.MAX_REQUEST_BYTES)
-        data = self.load(stream.read())
+        data = self.load(stream.read(), context["view"])
         refuse_unstorable(data)
         return data
 
-    def load(self, body: bytes) -> Any:
+    def load(self, body: bytes, view: Any) -> Any:
         raise NotImplementedError
 
 
 class JSONParser(BoundedParser):
     media_type = "application/json"
 
-    def load(self, body: bytes) -> Any:
+    def load(self, body: bytes, view: Any) -> Any:
         try:
             # Some programs begin UTF-8 with a byte order mark, which RFC 8259 lets a parser ignore.
-            return json.loads(body.decode("utf-8-sig"), parse_constant=refuse_constant, parse_int=parse_int)
-        except RecursionError as exc:
-            raise ParseError(TOO_DEEP) from exc
+            return load_json(body.decode("utf-8-sig"))
         except ValueError as exc:
             raise ParseError(f"The body is not JSON in UTF-8: {exc}") from exc
+
+
+def load_json(text: str) -> Any:
+    """Read JSON within limits. Raises ParseError, or ValueError where it is none."""
+    try:
+        return json.loads(text, parse_constant=refuse_constant, parse_int=parse_int)
+    except RecursionError as exc:
+        raise ParseError(TOO_DEEP) from exc
 
 
 def parse_int(digits: str) -> int:
@@ -83,18 +89,36 @@ def is_storable(text: str) -> bool:
 
 
 class ProtobufParser(BoundedParser):
-    """Parses a `ChatRequest` into the fields of the same request in JSON. Fields that are not set are absent."""
+    """Parses the message that the route takes into the fields of the same request in JSON."""
 
     media_type = "application/x-protobuf"
 
-    def load(self, body: bytes) -> Any:
+    def load(self, body: bytes, view: Any) -> Any:
+        kind = messages_of(view).request
+        if kind is None:
+            return {}
         try:
-            return MessageToDict(ChatRequest.FromString(body), preserving_proto_field_name=True)
+            return fields_of(kind.FromString(body), load_field)
         except DecodeError as exc:
-            raise ParseError("The body is not a ChatRequest; see protos/chat.proto.") from exc
+            raise ParseError(f"The body is not a {kind.DESCRIPTOR.name}; see protos/chat.proto.") from exc
+
+
+def load_field(text: str, path: str) -> Any:
+    try:
+        value = load_json(text)
+    except ValueError as exc:
+        raise ApiError(f"{path} is not JSON: {exc}", param=path) from exc
+    except ParseError as exc:
+        raise ApiError(f"{path}: {exc}", param=path) from exc
+    if not isinstance(value, dict):
+        raise ApiError(f"{path} must be a JSON object.", param=path)
+    return value
 
 
 class RegisteredProtobufParser(ProtobufParser):
     """Parses the media type that RFC 9996 registers."""
 
     media_type = "application/protobuf"
+
+
+PARSERS = [JSONParser, ProtobufParser, RegisteredProtobufParser]

@@ -1,16 +1,16 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from google.protobuf.json_format import ParseDict
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
-from protos.chat_pb2 import ChatResponse, Error
+from chat.api.protobuf import fill, messages_of
+from protos.chat_pb2 import Error
 
 
 class ProtobufRenderer(BaseRenderer):
-    """Renders a completion as `ChatResponse`, and every error as `Error`."""
+    """Renders an answer as the message of its route, and every error as `Error`."""
 
     media_type = "application/x-protobuf"
     format = "pb"
@@ -21,9 +21,18 @@ class ProtobufRenderer(BaseRenderer):
         if data is None:
             return b""
         if "error" in data:
-            return ParseDict(data["error"], Error()).SerializeToString()
-        fields = {**data, "finish_reason": data["choices"][0]["finish_reason"]}
-        return ParseDict(fields, ChatResponse(), ignore_unknown_fields=True).SerializeToString()
+            return error_message(data["error"], renderer_context["response"].headers).SerializeToString()
+        return fill(messages_of(renderer_context["view"]).answer(), data).SerializeToString()
+
+
+def error_message(error: Mapping[str, Any], headers: Mapping[str, str]) -> Error:
+    """Make the message, with what the headers of the answer say about another try."""
+    hints: dict[str, Any] = {}
+    if "Retry-After" in headers:
+        hints["retry_after_ms"] = 1000 * int(headers["Retry-After"])
+    if "x-should-retry" in headers:
+        hints["should_retry"] = headers["x-should-retry"] == "true"
+    return fill(Error(), {**error, **hints})
 
 
 class RegisteredProtobufRenderer(ProtobufRenderer):

@@ -101,14 +101,6 @@ class Metadata(serializers.DictField):
         return super().to_internal_value(data)
 
 
-PART = {
-    "type": "object",
-    "properties": {"type": {"type": "string", "enum": [*parts.PART_FIELDS]}},
-    "required": ["type"],
-}
-
-
-@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "array", "items": PART}]})
 class Content(serializers.Field[Any, Any, Any, Any]):
     """A string, or a list of OpenAI's content parts."""
 

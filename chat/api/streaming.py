@@ -2,14 +2,15 @@
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf import proto
-from google.protobuf.json_format import ParseDict
 
+from chat.api.protobuf import fill
 from chat.exceptions import ApiError, error_body
-from protos.chat_pb2 import ChatChunk
+from protos.chat_pb2 import ChatChunk, Error
 
 
 class EventStream:
@@ -23,7 +24,8 @@ class EventStream:
     def chunk(self, chunk: bytes) -> bytes:
         return b"data: " + chunk + b"\n\n"
 
-    def error(self, error: Mapping[str, Any]) -> bytes:
+    def error(self, error: Mapping[str, Any], hints: Mapping[str, Any]) -> bytes:
+        """Tell the error. OpenAI's has no place for the hints."""
         return self.chunk(json.dumps({"error": error}, ensure_ascii=False).encode())
 
 
@@ -37,20 +39,14 @@ class ProtobufStream:
         self.content_type = content_type
 
     def chunk(self, chunk: bytes) -> bytes:
-        fields = json.loads(chunk)
-        choice = fields["choices"][0] if fields["choices"] else {}
-        # Of what describes the whole reply, the first chunk alone tells.
-        names = ("request_id", "conversation_id", "model", "history_truncated") if "request_id" in fields else ()
-        message = {name: fields[name] for name in (*names, "usage") if name in fields}
-        delta = (choice.get("delta") or {}).get("content")
-        return self.frame({**message, "delta": delta, "finish_reason": choice.get("finish_reason")})
+        return self.frame(fill(ChatChunk(), json.loads(chunk)))
 
-    def error(self, error: Mapping[str, Any]) -> bytes:
-        return self.frame({"error": error})
+    def error(self, error: Mapping[str, Any], hints: Mapping[str, Any]) -> bytes:
+        return self.frame(ChatChunk(error=fill(Error(), {**error, **hints})))
 
-    def frame(self, message: dict[str, Any]) -> bytes:
+    def frame(self, message: ChatChunk) -> bytes:
         framed = io.BytesIO()
-        proto.serialize_length_prefixed(ParseDict(message, ChatChunk(), ignore_unknown_fields=True), framed)
+        proto.serialize_length_prefixed(message, framed)
         return framed.getvalue()
 
 
@@ -64,5 +60,7 @@ def render_stream(
         if last := usage():
             yield form.chunk(last)
     except ApiError as exc:
-        yield form.error(error_body(exc.status_code, str(exc.detail), exc.default_code, exc.param)["error"])
+        error = error_body(exc.status_code, str(exc.detail), exc.default_code, exc.param)["error"]
+        wait_ms = None if exc.retry_after is None else 1000 * math.ceil(exc.retry_after)
+        yield form.error(error, {"retry_after_ms": wait_ms, "should_retry": exc.should_retry})
     yield form.end

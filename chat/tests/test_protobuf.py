@@ -1,12 +1,22 @@
-"""POST /v1/chat/completions.pb and Protobuf media types."""
+"""POST /v1/chat/completions.pb, and Protobuf media types on every route."""
 
+import json
+import re
+import subprocess
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from pytest_django import Settings
 
+from bench.dialects import VLLM
 from bench.openai_double import Behaviour, OpenAIDouble
+from chat.api.protobuf import ROUTES
+from chat.api.urls import urlpatterns
+from chat.models import IdempotencyKey
 from conftest import ApiClient
+from llmapi.launch import ROOT
+from protos import chat_pb2 as pb
 from protos.chat_pb2 import ChatMessage, ChatRequest, ChatResponse, Error
 
 URL = "/v1/chat/completions"
@@ -14,7 +24,7 @@ TYPES = ["application/x-protobuf", "application/protobuf"]
 
 
 def send(
-    client: ApiClient, message: ChatRequest, url: str = f"{URL}.pb", media_type: str = TYPES[0], **headers: str
+    client: ApiClient, message: Message, url: str = f"{URL}.pb", media_type: str = TYPES[0], **headers: str
 ) -> Any:
     return client.post(url, message.SerializeToString(), content_type=media_type, headers=headers)
 
@@ -139,3 +149,357 @@ def test_no_token_is_protobuf_too(alice: ApiClient) -> None:
     answer = send(alice, ChatRequest(), authorization="")
 
     assert (answer.status_code, Error.FromString(answer.content).code) == (401, "invalid_token")
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+SCHEMA = {"type": "object", "properties": {"b": {"type": "integer", "maximum": 5}, "a": {"type": "string"}}}
+TOOL = {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": SCHEMA}}
+PARTS = [
+    {"type": "text", "text": "What is this?"},
+    {"type": "image_url", "image_url": {"url": "https://example.com/cat.png", "detail": "low"}},
+    {"type": "input_audio", "input_audio": {"data": "AAEC", "format": "wav"}},
+    {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERg==", "filename": "a.pdf"}},
+]
+
+
+def test_everything_that_json_can_ask_for(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.dialect = VLLM
+    parts = [
+        pb.ContentPart(text="What is this?"),
+        pb.ContentPart(image_url=pb.ImageUrl(url="https://example.com/cat.png", detail="low")),
+        pb.ContentPart(input_audio=pb.InputAudio(data=b"\0\1\2", format="wav")),
+        pb.ContentPart(file=pb.File(file_data="data:application/pdf;base64,JVBERg==", filename="a.pdf")),
+    ]
+    call = pb.ToolCall(id="call_1", function=pb.FunctionCall(name="weather", arguments='{"city": "Oslo"}'))
+    function = pb.Function(name="weather", description="Tells it.", parameters_json=json.dumps(SCHEMA))
+    asked = ChatRequest(
+        messages=[
+            ChatMessage(role="user", parts=parts),
+            ChatMessage(role="assistant", refusal="No."),
+            ChatMessage(role="assistant", tool_calls=[call]),
+            ChatMessage(role="tool", tool_call_id="call_1", content="sunny"),
+        ],
+        tools=[pb.Tool(function=function)],
+        tool_choice=pb.ToolChoice(function="weather"),
+        parallel_tool_calls=False,
+        response_format=pb.ResponseFormat(
+            type="json_schema", json_schema=pb.JsonSchema(name="n", schema_json=json.dumps(SCHEMA), strict=True)
+        ),
+        reasoning_effort="low",
+        verbosity="low",
+        service_tier="flex",
+        max_tokens=9,
+        frequency_penalty=0,
+        presence_penalty=0.5,
+        logprobs=True,
+        top_logprobs=2,
+        logit_bias={"50256": -100},
+        extra_json='{"n": 1}',
+    )
+    body = {
+        "messages": [
+            {"role": "user", "content": PARTS},
+            {"role": "assistant", "refusal": "No."},
+            {"role": "assistant", "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
+        ],
+        "tools": [TOOL],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA, "strict": True}},
+        "reasoning_effort": "low",
+        "verbosity": "low",
+        "service_tier": "flex",
+        "max_tokens": 9,
+        "frequency_penalty": 0,
+        "presence_penalty": 0.5,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "logit_bias": {"50256": -100},
+        "n": 1,
+    }
+
+    assert alice.send(URL, body).status_code == send(alice, asked).status_code == 200
+    as_json, as_protobuf = (request["body"] for request in upstream.requests)
+    assert as_protobuf == as_json
+    # A model fills in a schema in the order of its keys.
+    assert [*as_protobuf["tools"][0]["function"]["parameters"]["properties"]] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (pb.ToolChoice(mode="required"), "required"),
+        (pb.ToolChoice(custom="sql"), {"type": "custom", "custom": {"name": "sql"}}),
+        (
+            pb.ToolChoice(choice_json='{"type": "allowed_tools", "allowed_tools": {}}'),
+            {"type": "allowed_tools", "allowed_tools": {}},
+        ),
+    ],
+)
+def test_tool_choices(alice: ApiClient, upstream: OpenAIDouble, choice: pb.ToolChoice, expected: Any) -> None:
+    asked = ChatRequest(
+        messages=[ChatMessage(role="user", content="Hi")],
+        tools=[pb.Tool(function=pb.Function(name="f")), pb.Tool(custom=pb.CustomTool(name="sql"))],
+        tool_choice=choice,
+    )
+
+    assert send(alice, asked).status_code == 200
+    assert upstream.requests[0]["body"]["tool_choice"] == expected
+
+
+def test_an_empty_answer_can_be_sent_back(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    messages = [
+        ChatMessage(role="user", content="Hi"),
+        ChatMessage(role="assistant"),
+        ChatMessage(role="user", content="?"),
+    ]
+
+    assert send(alice, ChatRequest(messages=messages)).status_code == 200
+    # A reply that says nothing does not go upstream.
+    assert [message["role"] for message in upstream.requests[0]["body"]["messages"]] == ["user", "user"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        (ChatRequest(extra_json="{"), "extra_json"),
+        (ChatRequest(extra_json="[]"), "extra_json"),
+        (
+            ChatRequest(tools=[pb.Tool(function=pb.Function(name="f", parameters_json="NaN?"))]),
+            "tools[0].function.parameters_json",
+        ),
+    ],
+)
+def test_broken_json_in_a_field_is_named(alice: ApiClient, asked: ChatRequest, param: str) -> None:
+    answer = send(alice, asked)
+
+    assert (answer.status_code, Error.FromString(answer.content).param) == (400, param)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_refused(alice: ApiClient, value: float) -> None:
+    asked = ChatRequest(messages=[ChatMessage(role="user", content="Hi")], temperature=value)
+
+    assert send(alice, asked).status_code == 400
+
+
+def told(message: dict[str, Any], finish_reason: Any = "stop", **top: Any) -> Behaviour:
+    """A whole answer of the upstream, as it stands here."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": finish_reason}
+    choice["logprobs"] = top.pop("logprobs", None)
+    head = {"id": "u1", "object": "chat.completion", "created": 1_772_443_800, "model": "gpt-4o-mini"}
+    return Behaviour(raw=json.dumps({**head, "choices": [choice], "usage": usage, **top}).encode())
+
+
+def ask(alice: ApiClient, upstream: OpenAIDouble, behaviour: Behaviour) -> ChatResponse:
+    upstream.plan(behaviour)
+    answer = send(alice, ChatRequest(messages=[ChatMessage(role="user", content="Hi")]))
+    assert answer.status_code == 200, answer.content
+    return ChatResponse.FromString(answer.content)
+
+
+def test_a_refusal_arrives(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    assert ask(alice, upstream, told({"refusal": "I will not."})).refusal == "I will not."
+
+
+def test_tool_calls_arrive(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    reply = ask(alice, upstream, told({"tool_calls": [CALL]}, "tool_calls"))
+
+    (call,) = reply.tool_calls
+    assert (call.id, call.type, call.function.arguments) == ("call_1", "function", CALL["function"]["arguments"])  # type: ignore[index]
+    assert reply.finish_reason == "tool_calls"
+
+
+def test_details_arrive(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    usage = {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 1, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 2, "audio_tokens": None},
+    }
+    logprobs = {
+        "content": [
+            {"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": [{"token": "e", "logprob": -1}]}
+        ]
+    }
+    citation = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 1, "title": "t", "url": "u"}}
+    message = {"content": "é", "annotations": [citation], "reasoning_content": "Hm."}
+
+    reply = ask(
+        alice,
+        upstream,
+        told(message, usage=usage, logprobs=logprobs, service_tier="flex", system_fingerprint="fp_1"),
+    )
+
+    assert reply.usage.prompt_tokens_details.cached_tokens == 3
+    assert reply.usage.prompt_tokens_details.cache_write_tokens == 1
+    assert reply.usage.completion_tokens_details.reasoning_tokens == 2
+    (token,) = reply.logprobs.content
+    assert (token.utf8, token.logprob, token.top_logprobs[0].token) == ("é".encode(), -0.5, "e")
+    assert (reply.service_tier, reply.system_fingerprint, reply.created) == ("flex", "fp_1", 1_772_443_800)
+    assert (reply.annotations[0].url_citation.end_index, reply.reasoning_content) == (1, "Hm.")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"created": -1},
+        {"created": 2**40},
+        {"created": True},
+        {"service_tier": 5, "system_fingerprint": ["fp"]},
+        {"usage": {"prompt_tokens_details": {"cached_tokens": -1}, "completion_tokens_details": "none"}},
+        {"usage": {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1e300}}},
+        {"logprobs": {"content": [{"token": 5, "logprob": "low", "bytes": [300]}, None]}},
+        {"logprobs": {"content": [{"token": "a", "logprob": 10**400, "bytes": "&"}]}},
+    ],
+)
+def test_an_odd_figure_loses_no_reply(alice: ApiClient, upstream: OpenAIDouble, odd: dict[str, Any]) -> None:
+    reply = ask(alice, upstream, told({"content": "Hello", "annotations": [5], "refusal": None}, **odd))
+
+    assert (reply.reply, reply.finish_reason) == ("Hello", "stop")
+
+
+def test_a_cancelled_reply_says_so(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    asked = ChatRequest(messages=[ChatMessage(role="user", content="Hi")])
+    send(alice, asked, **{"Idempotency-Key": "k"})
+    row = IdempotencyKey.objects.get()
+    row.response_json = json.dumps({**json.loads(row.response_json or ""), "cancelled": True})
+    row.save()
+
+    answer = send(alice, asked, **{"Idempotency-Key": "k"})
+
+    assert ChatResponse.FromString(answer.content).cancelled
+
+
+def test_an_error_says_when_to_try_again(alice: ApiClient, settings: Settings) -> None:
+    settings.RATE_LIMIT_PER_MIN = 1
+    send(alice, ChatRequest())
+
+    error = Error.FromString(send(alice, ChatRequest()).content)
+
+    assert 0 < error.retry_after_ms <= 60_000
+    assert not error.HasField("should_retry")
+
+
+def test_an_error_says_not_to_try_again(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = alice.conversation()
+    alice.say(cid, "Hi", key="k")
+
+    answer = send(alice, ChatRequest(conversation_id=cid, message="Ho"), **{"Idempotency-Key": "k"})
+
+    error = Error.FromString(answer.content)
+    assert (error.code, error.HasField("should_retry"), error.should_retry) == ("idempotency_key_reused", True, False)
+    assert not error.HasField("retry_after_ms")
+
+
+def read(client: ApiClient, path: str, kind: Any, method: str = "get") -> Any:
+    answer = client.generic(method.upper(), f"/v1/{path}", headers={"accept": TYPES[0]})
+    assert (answer.status_code, answer["Content-Type"]) == (200, TYPES[0]), answer.content
+    return kind.FromString(answer.content)
+
+
+def write(client: ApiClient, path: str, message: Message, kind: Any) -> Any:
+    answer = send(client, message, f"/v1/{path}", accept=TYPES[0])
+    assert (answer.status_code // 100, answer["Content-Type"]) == (2, TYPES[0]), answer.content
+    return kind.FromString(answer.content)
+
+
+def test_conversations(alice: ApiClient) -> None:
+    first = ChatMessage(role="user", content="Hi")
+    made = write(alice, "conversations", pb.ConversationRequest(metadata={"a": "1"}, items=[first]), pb.Conversation)
+    path = f"conversations/{made.id}"
+
+    assert (made.metadata["a"], made.created_at > 0) == ("1", True)
+    assert read(alice, path, pb.Conversation) == made
+    changed = write(alice, path, pb.ConversationUpdate(metadata=pb.Metadata(pairs={"b": "2"})), pb.Conversation)
+    assert dict(changed.metadata) == {"b": "2"}
+    assert not write(alice, path, pb.ConversationUpdate(metadata=pb.Metadata()), pb.Conversation).metadata
+    assert read(alice, path, pb.ConversationDeleted, "delete").deleted
+    gone = alice.get(f"/v1/{path}", headers={"accept": TYPES[0]})
+    assert (gone.status_code, Error.FromString(gone.content).code) == (404, "conversation_not_found")
+
+
+def test_items(alice: ApiClient) -> None:
+    path = f"conversations/{alice.conversation()}/items"
+    image = pb.ContentPart(image_url=pb.ImageUrl(url="https://example.com/cat.png", detail="low"))
+    asked = [ChatMessage(role="user", parts=[pb.ContentPart(text="What?"), image]), ChatMessage(role="assistant")]
+
+    added = write(alice, path, pb.ItemsRequest(items=asked), pb.ItemList)
+    listed = read(alice, f"{path}?limit=1&order=asc", pb.ItemList)
+
+    assert [*listed.data] == [added.data[0]]
+    assert (listed.last_id, listed.has_more) == (added.data[0].id, True)
+    assert [*added.data[0].content] == [*asked[0].parts]
+    assert (added.data[1].role, [*added.data[1].content]) == ("assistant", [])
+    assert read(alice, f"{path}/{added.last_id}", pb.Item) == added.data[1]
+    assert read(alice, f"{path}/{added.last_id}", pb.Conversation, "delete").id in path
+
+
+def test_models(alice: ApiClient) -> None:
+    listed = read(alice, "models", pb.ModelList)
+
+    assert "gpt-4o-mini" in [model.id for model in listed.data]
+    assert read(alice, "models/gpt-4o-mini", pb.Model).owned_by == "llmapi"
+
+
+def test_usage(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    send(alice, ChatRequest(messages=[ChatMessage(role="user", content="Hi")]))
+
+    report = read(alice, "usage", pb.UsageReport)
+    (row,) = report.data
+    assert (row.turns, row.total_tokens) == (1, upstream.sold[0]["total_tokens"])
+    assert row.HasField("cost_usd")
+    assert report.first_day < report.last_day == row.day
+    assert report.limits[0].name == "requests_per_min"
+
+
+def test_events(alice: ApiClient) -> None:
+    opened = pb.Event(name="opened", id="e1", occurred_at=1_772_443_800.5)
+    asked = pb.EventsRequest(events=[opened, pb.Event(name="opened")], sent_at=1_772_443_801)
+
+    assert write(alice, "events", asked, pb.EventsStored).stored == 2
+    assert write(alice, "events", pb.EventsRequest(events=[opened], sent_at=1_772_443_801), pb.EventsStored) == (
+        pb.EventsStored(stored=0, duplicates=1)
+    )
+
+
+def test_cancellation(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    reply = ChatResponse.FromString(send(alice, ChatRequest(messages=[ChatMessage(role="user", content="Hi")])).content)
+
+    cancellation = write(alice, f"chat/completions/{reply.request_id}/cancel", ChatRequest(), pb.Cancellation)
+
+    assert (cancellation.id, cancellation.status) == (reply.request_id, "completed")
+
+
+def test_every_route_has_its_messages() -> None:
+    views: list[Any] = [pattern.callback for pattern in urlpatterns if hasattr(pattern.callback, "actions")]
+
+    assert set(ROUTES) == {f"{view.cls.__name__}.{action}" for view in views for action in view.actions.values()}
+
+
+def test_the_page_names_the_messages_of_every_route() -> None:
+    rows = (ROOT / "docs" / "protobuf.md").read_text().splitlines()
+    named = [
+        tuple(re.findall(r"\w+", cell)[:1] for cell in row.split("|")[2:4]) for row in rows if row.startswith("| ")
+    ]
+
+    kinds = [(route.request, route.answer) for route in ROUTES.values()]
+    expected = [([kind.DESCRIPTOR.name] if kind else [] for kind in route) for route in kinds]
+    assert sorted(map(repr, named[1:-1])) == sorted(repr(tuple(names)) for names in expected)
+
+
+def test_clients_of_the_released_file_are_not_broken() -> None:
+    command: list[Any] = [ROOT / ".venv/bin/buf", "breaking", "protos", "--against", "chat/tests/released"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_other_languages_have_their_packages() -> None:
+    options = pb.DESCRIPTOR.GetOptions()
+
+    assert options.go_package == "github.com/llmapi/llmapi/protos/chatv1;chatv1"
+    assert (options.java_package, options.java_multiple_files) == ("com.llmapi.chat.v1", True)

@@ -1,0 +1,270 @@
+"""Protobuf messages for requests and answers: which route takes and gives which, and how JSON becomes one of them."""
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from protos import chat_pb2 as pb
+
+
+class Messages(NamedTuple):
+    """What a route takes and gives. A route without a body takes None."""
+
+    request: type[Message] | None
+    answer: type[Message]
+
+
+def messages_of(view: Any) -> Messages:
+    """Return the messages of the route that a view is serving."""
+    return ROUTES[f"{type(view).__name__}.{view.action}"]
+
+
+ROUTES = {
+    "CompletionViewSet.create": Messages(pb.ChatRequest, pb.ChatResponse),
+    "CompletionViewSet.cancel": Messages(None, pb.Cancellation),
+    "ConversationViewSet.create": Messages(pb.ConversationRequest, pb.Conversation),
+    "ConversationViewSet.retrieve": Messages(None, pb.Conversation),
+    "ConversationViewSet.update": Messages(pb.ConversationUpdate, pb.Conversation),
+    "ConversationViewSet.destroy": Messages(None, pb.ConversationDeleted),
+    "ItemViewSet.list": Messages(None, pb.ItemList),
+    "ItemViewSet.create": Messages(pb.ItemsRequest, pb.ItemList),
+    "ItemViewSet.retrieve": Messages(None, pb.Item),
+    "ItemViewSet.destroy": Messages(None, pb.Conversation),
+    "ModelViewSet.list": Messages(None, pb.ModelList),
+    "ModelViewSet.retrieve": Messages(None, pb.Model),
+    "EventViewSet.create": Messages(pb.EventsRequest, pb.EventsStored),
+    "UsageViewSet.list": Messages(None, pb.UsageReport),
+}
+
+Fields = dict[str, Any]
+# A FieldDescriptor of either implementation of Protobuf.
+Field = Any
+
+
+# --- answers: from JSON ---
+
+
+M = TypeVar("M", bound=Message)
+
+
+def fill(message: M, answer: Mapping[str, Any]) -> M:
+    """Set the fields that a JSON answer has, and return the message. A value that does not fit its field is left out.
+
+    The figures and texts of an answer are the upstream's. The client was billed for it, and must be able to read it.
+    """
+    values = RENAMED[type(message)](answer) if type(message) in RENAMED else answer
+    for field in message.DESCRIPTOR.fields:
+        value = values.get(field.name)
+        if value is None:
+            continue
+        if is_map(field):
+            if isinstance(value, Mapping):
+                getattr(message, field.name).update(fitting_items(field, value))
+        elif field.is_repeated:
+            fill_list(getattr(message, field.name), field, value if isinstance(value, list) else [])
+        elif field.message_type is not None:
+            if isinstance(value, Mapping):
+                inner = getattr(message, field.name)
+                inner.SetInParent()
+                fill(inner, value)
+        elif (fitting := fit(field, value)) is not None:
+            setattr(message, field.name, fitting)
+    return message
+
+
+def fill_list(repeated: Any, field: Field, values: list[Any]) -> None:
+    for value in values:
+        if field.message_type is None:
+            if (fitting := fit(field, value)) is not None:
+                repeated.append(fitting)
+        elif isinstance(value, Mapping):
+            fill(repeated.add(), value)
+
+
+def is_map(field: Field) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def fitting_items(field: Field, values: Mapping[str, Any]) -> Fields:
+    inner: Field = field.message_type.fields_by_name["value"]
+    return {key: fitting for key, value in values.items() if (fitting := fit(inner, value)) is not None}
+
+
+def fit(field: Field, value: Any) -> Any:
+    """Return what the field can hold of the value, or None."""
+    return FITS[field.type](value)
+
+
+def fit_integer(least: int, most: int) -> Callable[[Any], int | None]:
+    def fit_this(value: Any) -> int | None:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return int(value) if is_number and least <= value <= most else None
+
+    return fit_this
+
+
+def fit_double(value: Any) -> float | None:
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except OverflowError:
+        return None
+
+
+def fit_string(value: Any) -> str | None:
+    # Protobuf's strings are UTF-8, which has no halves of surrogate pairs.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+
+
+def fit_bytes(value: Any) -> bytes | None:
+    """Read bytes as JSON has them: in Base64, or as a list of numbers."""
+    try:
+        return base64.b64decode(value) if isinstance(value, str) else bytes(value) if isinstance(value, list) else None
+    except (binascii.Error, ValueError, TypeError):
+        return None
+
+
+FITS: dict[int, Callable[[Any], Any]] = {
+    FieldDescriptor.TYPE_UINT32: fit_integer(0, 2**32 - 1),
+    FieldDescriptor.TYPE_UINT64: fit_integer(0, 2**64 - 1),
+    FieldDescriptor.TYPE_INT32: fit_integer(-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_DOUBLE: fit_double,
+    FieldDescriptor.TYPE_STRING: fit_string,
+    FieldDescriptor.TYPE_BYTES: fit_bytes,
+    FieldDescriptor.TYPE_BOOL: lambda value: value if isinstance(value, bool) else None,
+}
+
+
+def completion_fields(answer: Mapping[str, Any]) -> Fields:
+    choice = answer["choices"][0]
+    said = {name: choice["message"].get(name) for name in ("refusal", "tool_calls", "annotations", "reasoning_content")}
+    return {**answer, **said, "finish_reason": choice.get("finish_reason"), "logprobs": choice.get("logprobs")}
+
+
+def chunk_fields(chunk: Mapping[str, Any]) -> Fields:
+    """Return the fields of a `ChatChunk`. Of what describes the whole reply, the first chunk alone tells."""
+    choice = chunk["choices"][0] if chunk["choices"] else {}
+    fields = {name: chunk[name] for name in ("usage", "cancelled") if name in chunk}
+    if "request_id" in chunk:
+        whole = ("request_id", "conversation_id", "model", "history_truncated", "created", "service_tier")
+        fields |= {name: chunk.get(name) for name in (*whole, "system_fingerprint")}
+    delta = choice.get("delta") or {}
+    said = {name: delta.get(name) for name in ("refusal", "tool_calls", "annotations", "reasoning_content")}
+    ended = {"finish_reason": choice.get("finish_reason"), "logprobs": choice.get("logprobs")}
+    return {**fields, **said, **ended, "delta": delta.get("content")}
+
+
+def part_fields(part: Mapping[str, Any]) -> Fields:
+    """Return the fields of a `ContentPart`, for a part of a message or of an item."""
+    kind = part.get("type")
+    if kind in {"text", "input_text", "output_text"}:
+        return {"text": part.get("text")}
+    if kind == "input_image":
+        return {"image_url": {"url": part.get("image_url"), "detail": part.get("detail")}}
+    if kind in {"image_url", "input_audio", "file", "refusal"}:
+        return {kind: part.get(kind)}
+    return {}
+
+
+def token_fields(entry: Mapping[str, Any]) -> Fields:
+    return {**entry, "utf8": entry.get("bytes")}
+
+
+def report_fields(report: Mapping[str, Any]) -> Fields:
+    return {**report, "first_day": report["from"], "last_day": report["to"]}
+
+
+# Messages whose fields are not those of the JSON. All others have the same names.
+RENAMED: dict[type[Message], Callable[[Mapping[str, Any]], Fields]] = {
+    pb.ChatResponse: completion_fields,
+    pb.ChatChunk: chunk_fields,
+    pb.ContentPart: part_fields,
+    pb.TokenLogprob: token_fields,
+    pb.UsageReport: report_fields,
+}
+
+
+# --- requests: to JSON ---
+
+
+def fields_of(message: Message, load: Callable[[str, str], Any], path: str = "") -> Any:
+    """Return the JSON that a request stands for. Fields that are not set are absent.
+
+    `load(text, path)` reads the JSON value in a field whose name ends in _json.
+    """
+    fields: Fields = {}
+    for field, value in message.ListFields():
+        at = f"{path}.{field.name}" if path else field.name
+        if field.name.endswith("_json"):
+            fields[field.name.removesuffix("_json")] = load(value, at)
+        elif is_map(field):
+            fields[field.name] = dict(value)
+        elif field.message_type is not None and field.is_repeated:
+            fields[field.name] = [fields_of(inner, load, f"{at}[{index}]") for index, inner in enumerate(value)]
+        elif field.message_type is not None:
+            fields[field.name] = fields_of(value, load, at)
+        elif field.is_repeated:
+            fields[field.name] = list(value)
+        elif isinstance(value, bytes):
+            fields[field.name] = base64.b64encode(value).decode()
+        else:
+            fields[field.name] = value
+    return SPOKEN[type(message)](fields) if type(message) in SPOKEN else fields
+
+
+def request_json(fields: Fields) -> Fields:
+    extra = fields.pop("extra", {})
+    return {**extra, **fields}
+
+
+def message_json(fields: Fields) -> Fields:
+    """Return a chat message. Protobuf cannot tell an empty text from none, so an answer without any other is empty."""
+    if parts := fields.pop("parts", None):
+        fields["content"] = parts
+    is_answer = fields.get("role") in {"assistant", "tool"}
+    if is_answer and not {"content", "tool_calls", "refusal"} & set(fields):
+        fields["content"] = ""
+    return fields
+
+
+def part_json(fields: Fields) -> Fields:
+    return {"type": next(iter(fields), ""), **fields}
+
+
+def tool_json(fields: Fields) -> Fields:
+    kind = "custom" if "custom" in fields else "function"
+    return {"type": kind, **fields}
+
+
+def call_json(fields: Fields) -> Fields:
+    fields.pop("index", None)
+    if "function" in fields:
+        fields["function"] = {"name": "", "arguments": "", **fields["function"]}
+    return tool_json(fields)
+
+
+def choice_json(fields: Fields) -> Any:
+    for kind in ("function", "custom"):
+        if kind in fields:
+            return {"type": kind, kind: {"name": fields[kind]}}
+    return fields.get("mode", fields.get("choice"))
+
+
+def metadata_json(fields: Fields) -> Any:
+    return fields.get("pairs", {})
+
+
+# Messages whose JSON is not simply their fields.
+SPOKEN: dict[type[Message], Callable[[Fields], Any]] = {
+    pb.ChatRequest: request_json,
+    pb.ChatMessage: message_json,
+    pb.ContentPart: part_json,
+    pb.Tool: tool_json,
+    pb.ToolCall: call_json,
+    pb.ToolChoice: choice_json,
+    pb.Metadata: metadata_json,
+}
