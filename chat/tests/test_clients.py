@@ -1,0 +1,148 @@
+"""Client libraries that applications use, unmodified, each in its own environment, against a real server.
+
+`make test-clients` installs and runs them; docs/sdks.md shows what comes of it.
+"""
+
+import json
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from bench.openai_double import Behaviour, OpenAIDouble
+from conftest import Server
+from llmapi.launch import ROOT
+
+FOLDER = ROOT / "chat" / "tests" / "clients"
+SCENARIOS = (
+    "two turns",
+    "two turns, streamed",
+    "tool loop",
+    "tool loop, streamed",
+    "structured output",
+    "structured output by a tool",
+    "conversation",
+    "conversation, tool loop",
+)
+
+
+@dataclass(frozen=True)
+class ClientLibrary:
+    folder: str
+    name: str
+    package: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """The version that the client's folder pins."""
+        for pins in ("requirements.txt", "package.json"):
+            path = FOLDER / self.folder / pins
+            if path.exists():
+                found = re.search(
+                    rf'^{re.escape(self.package)}==(\S+)|"{self.package}": "([^"]+)"', path.read_text(), re.M
+                )
+                assert found, f"{path} does not pin {self.package}"
+                return found[1] or found[2]
+        raise AssertionError(f"{self.folder} pins nothing")
+
+    @property
+    def command(self) -> list[str]:
+        environment = ROOT / ".venv-clients" / self.folder
+        assert (environment / "installed").exists(), f"{self.folder} is not installed; run make test-clients"
+        if (FOLDER / self.folder / "run.py").exists():
+            return [str(environment / "bin" / "python"), "run.py", *self.arguments]
+        return [str(ROOT / ".venv" / "bin" / "node"), "run.mjs", *self.arguments]
+
+    def run(self, server: Server) -> dict[str, str]:
+        """Return what came of each scenario: "works", or what went wrong."""
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(FOLDER),
+            "BASE_URL": f"{server.url}/v1",
+            "TOKEN": server.token,
+            "MODEL": "gpt-4o-mini",
+        }
+        folder = FOLDER / self.folder
+        result = subprocess.run(self.command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{self.folder}: {result.stderr}"
+        outcomes: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
+        return outcomes
+
+
+CLIENTS = (
+    ClientLibrary("openai-python", "OpenAI, Python", "openai"),
+    ClientLibrary("openai-javascript", "OpenAI, JavaScript", "openai"),
+    ClientLibrary("langchain-python", "LangChain, Python", "langchain-openai"),
+    ClientLibrary("langchain-javascript", "LangChain, JavaScript", "@langchain/openai"),
+    ClientLibrary("ai-sdk", "AI SDK", "@ai-sdk/openai", ("openai",)),
+    ClientLibrary("ai-sdk", "AI SDK", "@ai-sdk/openai-compatible", ("openai-compatible",)),
+    ClientLibrary("pydantic-ai", "Pydantic AI", "pydantic-ai-slim[openai]"),
+    ClientLibrary("openai-agents", "OpenAI Agents, Python", "openai-agents"),
+    ClientLibrary("litellm", "LiteLLM", "litellm"),
+)
+
+
+def text_of(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def reply(content: str | None, **fields: Any) -> Behaviour:
+    """A reply in the shape that OpenAI gives it."""
+    return Behaviour(message={"role": "assistant", "content": content, "refusal": None, "annotations": [], **fields})
+
+
+def call(name: str, *arguments: dict[str, Any]) -> Behaviour:
+    """A reply that calls a tool, once for each arguments."""
+    calls = [
+        {"id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": json.dumps(each)}}
+        for index, each in enumerate(arguments)
+    ]
+    return reply(None, tool_calls=calls)
+
+
+def play(body: dict[str, Any]) -> Behaviour:
+    """Answer as the model of every scenario: from what is said in the messages, and from nothing else."""
+    messages = body["messages"]
+    said = [(message["role"], text_of(message)) for message in messages]
+    role, text = said[-1]
+    city = {"name": "Rome", "degrees": 21}
+    tools = [tool["function"]["name"] for tool in body.get("tools", [])]
+    if role == "tool" and tools == ["weather"]:
+        asked = max(index for index, (role, _) in enumerate(said) if role == "user")
+        results = [text for role, text in said[asked:] if role == "tool"]
+        return reply(f"It is {' and '.join(results)}.")
+    if body.get("response_format", {}).get("type") == "json_schema":
+        return reply(json.dumps(city))
+    if text.startswith("What is the weather"):
+        return call("weather", {"city": "Oslo"}, {"city": "Rome"})
+    if text.startswith("Which of them"):
+        return call(tools[0], city)
+    if text == "What is my name?":
+        told = said[-3:-1] == [("user", "My name is Ann."), ("assistant", "Nice to meet you, Ann.")]
+        return reply("Your name is Ann." if told else f"You have not told me: {messages}")
+    if text == "Thank you!":
+        return reply("You are welcome.")
+    return reply("Nice to meet you, Ann.")
+
+
+def row(client: ClientLibrary, outcomes: dict[str, str]) -> str:
+    package = client.package.partition("[")[0]
+    cells = (outcomes.get(scenario, "–") for scenario in SCENARIOS)
+    return f"| {client.name}: {package} {client.version} | {' | '.join(cells)} |"
+
+
+@pytest.mark.clients
+def test_what_works_is_what_the_page_says(server: Server, upstream: OpenAIDouble) -> None:
+    upstream.choose = play
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda client: client.run(server), CLIENTS))
+
+    table = "\n".join(row(client, each) for client, each in zip(CLIENTS, outcomes, strict=True))
+    assert table in (ROOT / "docs" / "sdks.md").read_text(), table
