@@ -28,6 +28,7 @@ SCENARIOS = (
     "conversation",
     "conversation, tool loop",
 )
+FAILURES = ("a wrong token", "an unknown model", "a prompt too long", "the provider's limit")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,21 @@ CLIENTS = (
 )
 
 
+TOO_LONG = {
+    "message": "This model's maximum context length is 128000 tokens. However, your messages resulted in 130001 "
+    "tokens. Please reduce the length of the messages.",
+    "type": "invalid_request_error",
+    "param": "messages",
+    "code": "context_length_exceeded",
+}
+BUSY = {
+    "message": "Rate limit reached for gpt-4o-mini on requests per min (RPM): Limit 3, Used 3, Requested 1.",
+    "type": "requests",
+    "param": None,
+    "code": "rate_limit_exceeded",
+}
+
+
 def text_of(message: dict[str, Any]) -> str:
     content = message.get("content") or ""
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
@@ -126,15 +142,22 @@ def play(body: dict[str, Any]) -> Behaviour:
     if text == "What is my name?":
         told = said[-3:-1] == [("user", "My name is Ann."), ("assistant", "Nice to meet you, Ann.")]
         return reply("Your name is Ann." if told else f"You have not told me: {messages}")
+    if text == "This is too long.":
+        return Behaviour(status=400, error=TOO_LONG)
+    if text == "Is your provider busy?":
+        return Behaviour(status=429, error=BUSY, headers={"Retry-After": "20"})
     if text == "Thank you!":
         return reply("You are welcome.")
     return reply("Nice to meet you, Ann.")
 
 
-def row(client: ClientLibrary, outcomes: dict[str, str]) -> str:
-    package = client.package.partition("[")[0]
-    cells = (outcomes.get(scenario, "–") for scenario in SCENARIOS)
-    return f"| {client.name}: {package} {client.version} | {' | '.join(cells)} |"
+def table(outcomes: dict[ClientLibrary, dict[str, str]], columns: tuple[str, ...]) -> str:
+    rows = []
+    for client, each in outcomes.items():
+        cells = [each.get(column, "–") for column in columns]
+        package = client.package.partition("[")[0]
+        rows.append(f"| {client.name}: {package} {client.version} | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 @pytest.mark.clients
@@ -142,7 +165,9 @@ def test_what_works_is_what_the_page_says(server: Server, upstream: OpenAIDouble
     upstream.choose = play
 
     with ThreadPoolExecutor(4) as pool:
-        outcomes = list(pool.map(lambda client: client.run(server), CLIENTS))
+        outcomes = dict(zip(CLIENTS, pool.map(lambda client: client.run(server), CLIENTS), strict=True))
 
-    table = "\n".join(row(client, each) for client, each in zip(CLIENTS, outcomes, strict=True))
-    assert table in (ROOT / "docs" / "sdks.md").read_text(), table
+    page = (ROOT / "docs" / "sdks.md").read_text()
+    works, fails = table(outcomes, SCENARIOS), table(outcomes, FAILURES)
+    missing = [each for each in (works, fails) if each not in page]
+    assert not missing, "\n\n".join(missing)

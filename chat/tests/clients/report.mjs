@@ -10,6 +10,10 @@ export const SUNNY = "It is sunny in Oslo and sunny in Rome.";
 export const THANKS = "Thank you!";
 export const WELCOME = "You are welcome.";
 export const WARMEST = "Which of them is warmest?";
+export const TOO_LONG = "This is too long.";
+export const BUSY = "Is your provider busy?";
+export const WRONG_TOKEN = "wrong";
+export const UNKNOWN_MODEL = "unknown";
 
 // Create a conversation of llmapi, for clients that have no call for it.
 export async function conversation() {
@@ -18,15 +22,24 @@ export async function conversation() {
   return (await answer.json()).id;
 }
 
-export async function report(scenarios) {
+async function errorOf(scenario) {
+  try {
+    await scenario();
+  } catch (error) {
+    return error;
+  }
+}
+
+// Run them all. Of a failure, which is to happen, the name of the error is what counts.
+export async function report(scenarios, failures, named = (error) => error.constructor.name) {
   const outcomes = {};
   for (const [name, scenario] of Object.entries(scenarios)) {
-    try {
-      await scenario();
-      outcomes[name] = "works";
-    } catch (error) {
-      outcomes[name] = `${error.name}: ${error.message}`;
-    }
+    const error = await errorOf(scenario);
+    outcomes[name] = error ? `${error.constructor.name}: ${error.message}` : "works";
+  }
+  for (const [name, failure] of Object.entries(failures)) {
+    const error = await errorOf(failure);
+    outcomes[name] = error ? named(error) : "no error";
   }
   console.log(JSON.stringify(outcomes));
 }

@@ -20,6 +20,10 @@ SUNNY = "It is sunny in Oslo and sunny in Rome."
 THANKS = "Thank you!"
 WELCOME = "You are welcome."
 WARMEST = "Which of them is warmest?"
+TOO_LONG = "This is too long."
+BUSY = "Is your provider busy?"
+WRONG_TOKEN = "wrong"
+UNKNOWN_MODEL = "unknown"
 
 
 def conversation() -> str:
@@ -36,15 +40,23 @@ def equal(got: object, wanted: object) -> None:
         raise AssertionError(f"{got!r} instead of {wanted!r}")
 
 
-def outcome(scenario: Callable[[], object]) -> str:
+def run(scenario: Callable[[], object]) -> Exception | None:
     try:
         result = scenario()
         if inspect.iscoroutine(result):
             asyncio.run(result)
     except Exception as exc:
-        return f"{type(exc).__name__}: {exc}"
-    return "works"
+        return exc
+    return None
 
 
-def report(scenarios: dict[str, Callable[[], object]]) -> None:
-    print(json.dumps({name: outcome(scenario) for name, scenario in scenarios.items()}))
+def report(scenarios: dict[str, Callable[[], object]], failures: dict[str, Callable[[], object]]) -> None:
+    """Run them all. Of a failure, which is to happen, the name of the error is what counts."""
+    outcomes = {}
+    for name, scenario in scenarios.items():
+        error = run(scenario)
+        outcomes[name] = f"{type(error).__name__}: {error}" if error else "works"
+    for name, failure in failures.items():
+        error = run(failure)
+        outcomes[name] = type(error).__name__ if error else "no error"
+    print(json.dumps(outcomes))

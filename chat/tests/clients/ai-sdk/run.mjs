@@ -6,17 +6,14 @@ import { generateText, isStepCount, Output, streamText, tool } from "ai";
 import { z } from "zod";
 import * as say from "../report.mjs";
 
-const provider = { baseURL: say.BASE_URL, apiKey: say.TOKEN };
-const models = {
-  // openai(…) would speak the Responses API.
-  "openai": () => createOpenAI(provider).chat(say.MODEL),
-  "openai-compatible": () =>
-    createOpenAICompatible({
-      ...provider, name: "llmapi", includeUsage: true, supportsStructuredOutputs: true,
-    }).chatModel(say.MODEL),
-};
 const compatible = process.argv[2] === "openai-compatible";
-const model = models[process.argv[2]]();
+const fields = { baseURL: say.BASE_URL, apiKey: say.TOKEN };
+const own = { name: "llmapi", includeUsage: true, supportsStructuredOutputs: true };
+const modelOf = (name, options) =>
+  compatible
+    ? createOpenAICompatible({ ...own, ...fields, ...options }).chatModel(name)
+    : createOpenAI({ ...fields, ...options }).chat(name); // openai(…) would speak the Responses API
+const model = modelOf(say.MODEL);
 const user = (content) => ({ role: "user", content });
 const tools = {
   weather: tool({
@@ -56,21 +53,34 @@ async function toolLoop(ask) {
   assert.equal((await ask({ messages, tools })).text, say.WELCOME);
 }
 
-await say.report({
-  "two turns": () => twoTurns(generate),
-  "two turns, streamed": () => twoTurns(stream),
-  "tool loop": () => toolLoop(generate),
-  "tool loop, streamed": () => toolLoop(stream),
-  "structured output": async () => {
-    const { output } = await generateText({ model, output: Output.object({ schema: City }), prompt: say.WARMEST });
-    assert.deepEqual(output, { name: "Rome", degrees: 21 });
-  },
-  // The options of the provider's own name are sent as fields; @ai-sdk/openai sends only those that it knows.
-  ...(compatible && {
-    "conversation": async () => {
-      const providerOptions = { llmapi: { conversation_id: await say.conversation() } };
-      assert.equal((await generate({ prompt: say.NAME, providerOptions })).text, say.NICE);
-      assert.equal((await stream({ prompt: say.ASK, providerOptions })).text, say.KNOWN);
+const complete = (prompt, options = {}, name = say.MODEL) =>
+  generateText({ model: modelOf(name, options), prompt, maxRetries: 0 });
+
+await say.report(
+  {
+    "two turns": () => twoTurns(generate),
+    "two turns, streamed": () => twoTurns(stream),
+    "tool loop": () => toolLoop(generate),
+    "tool loop, streamed": () => toolLoop(stream),
+    "structured output": async () => {
+      const { output } = await generateText({ model, output: Output.object({ schema: City }), prompt: say.WARMEST });
+      assert.deepEqual(output, { name: "Rome", degrees: 21 });
     },
-  }),
-});
+    // The options of the provider's own name are sent as fields; @ai-sdk/openai sends only those that it knows.
+    ...(compatible && {
+      "conversation": async () => {
+        const providerOptions = { llmapi: { conversation_id: await say.conversation() } };
+        assert.equal((await generate({ prompt: say.NAME, providerOptions })).text, say.NICE);
+        assert.equal((await stream({ prompt: say.ASK, providerOptions })).text, say.KNOWN);
+      },
+    }),
+  },
+  {
+    "a wrong token": () => complete(say.NAME, { apiKey: say.WRONG_TOKEN }),
+    "an unknown model": () => complete(say.NAME, {}, say.UNKNOWN_MODEL),
+    "a prompt too long": () => complete(say.TOO_LONG),
+    "the provider's limit": () => complete(say.BUSY),
+  },
+  // All are APICallErrors; which it is, the status and OpenAI's code tell.
+  (error) => `${error.statusCode} ${error.data?.error.code}`,
+);

@@ -46,27 +46,38 @@ async function twoTurns(ask) {
 // What llmapi adds to OpenAI's fields goes into modelKwargs.
 const remembering = async () => new ChatOpenAI({ ...fields, modelKwargs: { conversation_id: await say.conversation() } });
 
-await say.report({
-  "two turns": () => twoTurns((messages) => model.invoke(messages)),
-  "two turns, streamed": () => twoTurns((messages) => joined(model.stream(messages))),
-  "tool loop": () => toolLoop((messages) => withTools.invoke(messages)),
-  "tool loop, streamed": () => toolLoop((messages) => joined(withTools.stream(messages))),
-  "structured output": async () => {
-    assert.deepEqual(await model.withStructuredOutput(City).invoke(say.WARMEST), { name: "Rome", degrees: 21 });
+const complete = (text, own = {}) => new ChatOpenAI({ ...fields, maxRetries: 0, ...own }).invoke(text);
+
+await say.report(
+  {
+    "two turns": () => twoTurns((messages) => model.invoke(messages)),
+    "two turns, streamed": () => twoTurns((messages) => joined(model.stream(messages))),
+    "tool loop": () => toolLoop((messages) => withTools.invoke(messages)),
+    "tool loop, streamed": () => toolLoop((messages) => joined(withTools.stream(messages))),
+    "structured output": async () => {
+      assert.deepEqual(await model.withStructuredOutput(City).invoke(say.WARMEST), { name: "Rome", degrees: 21 });
+    },
+    "structured output by a tool": async () => {
+      const byTool = model.withStructuredOutput(City, { method: "functionCalling" });
+      assert.deepEqual(await byTool.invoke(say.WARMEST), { name: "Rome", degrees: 21 });
+    },
+    "conversation": async () => {
+      const own = await remembering();
+      assert.equal((await own.invoke([user(say.NAME)])).content, say.NICE);
+      assert.equal((await joined(own.stream([user(say.ASK)]))).content, say.KNOWN);
+    },
+    "conversation, tool loop": async () => {
+      const own = (await remembering()).bindTools([weather]);
+      const call = await own.invoke([user(say.WEATHER)]);
+      assert.equal((await own.invoke(await results(call))).content, say.SUNNY);
+      assert.equal((await own.invoke([user(say.THANKS)])).content, say.WELCOME);
+    },
   },
-  "structured output by a tool": async () => {
-    const byTool = model.withStructuredOutput(City, { method: "functionCalling" });
-    assert.deepEqual(await byTool.invoke(say.WARMEST), { name: "Rome", degrees: 21 });
+  {
+    "a wrong token": () => complete(say.NAME, { apiKey: say.WRONG_TOKEN }),
+    "an unknown model": () => complete(say.NAME, { model: say.UNKNOWN_MODEL }),
+    "a prompt too long": () => complete(say.TOO_LONG),
+    "the provider's limit": () => complete(say.BUSY),
   },
-  "conversation": async () => {
-    const own = await remembering();
-    assert.equal((await own.invoke([user(say.NAME)])).content, say.NICE);
-    assert.equal((await joined(own.stream([user(say.ASK)]))).content, say.KNOWN);
-  },
-  "conversation, tool loop": async () => {
-    const own = (await remembering()).bindTools([weather]);
-    const call = await own.invoke([user(say.WEATHER)]);
-    assert.equal((await own.invoke(await results(call))).content, say.SUNNY);
-    assert.equal((await own.invoke([user(say.THANKS)])).content, say.WELCOME);
-  },
-});
+  (error) => error.lc_error_code ?? error.constructor.name,
+);

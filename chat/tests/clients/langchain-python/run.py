@@ -96,6 +96,10 @@ def conversation_with_tools() -> None:
     say.equal(remembering.invoke([HumanMessage(say.THANKS)]).content, say.WELCOME)
 
 
+def complete(text: str, *, token: str = say.TOKEN, model: str = say.MODEL) -> None:
+    ChatOpenAI(model=model, base_url=say.BASE_URL, api_key=token, max_retries=0).invoke(text)
+
+
 say.report(
     {
         "two turns": two_turns,
@@ -106,5 +110,11 @@ say.report(
         "structured output by a tool": structured_by_tool,
         "conversation": conversation,
         "conversation, tool loop": conversation_with_tools,
-    }
+    },
+    {
+        "a wrong token": lambda: complete(say.NAME, token=say.WRONG_TOKEN),
+        "an unknown model": lambda: complete(say.NAME, model=say.UNKNOWN_MODEL),
+        "a prompt too long": lambda: complete(say.TOO_LONG),
+        "the provider's limit": lambda: complete(say.BUSY),
+    },
 )

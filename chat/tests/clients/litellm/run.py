@@ -101,6 +101,12 @@ def conversation_with_tools() -> None:
     say.equal(complete([user(say.THANKS)], **memory).content, say.WELCOME)
 
 
+def failing(text: str, *, token: str = say.TOKEN, model: str = say.MODEL) -> None:
+    litellm.completion(
+        model=f"openai/{model}", api_base=say.BASE_URL, api_key=token, messages=[user(text)], max_retries=0
+    )
+
+
 say.report(
     {
         "two turns": two_turns,
@@ -110,5 +116,11 @@ say.report(
         "structured output": structured,
         "conversation": conversation,
         "conversation, tool loop": conversation_with_tools,
-    }
+    },
+    {
+        "a wrong token": lambda: failing(say.NAME, token=say.WRONG_TOKEN),
+        "an unknown model": lambda: failing(say.NAME, model=say.UNKNOWN_MODEL),
+        "a prompt too long": lambda: failing(say.TOO_LONG),
+        "the provider's limit": lambda: failing(say.BUSY),
+    },
 )

@@ -87,6 +87,11 @@ async def conversation() -> None:
     say.equal((await run_streamed(agent, say.ASK, run_config=config)).final_output, say.KNOWN)
 
 
+async def complete(text: str, *, token: str = say.TOKEN, name: str = say.MODEL) -> None:
+    async with AsyncOpenAI(base_url=say.BASE_URL, api_key=token, max_retries=0) as client:
+        await run(Agent(name="Host", model=OpenAIChatCompletionsModel(name, client)), text)
+
+
 say.report(
     {
         "two turns": two_turns,
@@ -95,5 +100,11 @@ say.report(
         "tool loop, streamed": tool_loop_streamed,
         "structured output": structured,
         "conversation": conversation,
-    }
+    },
+    {
+        "a wrong token": lambda: complete(say.NAME, token=say.WRONG_TOKEN),
+        "an unknown model": lambda: complete(say.NAME, name=say.UNKNOWN_MODEL),
+        "a prompt too long": lambda: complete(say.TOO_LONG),
+        "the provider's limit": lambda: complete(say.BUSY),
+    },
 )

@@ -30,59 +30,70 @@ async function streamedText(body) {
   return text;
 }
 
-await say.report({
-  "two turns": async () => {
-    const messages = [user(say.NAME)];
-    const first = await completions.create({ model, messages });
-    assert.equal(first.choices[0].message.content, say.NICE);
-    messages.push(first.choices[0].message, user(say.ASK));
-    const second = await completions.create({ model, messages });
-    assert.equal(second.choices[0].message.content, say.KNOWN);
+const complete = (text, options = {}, model = say.MODEL) =>
+  client.withOptions({ maxRetries: 0, ...options }).chat.completions.create({ model, messages: [user(text)] });
+
+await say.report(
+  {
+    "two turns": async () => {
+      const messages = [user(say.NAME)];
+      const first = await completions.create({ model, messages });
+      assert.equal(first.choices[0].message.content, say.NICE);
+      messages.push(first.choices[0].message, user(say.ASK));
+      const second = await completions.create({ model, messages });
+      assert.equal(second.choices[0].message.content, say.KNOWN);
+    },
+    "two turns, streamed": async () => {
+      const messages = [user(say.NAME)];
+      const text = await streamedText({ messages });
+      assert.equal(text, say.NICE);
+      messages.push({ role: "assistant", content: text }, user(say.ASK));
+      const { message } = (await completions.stream({ model, messages }).finalChatCompletion()).choices[0];
+      assert.equal(message.content, say.KNOWN);
+      messages.push(message, user(say.THANKS));
+      assert.equal(await streamedText({ messages }), say.WELCOME);
+    },
+    "tool loop": async () => {
+      const runner = completions.runTools({ model, messages: [user(say.WEATHER)], tools: runnable });
+      assert.equal(await runner.finalContent(), say.SUNNY);
+      const messages = [...runner.messages, user(say.THANKS)];
+      assert.equal((await completions.create({ model, messages, tools })).choices[0].message.content, say.WELCOME);
+    },
+    "tool loop, streamed": async () => {
+      const runner = completions.runTools({ model, messages: [user(say.WEATHER)], tools: runnable, stream: true });
+      assert.equal(await runner.finalContent(), say.SUNNY);
+      const messages = [...runner.messages, user(say.THANKS)];
+      const { message } = (await completions.stream({ model, messages, tools }).finalChatCompletion()).choices[0];
+      assert.equal(message.content, say.WELCOME);
+    },
+    "structured output": async () => {
+      const messages = [user(say.WARMEST)];
+      const response_format = zodResponseFormat(City, "city");
+      const { message } = (await completions.parse({ model, messages, response_format })).choices[0];
+      assert.deepEqual(message.parsed, { name: "Rome", degrees: 21 });
+      messages.push(message, user(say.THANKS));
+      const again = await completions.parse({ model, messages, response_format });
+      assert.deepEqual(again.choices[0].message.parsed, { name: "Rome", degrees: 21 });
+    },
+    "conversation": async () => {
+      const conversation_id = (await client.conversations.create()).id;
+      const first = await completions.create({ model, messages: [user(say.NAME)], conversation_id });
+      assert.equal(first.choices[0].message.content, say.NICE);
+      assert.equal(await streamedText({ messages: [user(say.ASK)], conversation_id }), say.KNOWN);
+    },
+    "conversation, tool loop": async () => {
+      const conversation_id = (await client.conversations.create()).id;
+      const ask = async (messages) =>
+        (await completions.create({ model, messages, tools, conversation_id })).choices[0].message;
+      const message = await ask([user(say.WEATHER)]);
+      assert.equal((await ask(results(message))).content, say.SUNNY);
+      assert.equal((await ask([user(say.THANKS)])).content, say.WELCOME);
+    },
   },
-  "two turns, streamed": async () => {
-    const messages = [user(say.NAME)];
-    const text = await streamedText({ messages });
-    assert.equal(text, say.NICE);
-    messages.push({ role: "assistant", content: text }, user(say.ASK));
-    const { message } = (await completions.stream({ model, messages }).finalChatCompletion()).choices[0];
-    assert.equal(message.content, say.KNOWN);
-    messages.push(message, user(say.THANKS));
-    assert.equal(await streamedText({ messages }), say.WELCOME);
+  {
+    "a wrong token": () => complete(say.NAME, { apiKey: say.WRONG_TOKEN }),
+    "an unknown model": () => complete(say.NAME, {}, say.UNKNOWN_MODEL),
+    "a prompt too long": () => complete(say.TOO_LONG),
+    "the provider's limit": () => complete(say.BUSY),
   },
-  "tool loop": async () => {
-    const runner = completions.runTools({ model, messages: [user(say.WEATHER)], tools: runnable });
-    assert.equal(await runner.finalContent(), say.SUNNY);
-    const messages = [...runner.messages, user(say.THANKS)];
-    assert.equal((await completions.create({ model, messages, tools })).choices[0].message.content, say.WELCOME);
-  },
-  "tool loop, streamed": async () => {
-    const runner = completions.runTools({ model, messages: [user(say.WEATHER)], tools: runnable, stream: true });
-    assert.equal(await runner.finalContent(), say.SUNNY);
-    const messages = [...runner.messages, user(say.THANKS)];
-    const { message } = (await completions.stream({ model, messages, tools }).finalChatCompletion()).choices[0];
-    assert.equal(message.content, say.WELCOME);
-  },
-  "structured output": async () => {
-    const messages = [user(say.WARMEST)];
-    const response_format = zodResponseFormat(City, "city");
-    const { message } = (await completions.parse({ model, messages, response_format })).choices[0];
-    assert.deepEqual(message.parsed, { name: "Rome", degrees: 21 });
-    messages.push(message, user(say.THANKS));
-    const again = await completions.parse({ model, messages, response_format });
-    assert.deepEqual(again.choices[0].message.parsed, { name: "Rome", degrees: 21 });
-  },
-  "conversation": async () => {
-    const conversation_id = (await client.conversations.create()).id;
-    const first = await completions.create({ model, messages: [user(say.NAME)], conversation_id });
-    assert.equal(first.choices[0].message.content, say.NICE);
-    assert.equal(await streamedText({ messages: [user(say.ASK)], conversation_id }), say.KNOWN);
-  },
-  "conversation, tool loop": async () => {
-    const conversation_id = (await client.conversations.create()).id;
-    const ask = async (messages) =>
-      (await completions.create({ model, messages, tools, conversation_id })).choices[0].message;
-    const message = await ask([user(say.WEATHER)]);
-    assert.equal((await ask(results(message))).content, say.SUNNY);
-    assert.equal((await ask([user(say.THANKS)])).content, say.WELCOME);
-  },
-});
+);

@@ -123,6 +123,12 @@ def conversation_with_tools() -> None:
     say.equal(third.choices[0].message.content, say.WELCOME)
 
 
+def complete(text: str, *, token: str = say.TOKEN, model: str = say.MODEL) -> None:
+    OpenAI(base_url=say.BASE_URL, api_key=token, max_retries=0).chat.completions.create(
+        model=model, messages=[user(text)]
+    )
+
+
 say.report(
     {
         "two turns": two_turns,
@@ -132,5 +138,11 @@ say.report(
         "structured output": structured,
         "conversation": conversation,
         "conversation, tool loop": conversation_with_tools,
-    }
+    },
+    {
+        "a wrong token": lambda: complete(say.NAME, token=say.WRONG_TOKEN),
+        "an unknown model": lambda: complete(say.NAME, model=say.UNKNOWN_MODEL),
+        "a prompt too long": lambda: complete(say.TOO_LONG),
+        "the provider's limit": lambda: complete(say.BUSY),
+    },
 )

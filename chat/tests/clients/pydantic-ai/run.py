@@ -1,5 +1,6 @@
 """Pydantic AI with its model of chat completions."""
 
+from openai import AsyncOpenAI
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -71,6 +72,11 @@ async def conversation() -> None:
         say.equal(await second.get_output(), say.KNOWN)
 
 
+async def complete(text: str, *, token: str = say.TOKEN, name: str = say.MODEL) -> None:
+    async with AsyncOpenAI(base_url=say.BASE_URL, api_key=token, max_retries=0) as client:
+        await Agent(OpenAIChatModel(name, provider=OpenAIProvider(openai_client=client))).run(text)
+
+
 say.report(
     {
         "two turns": two_turns,
@@ -80,5 +86,11 @@ say.report(
         "structured output": structured,
         "structured output by a tool": structured_by_tool,
         "conversation": conversation,
-    }
+    },
+    {
+        "a wrong token": lambda: complete(say.NAME, token=say.WRONG_TOKEN),
+        "an unknown model": lambda: complete(say.NAME, name=say.UNKNOWN_MODEL),
+        "a prompt too long": lambda: complete(say.TOO_LONG),
+        "the provider's limit": lambda: complete(say.BUSY),
+    },
 )
