@@ -25,6 +25,7 @@ SCENARIOS = (
     "tool loop, streamed",
     "structured output",
     "structured output by a tool",
+    "a picture and a PDF",
     "conversation",
     "conversation, tool loop",
 )
@@ -105,7 +106,7 @@ BUSY = {
 
 def text_of(message: dict[str, Any]) -> str:
     content = message.get("content") or ""
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def reply(content: str | None, **fields: Any) -> Behaviour:
@@ -120,6 +121,16 @@ def call(name: str, *arguments: dict[str, Any]) -> Behaviour:
         for index, each in enumerate(arguments)
     ]
     return reply(None, tool_calls=calls)
+
+
+def has_files(message: dict[str, Any]) -> bool:
+    """Whether the parts after the text are a picture and a document, as OpenAI documents them."""
+    _, picture, document = message["content"]
+    return (
+        picture["image_url"]["url"].startswith("data:image/png;base64,")
+        and document["file"]["filename"].endswith(".pdf")
+        and document["file"]["file_data"].startswith("data:application/pdf;base64,")
+    )
 
 
 def play(body: dict[str, Any]) -> Behaviour:
@@ -146,6 +157,8 @@ def play(body: dict[str, Any]) -> Behaviour:
         return Behaviour(status=400, error=TOO_LONG)
     if text == "Is your provider busy?":
         return Behaviour(status=429, error=BUSY, headers={"Retry-After": "20"})
+    if text == "What do you see?":
+        return reply("A picture and a document." if has_files(messages[-1]) else f"I see {messages[-1]}")
     if text == "Thank you!":
         return reply("You are welcome.")
     return reply("Nice to meet you, Ann.")

@@ -66,6 +66,14 @@ await say.report(
       const { output } = await generateText({ model, output: Output.object({ schema: City }), prompt: say.WARMEST });
       assert.deepEqual(output, { name: "Rome", degrees: 21 });
     },
+    "a picture and a PDF": async () => {
+      const content = [
+        { type: "text", text: say.LOOK },
+        { type: "file", mediaType: "image/png", data: say.PICTURE },
+        { type: "file", mediaType: "application/pdf", data: say.DOCUMENT, filename: "a.pdf" },
+      ];
+      assert.equal((await generate({ messages: [user(content)] })).text, say.SEEN);
+    },
     // The options of the provider's own name are sent as fields; @ai-sdk/openai sends only those that it knows.
     ...(compatible && {
       "conversation": async () => {

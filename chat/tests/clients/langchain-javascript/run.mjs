@@ -61,6 +61,15 @@ await say.report(
       const byTool = model.withStructuredOutput(City, { method: "functionCalling" });
       assert.deepEqual(await byTool.invoke(say.WARMEST), { name: "Rome", degrees: 21 });
     },
+    "a picture and a PDF": async () => {
+      const content = [
+        { type: "text", text: say.LOOK },
+        { type: "image", data: say.PICTURE, mimeType: "image/png" },
+        { type: "file", data: say.DOCUMENT, mimeType: "application/pdf", metadata: { filename: "a.pdf" } },
+      ];
+      const message = new HumanMessage({ contentBlocks: content });
+      assert.equal((await model.invoke([message])).content, say.SEEN);
+    },
     "conversation": async () => {
       const own = await remembering();
       assert.equal((await own.invoke([user(say.NAME)])).content, say.NICE);

@@ -83,6 +83,15 @@ def structured_by_tool() -> None:
     say.equal(by_tool.invoke(say.WARMEST), City(name="Rome", degrees=21))
 
 
+def files() -> None:
+    parts: list[Any] = [
+        {"type": "text", "text": say.LOOK},
+        {"type": "image", "base64": say.PICTURE, "mime_type": "image/png"},
+        {"type": "file", "base64": say.DOCUMENT, "mime_type": "application/pdf", "filename": "a.pdf"},
+    ]
+    say.equal(model.invoke([HumanMessage(parts)]).content, say.SEEN)
+
+
 def conversation() -> None:
     remembering = model.bind(extra_body={"conversation_id": say.conversation()})
     say.equal(remembering.invoke([HumanMessage(say.NAME)]).content, say.NICE)
@@ -108,6 +117,7 @@ say.report(
         "tool loop, streamed": tool_loop_streamed,
         "structured output": structured,
         "structured output by a tool": structured_by_tool,
+        "a picture and a PDF": files,
         "conversation": conversation,
         "conversation, tool loop": conversation_with_tools,
     },

@@ -88,6 +88,23 @@ def structured() -> None:
     say.equal(City.model_validate_json(complete([user(say.WARMEST)], response_format=City).content).name, "Rome")
 
 
+def files() -> None:
+    messages: list[Any] = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": say.LOOK},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{say.PICTURE}"}},
+                {
+                    "type": "file",
+                    "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{say.DOCUMENT}"},
+                },
+            ],
+        }
+    ]
+    say.equal(complete(messages).content, say.SEEN)
+
+
 def conversation() -> None:
     memory: Any = {"extra_body": {"conversation_id": say.conversation()}}
     say.equal(complete([user(say.NAME)], **memory).content, say.NICE)
@@ -114,6 +131,7 @@ say.report(
         "tool loop": tool_loop,
         "tool loop, streamed": lambda: tool_loop(stream),
         "structured output": structured,
+        "a picture and a PDF": files,
         "conversation": conversation,
         "conversation, tool loop": conversation_with_tools,
     },

@@ -79,6 +79,16 @@ async def structured() -> None:
     say.equal((await run(agent, say.WARMEST)).final_output, City(name="Rome", degrees=21))
 
 
+async def files() -> None:
+    content = [
+        {"type": "input_text", "text": say.LOOK},
+        {"type": "input_image", "image_url": f"data:image/png;base64,{say.PICTURE}", "detail": "auto"},
+        {"type": "input_file", "file_data": f"data:application/pdf;base64,{say.DOCUMENT}", "filename": "a.pdf"},
+    ]
+    agent = Agent(name="Viewer", model=model())
+    say.equal((await run(agent, [{"role": "user", "content": content}])).final_output, say.SEEN)
+
+
 async def conversation() -> None:
     agent = Agent(name="Host", model=model())
     settings = ModelSettings(extra_body={"conversation_id": say.conversation()})
@@ -99,6 +109,7 @@ say.report(
         "tool loop": tool_loop,
         "tool loop, streamed": tool_loop_streamed,
         "structured output": structured,
+        "a picture and a PDF": files,
         "conversation": conversation,
     },
     {

@@ -75,6 +75,16 @@ await say.report(
       const again = await completions.parse({ model, messages, response_format });
       assert.deepEqual(again.choices[0].message.parsed, { name: "Rome", degrees: 21 });
     },
+    "a picture and a PDF": async () => {
+      const file = { filename: "a.pdf", file_data: `data:application/pdf;base64,${say.DOCUMENT}` };
+      const content = [
+        { type: "text", text: say.LOOK },
+        { type: "image_url", image_url: { url: `data:image/png;base64,${say.PICTURE}` } },
+        { type: "file", file },
+      ];
+      const reply = await completions.create({ model, messages: [user(content)] });
+      assert.equal(reply.choices[0].message.content, say.SEEN);
+    },
     "conversation": async () => {
       const conversation_id = (await client.conversations.create()).id;
       const first = await completions.create({ model, messages: [user(say.NAME)], conversation_id });

@@ -107,6 +107,23 @@ def structured() -> None:
     say.equal(message.parsed, City(name="Rome", degrees=21))
 
 
+def files() -> None:
+    messages: list[Any] = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": say.LOOK},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{say.PICTURE}"}},
+                {
+                    "type": "file",
+                    "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{say.DOCUMENT}"},
+                },
+            ],
+        }
+    ]
+    say.equal(client.chat.completions.create(model=say.MODEL, messages=messages).choices[0].message.content, say.SEEN)
+
+
 def conversation() -> None:
     memory: Any = {"extra_body": {"conversation_id": client.conversations.create().id}}
     first = client.chat.completions.create(model=say.MODEL, messages=[user(say.NAME)], **memory)
@@ -136,6 +153,7 @@ say.report(
         "tool loop": tool_loop,
         "tool loop, streamed": tool_loop_streamed,
         "structured output": structured,
+        "a picture and a PDF": files,
         "conversation": conversation,
         "conversation, tool loop": conversation_with_tools,
     },

@@ -1,8 +1,10 @@
 """Pydantic AI with its model of chat completions."""
 
+from base64 import b64decode
+
 from openai import AsyncOpenAI
 from pydantic import BaseModel
-from pydantic_ai import Agent, NativeOutput
+from pydantic_ai import Agent, BinaryContent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
@@ -65,6 +67,12 @@ async def structured_by_tool() -> None:
     say.equal(second.output, City(name="Rome", degrees=21))
 
 
+async def files() -> None:
+    picture = BinaryContent(b64decode(say.PICTURE), media_type="image/png")
+    document = BinaryContent(b64decode(say.DOCUMENT), media_type="application/pdf")
+    say.equal((await agent.run([say.LOOK, picture, document])).output, say.SEEN)
+
+
 async def conversation() -> None:
     settings = ModelSettings(extra_body={"conversation_id": say.conversation()})
     say.equal((await agent.run(say.NAME, model_settings=settings)).output, say.NICE)
@@ -85,6 +93,7 @@ say.report(
         "tool loop, streamed": tool_loop_streamed,
         "structured output": structured,
         "structured output by a tool": structured_by_tool,
+        "a picture and a PDF": files,
         "conversation": conversation,
     },
     {
