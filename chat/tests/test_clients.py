@@ -5,7 +5,6 @@
 
 import json
 import os
-import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,16 +40,12 @@ class ClientLibrary:
 
     @property
     def version(self) -> str:
-        """The version that the client's folder pins."""
-        for pins in ("requirements.txt", "package.json"):
-            path = FOLDER / self.folder / pins
-            if path.exists():
-                found = re.search(
-                    rf'^{re.escape(self.package)}==(\S+)|"{self.package}": "([^"]+)"', path.read_text(), re.M
-                )
-                assert found, f"{path} does not pin {self.package}"
-                return found[1] or found[2]
-        raise AssertionError(f"{self.folder} pins nothing")
+        """The version that the client's folder pins: of requirements.txt the first."""
+        folder = FOLDER / self.folder
+        if (folder / "package.json").exists():
+            version: str = json.loads((folder / "package.json").read_text())["dependencies"][self.package]
+            return version
+        return (folder / "requirements.txt").read_text().splitlines()[0].partition("==")[2]
 
     @property
     def command(self) -> list[str]:
@@ -69,8 +64,9 @@ class ClientLibrary:
             "TOKEN": server.token,
             "MODEL": "gpt-4o-mini",
         }
-        folder = FOLDER / self.folder
-        result = subprocess.run(self.command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            self.command, cwd=FOLDER / self.folder, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
         assert result.returncode == 0, f"{self.folder}: {result.stderr}"
         outcomes: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
         return outcomes
@@ -83,7 +79,7 @@ CLIENTS = (
     ClientLibrary("langchain-javascript", "LangChain, JavaScript", "@langchain/openai"),
     ClientLibrary("ai-sdk", "AI SDK", "@ai-sdk/openai", ("openai",)),
     ClientLibrary("ai-sdk", "AI SDK", "@ai-sdk/openai-compatible", ("openai-compatible",)),
-    ClientLibrary("pydantic-ai", "Pydantic AI", "pydantic-ai-slim[openai]"),
+    ClientLibrary("pydantic-ai", "Pydantic AI", "pydantic-ai-slim"),
     ClientLibrary("openai-agents", "OpenAI Agents, Python", "openai-agents"),
     ClientLibrary("litellm", "LiteLLM", "litellm"),
 )
@@ -126,11 +122,9 @@ def call(name: str, *arguments: dict[str, Any]) -> Behaviour:
 def has_files(message: dict[str, Any]) -> bool:
     """Whether the parts after the text are a picture and a document, as OpenAI documents them."""
     _, picture, document = message["content"]
-    return (
-        picture["image_url"]["url"].startswith("data:image/png;base64,")
-        and document["file"]["filename"].endswith(".pdf")
-        and document["file"]["file_data"].startswith("data:application/pdf;base64,")
-    )
+    url, file = picture["image_url"]["url"], document["file"]
+    starts = url.startswith("data:image/png;base64,") and file["file_data"].startswith("data:application/pdf;base64,")
+    return bool(starts and file["filename"])
 
 
 def play(body: dict[str, Any]) -> Behaviour:
@@ -168,8 +162,7 @@ def table(outcomes: dict[ClientLibrary, dict[str, str]], columns: tuple[str, ...
     rows = []
     for client, each in outcomes.items():
         cells = [each.get(column, "–") for column in columns]
-        package = client.package.partition("[")[0]
-        rows.append(f"| {client.name}: {package} {client.version} | {' | '.join(cells)} |")
+        rows.append(f"| {client.name}: {client.package} {client.version} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
