@@ -1,6 +1,10 @@
 """Client libraries that applications use, unmodified, each in its own environment, against a real server.
 
 `make test-clients` installs and runs them; docs/sdks.md shows what comes of it.
+
+To renew one, install its newest release in an empty environment, and write what `pip freeze` says into its
+requirements.txt, the client itself first. In JavaScript, run `npm install --package-lock-only --save-exact NAME@latest`
+in its folder.
 """
 
 import json
