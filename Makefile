@@ -1,13 +1,15 @@
 # Needs Python >= 3.11 and make. Everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+CLIENTS := $(patsubst chat/tests/clients/%/,.venv-clients/%/installed,$(dir $(wildcard \
+  chat/tests/clients/*/requirements.txt chat/tests/clients/*/package-lock.json)))
 TEST_DATABASE_URL ?= postgres://127.0.0.1:5432/postgres
 
 # The JavaScript SDK, and the tools that read the OpenAPI description: tests run both.
 NODE_LOCKS := chat/tests/sdk/package-lock.json chat/tests/openapi/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test check lint test-postgres test-browser protos clean
+.PHONY: help run stop test check lint test-postgres test-browser test-clients protos clean
 
 ## List these targets
 help:
@@ -54,13 +56,18 @@ test-browser: .venv/dev
 	@# Playwright runs an event loop in the tests' thread. Django refuses database queries there without this.
 	DJANGO_ALLOW_ASYNC_UNSAFE=true $(BIN)/python -m pytest -m browser clients
 
+## Run real client libraries against a server, each in an environment of its own
+test-clients: .venv/dev
+	@$(MAKE) --no-print-directory -j 4 $(CLIENTS)
+	$(BIN)/python -m pytest -n 0 -m clients chat/tests/test_clients.py
+
 ## Generate code after a change to protos/chat.proto
 protos: .venv/dev
 	$(BIN)/python -m protos.generate
 
-## Delete .venv and the caches
+## Delete the environments and the caches
 clean:
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-clients .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("llmapi needs Python 3.11 or newer; name one with make PYTHON=python3.12.") if sys.version_info < (3, 11) else 0'
@@ -75,4 +82,16 @@ clean:
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
 	@for lock in $(NODE_LOCKS); do \
 	  (cd $$(dirname $$lock) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-fund --no-audit --ignore-scripts) || exit 1; done
+	@touch $@
+
+# Everything is pinned, so nothing is resolved; and only what a test imports is compiled.
+.venv-clients/%/installed: chat/tests/clients/%/requirements.txt .venv/bin/python
+	@$(BIN)/python -m venv --without-pip .venv-clients/$*
+	@$(BIN)/python -m pip --python .venv-clients/$*/bin/python install -q --disable-pip-version-check \
+	  --no-deps --no-compile -r $<
+	@touch $@
+
+.venv-clients/%/installed: chat/tests/clients/%/package-lock.json .venv/dev
+	@cd $(<D) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-fund --no-audit
+	@mkdir -p $(@D)
 	@touch $@

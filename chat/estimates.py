@@ -11,6 +11,9 @@ from django.conf import settings
 from genai_prices.data_snapshot import get_snapshot
 
 DEFAULT_REPLY_TOKENS = 4096
+# Kept free for what a model thinks before it answers, which the bound of a reply counts too: without room for it the
+# reply is empty. OpenAI's guide to reasoning advises to begin with 25,000 tokens for both.
+REASONING_TOKENS = {"minimal": 1024, "low": 4096, "medium": 16_384, "high": 24_576, "xhigh": 49_152}
 # What the chat format adds to each message, and to each reply (OpenAI cookbook, "How to count tokens").
 FRAME_TOKENS = 4
 PRIMING_TOKENS = 3
@@ -146,5 +149,6 @@ def most_reply_tokens(model: str, parameters: dict[str, Any]) -> int:
     """
     asked: int | None = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
     rejected = text_bytes(parameters.get("prediction"))
+    thinking = REASONING_TOKENS.get(parameters.get("reasoning_effort", ""), 0)
     # A model with a short context keeps three quarters of it for the prompt.
-    return (asked or min(DEFAULT_REPLY_TOKENS, context_tokens(model) // 4)) + rejected
+    return (asked or min(DEFAULT_REPLY_TOKENS + thinking, context_tokens(model) // 4)) + rejected

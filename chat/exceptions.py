@@ -59,15 +59,19 @@ class UpstreamRateLimited(UpstreamError):
 
 class ContextLengthExceeded(ApiError):
     default_code = "context_length_exceeded"
-    default_detail = "Your messages exceed this model's maximum context length; shorten them."
+    # Frameworks know the error by words: some by these, some by those of `of`.
+    default_detail = (
+        "Input tokens exceed the configured limit, which is this model's maximum context length. Please reduce the "
+        "length of the messages."
+    )
 
     @classmethod
     def of(cls, context: int, *, prompt: int, reply: int) -> Self:
         """Say it in OpenAI's words, with the tokens that there are: frameworks look for them, and send less."""
         return cls(
             f"This model's maximum context length is {context} tokens. However, your messages resulted in {prompt} "
-            f"tokens, and {reply} are kept for the reply. Please reduce the length of the messages, or lower "
-            "max_completion_tokens.",
+            f"tokens, and {reply} are kept for the reply. Input tokens exceed the configured limit. Please reduce the "
+            "length of the messages, or lower max_completion_tokens.",
             param="messages",
         )
 

@@ -115,6 +115,8 @@ OPENAI_CONTEXT_TOKENS = number("OPENAI_CONTEXT_TOKENS", 8192, least=256)
 # Tokens of history that one turn may send, as estimated; 0: what fits the model.
 HISTORY_TOKENS = number("HISTORY_TOKENS", 16_000)
 SYSTEM_PROMPT = text("SYSTEM_PROMPT")
+# How hard OpenAI's reasoning models think where the client does not say: none, minimal, low, medium, high, xhigh.
+OPENAI_REASONING_EFFORT = text("OPENAI_REASONING_EFFORT", "none")
 # Fields of a reply that this upstream wants back with the history, beside OpenAI's own.
 UPSTREAM_MESSAGE_FIELDS = words("UPSTREAM_MESSAGE_FIELDS")
 # Fields of a completion that OpenAI does not know and the upstream does. They are passed on as they are.

@@ -79,36 +79,67 @@ def streamed_tool_calls(client: OpenAI) -> None:
     assert call.function.arguments == '{"city": "Oslo"}'
 
 
-def replies_sent_back(client: OpenAI) -> None:
-    messages: list[Any] = [{"role": "user", "content": "weather"}]
-    for _ in range(2):
-        reply = client.chat.completions.create(model="gpt-4o-mini", messages=messages, tools=WEATHER)
-        messages.append(reply.choices[0].message)
-        messages += [
-            {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
-            for call in reply.choices[0].message.tool_calls or []
-        ]
-    messages.append({"role": "user", "content": "json"})
-    parsed = client.chat.completions.parse(model="gpt-4o-mini", messages=messages, response_format=Number)
-    # The SDK itself warns of what it has parsed.
-    messages += [parsed.choices[0].message.to_dict(warnings=False), {"role": "user", "content": "one two"}]
-    with client.chat.completions.stream(model="gpt-4o-mini", messages=messages) as events:
-        messages += [events.get_final_completion().choices[0].message, {"role": "user", "content": "Hi"}]
-    assert (
-        client.chat.completions.create(model="gpt-4o-mini", messages=messages).choices[0].message.content == "echo: Hi"
-    )
-
-
-def stream_of_a_conversation(client: OpenAI) -> None:
-    """OpenAI's quickstart: each chunk has a choice."""
-    memory = {"conversation_id": client.conversations.create().id}
-    chunks = client.chat.completions.create(**say("one two"), stream=True, extra_body=memory)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "echo: one two"
-
-
 def json_schema(client: OpenAI) -> None:
     reply = client.chat.completions.parse(**say("json"), response_format=Number)
     assert reply.choices[0].message.parsed == Number(n=5)
+
+
+def next_turn(client: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Hi"}]
+    message = client.chat.completions.create(model="gpt-4o-mini", messages=messages).choices[0].message
+    for sent_back in (message, message.to_dict(), message.model_dump()):  # the last has a null for what is not there
+        turns = [*messages, sent_back, {"role": "user", "content": "Ho"}]
+        reply = client.chat.completions.create(model="gpt-4o-mini", messages=turns)
+        assert reply.choices[0].message.content == "echo: Ho"
+
+
+def next_turn_after_a_stream(client: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Hi"}]
+    for text in ("Ho", "Hu"):
+        with client.chat.completions.stream(model="gpt-4o-mini", messages=messages) as events:
+            messages.append(events.get_final_completion().choices[0].message)
+        messages.append({"role": "user", "content": text})
+    reply = client.chat.completions.create(model="gpt-4o-mini", messages=messages)
+    assert reply.choices[0].message.content == "echo: Hu"
+
+
+def next_turn_after_parse(client: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "json"}]
+    reply = client.chat.completions.parse(model="gpt-4o-mini", messages=messages, response_format=Number)
+    messages += [reply.choices[0].message, {"role": "user", "content": "json"}]
+    reply = client.chat.completions.parse(model="gpt-4o-mini", messages=messages, response_format=Number)
+    assert reply.choices[0].message.parsed == Number(n=5)
+
+
+def sunny(message: Any) -> Any:
+    """Answer the calls of a message."""
+    return [{"role": "tool", "tool_call_id": call.id, "content": "sunny"} for call in message.tool_calls]
+
+
+def tool_loop(client: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "weather"}]
+    while isinstance(messages[-1], dict):
+        reply = client.chat.completions.create(model="gpt-4o-mini", messages=messages, tools=WEATHER)
+        message = reply.choices[0].message
+        messages += [message, *sunny(message)] if message.tool_calls else [message]
+    assert messages[-1].content == "echo: sunny"
+
+
+def streamed_tool_loop(client: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "weather"}]
+    while isinstance(messages[-1], dict):
+        with client.chat.completions.stream(model="gpt-4o-mini", messages=messages, tools=WEATHER) as events:
+            message = events.get_final_completion().choices[0].message
+        messages += [message, *sunny(message)] if message.tool_calls else [message]
+    assert messages[-1].content == "echo: sunny"
+
+
+def streamed_conversation(client: OpenAI) -> None:
+    """Read it as OpenAI's quickstart does, which takes every chunk to have a choice."""
+    memory = {"conversation_id": client.conversations.create().id}
+    for _ in range(2):
+        chunks: Any = client.chat.completions.create(**say("one two"), stream=True, extra_body=memory)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "echo: one two"
 
 
 def image_parts(client: OpenAI) -> None:
@@ -199,12 +230,16 @@ CALLS: dict[str, Callable[[OpenAI], object]] = {
     "chat.completions.stream": stream_helper,
     "tool calls": tool_calls,
     "tool calls, streamed": streamed_tool_calls,
-    "a reply as a message of the next request": replies_sent_back,
-    "a conversation, streamed": stream_of_a_conversation,
     "response_format, JSON schema": json_schema,
+    "messages.append(message), and a next turn": next_turn,
+    "the same after chat.completions.stream": next_turn_after_a_stream,
+    "the same after chat.completions.parse": next_turn_after_parse,
+    "a loop of tools": tool_loop,
+    "a loop of tools, streamed": streamed_tool_loop,
     "image parts": image_parts,
     "temperature, seed, stop, logprobs, …": parameters,
     "a conversation and an Idempotency-Key": memory_and_key,
+    "a conversation, stream": streamed_conversation,
     "an automatic retry with a key": retry_with_key,
     "models.list, retrieve": models,
     "conversations.create, retrieve, update, delete": conversations,
@@ -220,6 +255,11 @@ CALLS: dict[str, Callable[[OpenAI], object]] = {
 }
 
 
+def reply(content: str | None, **fields: Any) -> Behaviour:
+    """A reply in the shape that OpenAI gives it."""
+    return Behaviour(message={"role": "assistant", "content": content, "refusal": None, "annotations": [], **fields})
+
+
 def played(upstream: OpenAIDouble) -> None:
     """The double answers by what it is told."""
     tries = count()
@@ -227,14 +267,14 @@ def played(upstream: OpenAIDouble) -> None:
     def choose(body: dict[str, Any]) -> Behaviour | None:
         text = body["messages"][-1]["content"]
         if text == "weather":
-            return Behaviour(message={"role": "assistant", "content": None, "refusal": None, "tool_calls": [TOOL_CALL]})
+            return reply(None, tool_calls=[TOOL_CALL])
         if text == "json":
-            return Behaviour(text='{"n": 5}')
+            return reply('{"n": 5}')
         if text == "broken":
             return Behaviour(text="one two three", stop_after=2, ending="error")
         if str(text).startswith("flaky") and next(tries) % 2 == 0:
             return Behaviour(status=500)
-        return None
+        return reply(f"echo: {text}") if isinstance(text, str) else None
 
     upstream.choose = choose
 
@@ -266,6 +306,8 @@ def shown(result: str) -> str:
     return "works" if result == "works" else f"`{result}`"
 
 
+# The SDK warns of its own `parsed` when a parsed message is sent back.
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_what_works_is_what_the_page_says(server: Server, upstream: OpenAIDouble) -> None:
     played(upstream)
 

@@ -18,7 +18,7 @@ def chunk_of(head: dict[str, Any], request_id: str, /, *choices: dict[str, Any],
 
 def last_chunk(answer: dict[str, Any]) -> dict[str, Any]:
     """Make the chunk that ends a reply."""
-    more = {"cancelled": True} if answer.get("cancelled") else {}
+    more = {name: answer[name] for name in ("cancelled", "incomplete_details") if answer.get(name)}
     return chunk_of(answer, answer["id"], choice_of({}, finish_reason=answer["choices"][0]["finish_reason"]), **more)
 
 

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 J = TypeVar("J")
 
+# error_code of a completed turn whose model has used up its tokens before the first word.
+EMPTY_REPLY = "empty_reply"
 DUPLICATE_POLL_SECONDS = 0.1
 # Seconds between tries to write down a turn that has been paid for.
 RETRY_DELAYS = (0.1, 0.3, 1, 3)
@@ -83,6 +85,8 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     `code` says what is special about the end of the turn, for example that it was cancelled.
     """
     answer = answer_of(turn, completion)
+    if "incomplete_details" in answer:
+        code = code or EMPTY_REPLY
     problems: list[ApiError | None] = []
 
     def attempt() -> ApiError | None:
@@ -175,4 +179,5 @@ def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:
         "conversation_id": turn.request.subject.conversation_id or None,
         "reply": completion.message["content"] or "",
         "history_truncated": turn.is_truncated,
+        **({"incomplete_details": {"reason": "max_output_tokens"}} if completion.is_cut_to_nothing else {}),
     }

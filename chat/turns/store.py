@@ -17,6 +17,7 @@ from chat.models import Conversation, Message
 from chat.turns import prompt
 from chat.turns.registry import lease
 from chat.turns.request import Turn, TurnRequest, TurnResult
+from chat.upstream.parameters import completed
 from chat.upstream.replies import Call, Completion
 
 
@@ -42,10 +43,17 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
         conversation = Conversation.objects.owned_by(request.client).filter(pk=request.subject.conversation_id).first()
         if conversation is None:
             raise ConversationNotFound
-    # SELECT the newest messages of the conversation.
     model = settings.MODEL_ALIASES.get(request.subject.model, request.subject.model)
-    built = prompt.build(conversation, request.messages, model=model, parameters=request.parameters)
-    body = {**request.parameters, "model": model, "messages": built.messages}
+    parameters = completed(
+        request.parameters,
+        model,
+        client_id=request.client.pk,
+        user_id=request.subject.user_id,
+        conversation_id=request.subject.conversation_id,
+    )
+    # SELECT the newest messages of the conversation.
+    built = prompt.build(conversation, request.messages, model=model, parameters=parameters)
+    body = {**parameters, "model": model, "messages": built.messages}
     # INSERT or UPDATE all budgets at once, then the tokens of the minute; neither where the client has no limits.
     reservation = Reservation.take(
         request.client,

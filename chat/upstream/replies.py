@@ -63,6 +63,12 @@ class Completion:
     tokens: LlmTokens
 
     @property
+    def is_cut_to_nothing(self) -> bool:
+        """Tell whether the model has used up its tokens, by thinking, before it said anything."""
+        says = any(self.message.get(name) for name in ("content", "refusal", "tool_calls"))
+        return not says and self.body["choices"][0]["finish_reason"] == "length"
+
+    @property
     def service_tier(self) -> str:
         """The tier that served it, which sets its price; empty where the answer names none."""
         tier = self.body.get("service_tier")

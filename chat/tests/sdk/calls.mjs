@@ -6,6 +6,7 @@ const client = new OpenAI({ apiKey: process.env.TOKEN, baseURL: process.env.BASE
 const model = "gpt-4o-mini";
 const say = (content) => ({ model, messages: [{ role: "user", content }] });
 const weather = [{ type: "function", function: { name: "weather", parameters: { type: "object", properties: {} } } }];
+const runnable = [{ type: "function", function: { ...weather[0].function, function: () => "sunny", parse: JSON.parse } }];
 const completions = client.chat.completions;
 
 async function textOf(stream) {
@@ -61,32 +62,38 @@ const calls = {
     const message = (await stream.finalChatCompletion()).choices[0].message;
     assert.equal(message.tool_calls[0].function.arguments, '{"city": "Oslo"}');
   },
-  "a reply as a message of the next request": async () => {
-    const messages = [{ role: "user", content: "weather" }];
-    for (let round = 0; round < 2; round++) {
-      const { message } = (await completions.create({ model, messages, tools: weather })).choices[0];
-      messages.push(message);
-      for (const { id } of message.tool_calls ?? []) messages.push({ role: "tool", tool_call_id: id, content: "sunny" });
-    }
-    messages.push({ role: "user", content: "json" });
-    messages.push((await completions.parse({ model, messages })).choices[0].message, { role: "user", content: "one two" });
-    const streamed = await completions.stream({ model, messages }).finalChatCompletion();
-    messages.push(streamed.choices[0].message, { role: "user", content: "Hi" });
-    assert.equal((await completions.create({ model, messages })).choices[0].message.content, "echo: Hi");
-  },
-  "a conversation, streamed": async () => {
-    const { id } = await client.conversations.create();
-    let text = "";
-    for await (const chunk of await completions.create({ ...say("one two"), stream: true, conversation_id: id })) {
-      text += chunk.choices[0].delta.content ?? "";
-    }
-    assert.equal(text, "echo: one two");
-  },
   "response_format, JSON schema": async () => {
     const schema = { type: "object", properties: { n: { type: "integer" } } };
     const response_format = { type: "json_schema", json_schema: { name: "n", schema } };
     const reply = await completions.parse({ ...say("json"), response_format });
     assert.deepEqual(reply.choices[0].message.parsed, { n: 5 });
+  },
+  "messages.append(message), and a next turn": async () => {
+    const { message } = (await completions.create(say("Hi"))).choices[0];
+    const messages = [...say("Hi").messages, message, ...say("Ho").messages];
+    assert.equal((await completions.create({ model, messages })).choices[0].message.content, "echo: Ho");
+  },
+  "the same after chat.completions.stream": async () => {
+    const { messages } = say("Hi");
+    for (const text of ["Ho", "Hu"]) {
+      const completion = await completions.stream({ model, messages }).finalChatCompletion();
+      messages.push(completion.choices[0].message, ...say(text).messages);
+    }
+    assert.equal((await completions.create({ model, messages })).choices[0].message.content, "echo: Hu");
+  },
+  "the same after chat.completions.parse": async () => {
+    const response_format = { type: "json_schema", json_schema: { name: "n", schema: { type: "object" } } };
+    const { message } = (await completions.parse({ ...say("json"), response_format })).choices[0];
+    const messages = [...say("json").messages, message, ...say("json").messages];
+    const reply = await completions.parse({ model, messages, response_format });
+    assert.deepEqual(reply.choices[0].message.parsed, { n: 5 });
+  },
+  "a loop of tools": async () => {
+    assert.equal(await completions.runTools({ ...say("weather"), tools: runnable }).finalContent(), "echo: sunny");
+  },
+  "a loop of tools, streamed": async () => {
+    const runner = completions.runTools({ ...say("weather"), tools: runnable, stream: true });
+    assert.equal(await runner.finalContent(), "echo: sunny");
   },
   "image parts": async () => {
     const image = { type: "image_url", image_url: { url: "https://example.com/cat.png" } };
@@ -106,6 +113,16 @@ const calls = {
     assert.deepEqual(await completions.create({ ...say("Hi"), conversation_id: id }, options), first);
     const key = completions.create({ ...say("Ho"), conversation_id: id }, options);
     await assert.rejects(key, (e) => e instanceof ConflictError && e.code === "idempotency_key_reused");
+  },
+  "a conversation, stream": async () => {
+    const { id } = await client.conversations.create();
+    for (let turn = 0; turn < 2; turn += 1) {
+      let text = "";
+      for await (const chunk of await completions.create({ ...say("one two"), stream: true, conversation_id: id })) {
+        text += chunk.choices[0].delta.content ?? "";
+      }
+      assert.equal(text, "echo: one two");
+    }
   },
   "an automatic retry with a key": async () => {
     const options = { headers: { "Idempotency-Key": "js-2" } };
