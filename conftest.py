@@ -55,7 +55,7 @@ def renew_client(setting: str, **kwargs: Any) -> None:
     """Let the client of the provider follow the settings that it was made with."""
     from chat.upstream.client import client
 
-    if setting in {"OPENAI_BASE_URL", "UPSTREAM_TIMEOUT_SECONDS"} and client.cache_info().currsize:
+    if setting in {"OPENAI_API_KEY", "OPENAI_BASE_URL", "UPSTREAM_TIMEOUT_SECONDS"} and client.cache_info().currsize:
         client().close()
         client.cache_clear()
 

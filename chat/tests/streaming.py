@@ -12,7 +12,7 @@ def events(answer: Any) -> list[Any]:
     """The data of the events: chunks, then "[DONE]"."""
     assert answer.status_code == 200, answer.content
     assert answer["Content-Type"] == "text/event-stream; charset=utf-8"
-    blocks = b"".join(answer.streaming_content).decode().replace(": ping\n", "").split("\n\n")
+    blocks = b"".join(answer.streaming_content).decode().replace(": ping\n\n", "").split("\n\n")
     assert blocks.pop() == ""
     return [json.loads(block[6:]) if block != "data: [DONE]" else "[DONE]" for block in blocks]
 

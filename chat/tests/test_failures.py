@@ -102,6 +102,58 @@ def test_an_upstream_that_is_not_there(alice: ApiClient, settings: Settings, por
     assert "x-should-retry" not in answer  # nothing was bought
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("OPENAI_API_KEY", "\u201csk-curly-quotes\u201d"),
+        ("OPENAI_API_KEY", "sk-line\nend"),
+        ("OPENAI_BASE_URL", "127.0.0.1:9/v1"),
+        ("OPENAI_BASE_URL", "http://[::1/v1"),
+        ("OPENAI_BASE_URL", "http://no.such.host.invalid/v1"),
+        ("ALL_PROXY", "socks5://127.0.0.1:1080"),
+        ("HTTP_PROXY", "http://127.0.0.1:9"),
+        ("HTTP_PROXY", "ftp://127.0.0.1:9"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.django_db(transaction=True)
+def test_what_never_left_the_machine_costs_nothing(
+    alice: ApiClient,
+    upstream: OpenAIDouble,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    value: str,
+    stream: bool,
+) -> None:
+    """The SDK is told not to send it again where that cannot help."""
+    cid = alice.conversation()
+    with monkeypatch.context() as patch:
+        if setting.endswith("PROXY"):
+            patch.setenv(setting, value)
+            settings.OPENAI_BASE_URL = "http://example.invalid/v1"
+        else:
+            setattr(settings, setting, value)
+        answer = alice.say(cid, "Hi", stream=stream)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_error")
+    usage = UsageEvent.objects.get()
+    assert (usage.status, usage.total_tokens, usage.is_estimated) == ("failed", 0, False)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_our_own_bug_is_bought_once(alice: ApiClient, upstream: OpenAIDouble, key: str | None) -> None:
+    """Without a key the SDK must not try again by itself: each try would buy the answer anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chat.upstream.replies.Reply.completion", lambda self: 1 / 0)
+        answer = alice.say(alice.conversation(), "Hi", key=key)
+
+    assert answer.status_code == 500
+    assert answer.headers.get("x-should-retry") == (None if key else "false")
+    assert UsageEvent.objects.get().is_estimated
+
+
 def test_retry_after_of_the_upstream_is_passed_on(alice: ApiClient, upstream: OpenAIDouble) -> None:
     upstream.plan(Behaviour(status=429, headers={"Retry-After": "7"}), Behaviour(status=429))
 

@@ -1,10 +1,15 @@
 """Streams in one process, through Django's test client. test_server.py has them on real sockets."""
 
+import base64
 import itertools
+import json
 import re
+import subprocess
 import time
 
+import httpx2
 import pytest
+from openai import OpenAI
 from pytest_django import Settings
 
 from analytics.models import AnalyticsEvent, UsageEvent
@@ -15,6 +20,7 @@ from chat.tests.streaming import URL, assemble, events, stream, text_of
 from chat.turns import registry, reply_log
 from chat.turns import stream as streams
 from conftest import ApiClient
+from llmapi.launch import ROOT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_turn_is_left")]
 every_dialect = pytest.mark.usefixtures("dialect")
@@ -174,12 +180,45 @@ def test_silence_is_filled_with_signs_of_life(
     monkeypatch.setattr(reply_log, "HEARTBEAT_SECONDS", 0.2)
     upstream.plan(Behaviour(text="late", delay=0.5))
     whole = b"".join(stream(alice).streaming_content)
-    assert re.match(rb"(: ping\n)+data: \{", whole)
+    assert re.match(rb"(: ping\n\n)+data: \{", whole)
     assert b"late" in whole
 
     upstream.plan(Behaviour(delay=0.5, status=500))
     chunks = events(stream(alice))
     assert chunks[0]["error"]["code"] == "upstream_error"  # the status has been sent: an error is an event
+
+
+WITH_JAVASCRIPT = """
+const body = Buffer.from(process.argv[1], "base64");
+const { default: OpenAI } = await import("openai");
+const headers = { "content-type": "text/event-stream" };
+const client = new OpenAI({ apiKey: "k", fetch: async () => new Response(body, { headers }) });
+const stream = client.chat.completions.stream({ model: "m", messages: [] });
+console.log((await stream.finalChatCompletion()).choices[0].message.content);
+"""
+
+
+def test_no_reader_loses_a_word_to_a_sign_of_life(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply_log, "HEARTBEAT_SECONDS", 0.1)
+    upstream.plan(Behaviour(pieces=["one ", "two ", "three"], delay=0.3, pause=0.3))
+
+    whole = b"".join(stream(alice).streaming_content)
+
+    assert whole.startswith(b": ping\n\n")
+    blocks = [block[6:] for block in whole.decode().split("\n\n") if block.startswith("data: ")]
+    assert text_of([json.loads(block) for block in blocks[:-1]]) == "one two three"
+    assert len(blocks) > 8  # with signs of life between the words
+    answer = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=whole)
+    transport = httpx2.MockTransport(lambda _: answer)
+    with OpenAI(api_key="k", http_client=httpx2.Client(transport=transport)) as client:
+        read = client.chat.completions.create(model="m", messages=[], stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in read) == "one two three"
+    node = ROOT / ".venv" / "bin" / "node"
+    command = [node, "--input-type=module", "-e", WITH_JAVASCRIPT, base64.b64encode(whole).decode()]
+    script = subprocess.run(command, cwd=ROOT / "chat/tests/sdk", capture_output=True, text=True, check=True)
+    assert script.stdout.strip() == "one two three"
 
 
 @every_dialect
