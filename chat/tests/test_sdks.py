@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
@@ -13,6 +13,7 @@ from openai import DefaultHttpxClient, OpenAI
 from pydantic import BaseModel
 
 from analytics.models import UsageEvent
+from bench.dialects import DIALECTS
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken, Message
 from conftest import Server
@@ -255,6 +256,21 @@ CALLS: dict[str, Callable[[OpenAI], object]] = {
 }
 
 
+# What OpenAI's documents show: creating, streaming, tools, parsed output, and each reply sent back.
+LOOPS = [
+    "chat.completions.create",
+    "chat.completions.create, stream with usage",
+    "chat.completions.stream",
+    "messages.append(message), and a next turn",
+    "the same after chat.completions.stream",
+    "the same after chat.completions.parse",
+    "a loop of tools",
+    "a loop of tools, streamed",
+    "tool calls",
+    "a conversation, stream",
+]
+
+
 def reply(content: str | None, **fields: Any) -> Behaviour:
     """A reply in the shape that OpenAI gives it."""
     return Behaviour(message={"role": "assistant", "content": content, "refusal": None, "annotations": [], **fields})
@@ -287,14 +303,14 @@ def outcome(call: Callable[[OpenAI], object], client: OpenAI) -> str:
     return "works"
 
 
-def with_python(server: Server) -> dict[str, str]:
+def with_python(server: Server, names: Iterable[str] = CALLS) -> dict[str, str]:
     with OpenAI(api_key=server.token, base_url=f"{server.url}/v1", max_retries=2) as client:
-        return {name: outcome(call, client) for name, call in CALLS.items()}
+        return {name: outcome(CALLS[name], client) for name in names}
 
 
-def with_javascript(server: Server) -> dict[str, str]:
+def with_javascript(server: Server, names: Iterable[str] = CALLS) -> dict[str, str]:
     folder = ROOT / "chat" / "tests" / "sdk"
-    env = {**os.environ, "TOKEN": server.token, "BASE_URL": f"{server.url}/v1"}
+    env = {**os.environ, "TOKEN": server.token, "BASE_URL": f"{server.url}/v1", "ONLY": json.dumps([*names])}
     node = ROOT / ".venv" / "bin" / "node"
     result = subprocess.run([node, "calls.mjs"], cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -316,6 +332,24 @@ def test_what_works_is_what_the_page_says(server: Server, upstream: OpenAIDouble
     assert list(javascript) == list(CALLS)
     table = [f"| {name} | {shown(python[name])} | {shown(javascript[name])} |" for name in CALLS]
     assert "\n".join(table) in (ROOT / "docs" / "sdks.md").read_text(), "\n".join(table)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.usefixtures("dialect")
+def test_the_documented_loops_work_with_every_provider(server: Server, upstream: OpenAIDouble) -> None:
+    """docs/providers.md has the table."""
+    played(upstream)
+
+    for outcomes in (with_python(server, LOOPS), with_javascript(server, LOOPS)):
+        assert outcomes == dict.fromkeys(LOOPS, "works")
+
+
+def test_the_page_has_every_provider_and_loop() -> None:
+    page = (ROOT / "docs" / "providers.md").read_text()
+
+    assert f"| provider | {' | '.join(LOOPS)} |" in page
+    for dialect in DIALECTS:
+        assert f"| {dialect.name} |{' works |' * len(LOOPS)}" in page
 
 
 def test_a_retried_request_with_a_key_is_one_turn(server: Server, upstream: OpenAIDouble) -> None:

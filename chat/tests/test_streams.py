@@ -216,7 +216,7 @@ def test_no_reader_loses_a_word_to_a_sign_of_life(
         read = client.chat.completions.create(model="m", messages=[], stream=True)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in read) == "one two three"
     node = ROOT / ".venv" / "bin" / "node"
-    command = [node, "--input-type=module", "-e", WITH_JAVASCRIPT, base64.b64encode(whole).decode()]
+    command = [str(node), "--input-type=module", "-e", WITH_JAVASCRIPT, base64.b64encode(whole).decode()]
     script = subprocess.run(command, cwd=ROOT / "chat/tests/sdk", capture_output=True, text=True, check=True)
     assert script.stdout.strip() == "one two three"
 
