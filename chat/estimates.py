@@ -3,9 +3,8 @@
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from genai_prices.data_snapshot import get_snapshot
@@ -21,14 +20,16 @@ PRIMING_TOKENS = 3
 BYTES_A_TOKEN = 3
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Tokens of a text: what prose of this size takes, and the most that any text of it can take."""
+class Estimate(NamedTuple):
+    """Tokens of a text: what prose of this size takes, and the most that any text of it can take.
+
+    A tuple, because one is made for each message of a history.
+    """
 
     likely: int = 0
     most: int = 0
 
-    def __add__(self, other: "Estimate") -> "Estimate":
+    def __add__(self, other: "Estimate") -> "Estimate":  # type: ignore[override]
         return Estimate(self.likely + other.likely, self.most + other.most)
 
 
@@ -79,9 +80,9 @@ def estimate_parameters(parameters: dict[str, Any]) -> Estimate:
     return estimate_bytes(len(json.dumps(schemas).encode())) if schemas else Estimate()
 
 
-def estimate_bytes(size: int) -> Estimate:
-    """Estimate `size` bytes of text. Tokenizers work on bytes: no byte takes two tokens."""
-    return Estimate(math.ceil(size / BYTES_A_TOKEN), size)
+def estimate_bytes(size: int, *, extra: int = 0) -> Estimate:
+    """Estimate `size` bytes of text, and `extra` tokens. Tokenizers work on bytes: no byte takes two tokens."""
+    return Estimate(math.ceil(size / BYTES_A_TOKEN) + extra, size + extra)
 
 
 def estimate_picture(part: dict[str, Any]) -> Estimate:

@@ -137,7 +137,8 @@ if RAW_RETENTION_DAYS == 1 or RAW_RETENTION_DAYS > 36_500:
     hint = "set it to 2 to 36500 days, or to 0 to keep all rows"
     raise ImproperlyConfigured(f"RAW_RETENTION_DAYS is {RAW_RETENTION_DAYS}; {hint}.")
 
-# Seconds that the upstream may be silent in a stream, or take for a whole answer; and seconds that a request waits for a duplicate that still runs.
+# Seconds that the upstream may be silent in a stream, or take for a whole answer; and seconds that a request waits
+# for a duplicate that still runs.
 UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
 IDEMPOTENCY_WAIT_SECONDS = number("IDEMPOTENCY_WAIT_SECONDS", 25)
 

@@ -173,6 +173,27 @@ def test_an_upstream_that_hangs_is_waited_for_so_long(
     assert UsageEvent.objects.get().error_code == "upstream_timeout"
 
 
+def test_a_reply_that_goes_on_may_take_longer_than_the_timeout(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.UPSTREAM_TIMEOUT_SECONDS = 0.5
+    upstream.plan(Behaviour(pieces=["a"] * 8, pause=0.1))
+
+    chunks = events(stream(alice))
+
+    assert text_of(chunks) == "a" * 8
+    assert UsageEvent.objects.get().latency_ms > 500  # type: ignore[operator]
+
+
+def test_signs_of_life_are_silence(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    settings.UPSTREAM_TIMEOUT_SECONDS = 0.3
+    upstream.plan(Behaviour(raw=b": keep-alive\n\n" * 10, dribble=0.01))
+
+    answer = stream(alice)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+
+
 @every_dialect
 def test_silence_is_filled_with_signs_of_life(
     alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch

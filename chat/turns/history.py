@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from chat.estimates import Estimate, estimate_messages
+from chat.estimates import Estimate, estimate_message
 from chat.models import Message
 from chat.turns.messages import canonical
 
@@ -26,7 +26,8 @@ class Group:
 
     @cached_property
     def size(self) -> Estimate:
-        return estimate_messages(self.messages)
+        first, *more = map(estimate_message, self.messages)
+        return sum(more, first)
 
 
 def group(rows: Sequence[Message], new: list[dict[str, Any]], *, is_whole: bool) -> list[Group]:

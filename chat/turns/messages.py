@@ -44,9 +44,10 @@ def canonical_reply(message: dict[str, Any]) -> dict[str, Any] | None:
         found["tool_calls"] = calls
     if message.get("name"):
         found["name"] = message["name"]
-    for name, kept in RETURNABLE.items():
-        if name in settings.UPSTREAM_MESSAGE_FIELDS and (value := message.get(name) or message.get(kept)):
-            found[name] = value
+    if len(message) > len(found):
+        for name in RETURNABLE.keys() & settings.UPSTREAM_MESSAGE_FIELDS:
+            if value := message.get(name) or message.get(RETURNABLE[name]):
+                found[name] = value
     return found if content or calls else None
 
 

@@ -9,6 +9,8 @@ from chat.upstream.client import Cancellation
 
 # Proxies close a connection that is silent for long, some after 30 seconds.
 HEARTBEAT_SECONDS = 10
+# Made once: `json.dumps` with options makes one for each chunk.
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class ReplyLog:
@@ -66,4 +68,4 @@ class ReplyLog:
 
 
 def dump(chunk: dict[str, Any]) -> bytes:
-    return json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
+    return ENCODER.encode(chunk).encode()

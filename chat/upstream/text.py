@@ -7,6 +7,8 @@ from typing import Any
 
 from chat.exceptions import UpstreamError
 
+# Made once: `json.loads` with an option makes one for each chunk. NaN and Infinity are no JSON, and become null.
+DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 # What no database stores: NUL, and halves of surrogate pairs. Bytes that are not UTF-8 come as low halves, too.
 ODD = re.compile("[\0\ud800-\udfff]")
 BYTES = re.compile("[\udc80-\udcff]+")
@@ -20,7 +22,7 @@ def loads(raw: bytes) -> Any:
     Raises UpstreamError.
     """
     try:
-        return json.loads(raw.decode("utf-8", "surrogateescape"), parse_constant=lambda _: None)
+        return DECODER.decode(raw.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as exc:
         raise UpstreamError("The model's answer is not JSON.", is_billed=True) from exc
 
