@@ -140,6 +140,41 @@ def test_the_result_of_a_stored_call_is_sent_after_it(alice: ApiClient, upstream
     assert sent(upstream) == [{"role": "user", "content": "weather?"}, calling(call()), result()]
 
 
+def test_a_loop_that_sends_everything_again_is_stored_once(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    """A library that runs the loop itself sends the whole exchange with each step."""
+    cid = alice.conversation()
+    exchange: list[dict[str, Any]] = [{"role": "system", "content": "s"}, {"role": "user", "content": "weather?"}]
+    for call_id in ("a", "b"):
+        upstream.plan(Behaviour(message=calling(call(call_id, '{"n": 1}'))))
+        told = alice.send(URL, {"conversation_id": cid, "messages": exchange, "tools": [WEATHER]}).json()
+        told["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] = '{"n":1}'
+        exchange += [told["choices"][0]["message"], result(call_id)]
+    exchange.append(alice.send(URL, {"conversation_id": cid, "messages": exchange}).json()["choices"][0]["message"])
+    exchange.append(USER)
+    alice.send(URL, {"conversation_id": cid, "messages": exchange})
+
+    assert [message["role"] for message in sent(upstream)] == [
+        *("system", "user", "assistant", "tool", "assistant", "tool", "assistant", "user"),
+    ]
+    assert Message.objects.count() == 9
+
+
+def test_what_only_looks_like_a_repetition_is_new(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = store(alice, USER, REPLY)
+
+    alice.send(URL, {"conversation_id": cid, "messages": [{"role": "user", "content": "other"}, REPLY, USER]})
+
+    assert len(sent(upstream)) == 5
+    assert Message.objects.count() == 6
+
+
+def test_a_reply_that_is_sent_back_alone_is_answered(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = store(alice, USER, REPLY)
+
+    assert alice.send(URL, {"conversation_id": cid, "messages": [REPLY]}).status_code == 200
+    assert sent(upstream) == [USER, REPLY, REPLY]
+
+
 def test_a_result_that_answers_nothing_is_told(alice: ApiClient, upstream: OpenAIDouble) -> None:
     """Only the client can mend it, and it loses nothing: the conversation goes on."""
     cid = store(alice, USER, REPLY)

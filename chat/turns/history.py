@@ -64,6 +64,31 @@ def group(rows: Sequence[Message], new: list[dict[str, Any]], *, is_whole: bool)
     return [kept for found in groups if (kept := without_open_calls(found))]
 
 
+def count_known(rows: Sequence[Message], new: list[dict[str, Any]]) -> int:
+    """Count the messages at the beginning of `new` that the conversation ends with.
+
+    A library that runs a tool loop sends the whole exchange with each step, and a client may send the reply back before
+    its next message. What is stored must be neither sent nor stored twice.
+    """
+    if not rows or rows[-1].role != Message.Role.ASSISTANT:
+        return 0
+    stored = [row.as_openai() for row in rows[-2:]]
+    for index in reversed(range(len(new) - 1)):
+        is_after_the_same = index == 0 or len(stored) < 2 or is_same(new[index - 1], stored[0])
+        if is_same(new[index], stored[-1]) and is_after_the_same:
+            return index + 1
+    return 0
+
+
+def is_same(message: dict[str, Any], stored: dict[str, Any]) -> bool:
+    """Tell whether a message is one that was stored; calls by their ids, since libraries write arguments anew."""
+    one, other = canonical(message), canonical(stored)
+    if not one or not other or one["role"] != other["role"]:
+        return False
+    ids, stored_ids = ([call["id"] for call in found.get("tool_calls", ())] for found in (one, other))
+    return (bool(ids) and ids == stored_ids) or one == other
+
+
 def without_open_calls(found: Group) -> Group | None:
     """Leave out calls that have no result. What a client sends right now is its own to complete."""
     reply = found.messages[0]

@@ -8,7 +8,7 @@ from django.conf import settings
 from chat import estimates
 from chat.exceptions import ContextLengthExceeded
 from chat.models import Conversation
-from chat.turns.history import Group, fitting, group
+from chat.turns.history import Group, count_known, fitting, group
 from chat.turns.messages import canonical
 
 # Messages read of a history, however many would fit: the work of a request must not grow with the table.
@@ -20,7 +20,8 @@ class Prompt:
     """What is sent to the model, oldest message first, and its size: nothing else of a turn estimates it again."""
 
     messages: list[dict[str, Any]]
-    first_new: int  # The messages from here on are the client's new ones.
+    first_new: int  # The client's first message would stand here.
+    known: int  # The client's first messages that the conversation has already.
     is_truncated: bool  # Older messages were left out.
     history_from: int | None  # The oldest message that later turns still read; None: all.
     size: estimates.Estimate
@@ -39,7 +40,7 @@ class History:
 def build(
     conversation: Conversation | None, new: list[dict[str, Any]], *, model: str, parameters: dict[str, Any]
 ) -> Prompt:
-    """Lay out the system prompt, the history that fits, and the `new` messages.
+    """Lay out the system prompt, the history that fits, and the `new` messages that the conversation has not yet.
 
     Raises ContextLengthExceeded when the new messages alone do not fit.
     """
@@ -47,7 +48,9 @@ def build(
     context, reply = estimates.context_tokens(model), estimates.most_reply_tokens(model, parameters)
     rows = list(conversation.history().order_by("-id")[: MAX_MESSAGES + 1]) if conversation else []
     is_whole = len(rows) <= MAX_MESSAGES and not (conversation and conversation.history_from)
-    groups = group(rows[:MAX_MESSAGES][::-1], new, is_whole=is_whole)
+    oldest_first = rows[:MAX_MESSAGES][::-1]
+    known = count_known(oldest_first, new)
+    groups = group(oldest_first, new[known:], is_whole=is_whole)
     current = [found for found in groups if found.is_new]
     size = sum((found.size for found in current), estimates.estimate_messages(system))
     size += estimates.estimate_parameters(parameters)
@@ -62,8 +65,8 @@ def build(
     # What does not fit the model is refused by the upstream, and costs nothing.
     size = estimates.Estimate(size.likely, min(size.most + estimates.PRIMING_TOKENS, max(context - reply, 0)))
     messages = [*system, *(message for found in [*history.groups, *current] for message in found.messages)]
-    first_new = len(messages) - sum(canonical(message) is not None for message in new)
-    return Prompt(messages, first_new, history.is_truncated, history.history_from, size, reply)
+    first_new = len(messages) - sum(canonical(message) is not None for message in new[known:]) - known
+    return Prompt(messages, first_new, known, history.is_truncated, history.history_from, size, reply)
 
 
 def cut(

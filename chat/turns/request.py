@@ -40,6 +40,7 @@ class Turn:
 
     request: TurnRequest
     call: Call
+    new: list[dict[str, Any]]  # The messages of the request that the conversation has not yet.
     is_truncated: bool
     reservation: Reservation | None
     history_from: int | None = None  # Where the conversation's history begins from now on.

@@ -77,7 +77,8 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
         asked=frozenset(request.parameters),
         first_new=built.first_new,
     )
-    return Turn(request, call, built.is_truncated, reservation, built.history_from)
+    new = request.messages[built.known :]
+    return Turn(request, call, new, built.is_truncated, reservation, built.history_from)
 
 
 def settle_turn(
@@ -116,7 +117,7 @@ def settle_turn(
             Message.from_openai(
                 message, conversation_id=request.subject.conversation_id, request_id=request.subject.request_id
             )
-            for message in [*request.messages, {"role": "assistant", **completion.message}]
+            for message in [*turn.new, {"role": "assistant", **completion.message}]
         )
     return None
 

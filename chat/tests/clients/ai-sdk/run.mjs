@@ -81,6 +81,11 @@ await say.report(
         assert.equal((await generate({ prompt: say.NAME, providerOptions })).text, say.NICE);
         assert.equal((await stream({ prompt: say.ASK, providerOptions })).text, say.KNOWN);
       },
+      "conversation, tool loop": async () => {
+        const providerOptions = { llmapi: { conversation_id: await say.conversation() } };
+        assert.equal((await generate({ prompt: say.WEATHER, tools, providerOptions })).text, say.SUNNY);
+        assert.equal((await stream({ prompt: say.THANKS, tools, providerOptions })).text, say.WELCOME);
+      },
     }),
   },
   {

@@ -97,6 +97,13 @@ async def conversation() -> None:
     say.equal((await run_streamed(agent, say.ASK, run_config=config)).final_output, say.KNOWN)
 
 
+async def conversation_with_tools() -> None:
+    agent = Agent(name="Meteorologist", model=model(), tools=[weather])
+    config = RunConfig(model_settings=ModelSettings(extra_body={"conversation_id": say.conversation()}))
+    say.equal((await run(agent, say.WEATHER, run_config=config)).final_output, say.SUNNY)
+    say.equal((await run_streamed(agent, say.THANKS, run_config=config)).final_output, say.WELCOME)
+
+
 async def complete(text: str, *, token: str = say.TOKEN, name: str = say.MODEL) -> None:
     async with AsyncOpenAI(base_url=say.BASE_URL, api_key=token, max_retries=0) as client:
         await run(Agent(name="Host", model=OpenAIChatCompletionsModel(name, client)), text)
@@ -111,6 +118,7 @@ say.report(
         "structured output": structured,
         "a picture and a PDF": files,
         "conversation": conversation,
+        "conversation, tool loop": conversation_with_tools,
     },
     {
         "a wrong token": lambda: complete(say.NAME, token=say.WRONG_TOKEN),

@@ -80,6 +80,12 @@ async def conversation() -> None:
         say.equal(await second.get_output(), say.KNOWN)
 
 
+async def conversation_with_tools() -> None:
+    settings = ModelSettings(extra_body={"conversation_id": say.conversation()})
+    say.equal((await meteorologist.run(say.WEATHER, model_settings=settings)).output, say.SUNNY)
+    say.equal((await meteorologist.run(say.THANKS, model_settings=settings)).output, say.WELCOME)
+
+
 async def complete(text: str, *, token: str = say.TOKEN, name: str = say.MODEL) -> None:
     async with AsyncOpenAI(base_url=say.BASE_URL, api_key=token, max_retries=0) as client:
         await Agent(OpenAIChatModel(name, provider=OpenAIProvider(openai_client=client))).run(text)
@@ -95,6 +101,7 @@ say.report(
         "structured output by a tool": structured_by_tool,
         "a picture and a PDF": files,
         "conversation": conversation,
+        "conversation, tool loop": conversation_with_tools,
     },
     {
         "a wrong token": lambda: complete(say.NAME, token=say.WRONG_TOKEN),
