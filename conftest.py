@@ -46,7 +46,7 @@ def upstream(double: OpenAIDouble) -> OpenAIDouble:
     """The model's provider as the test finds it: nothing planned, nothing asked, and nothing learnt about it."""
     from chat.upstream import compatibility
 
-    compatibility._refused.clear()
+    compatibility._known.clear()
     return OpenAIDouble(after=double)
 
 

@@ -67,7 +67,7 @@ def parts_of(stored: dict[str, Any]) -> list[dict[str, Any]]:
     is_reply = stored["role"] == "assistant"
     content = stored["content"]
     given = content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
-    parts = [part_of(part, is_reply=is_reply) for part in given]
+    parts = [part_of(part, is_reply=is_reply) for part in given if isinstance(part, dict) and "type" in part]
     if stored.get("refusal"):
         parts.append({"type": "refusal", "refusal": stored["refusal"]})
     return parts
@@ -75,9 +75,9 @@ def parts_of(stored: dict[str, Any]) -> list[dict[str, Any]]:
 
 def part_of(part: dict[str, Any], *, is_reply: bool) -> dict[str, Any]:
     if part["type"] == "text" and is_reply:
-        return {"type": "output_text", "text": part["text"], "annotations": [], "logprobs": []}
+        return {"type": "output_text", "text": part.get("text") or "", "annotations": [], "logprobs": []}
     if part["type"] == "text":
-        return {"type": "input_text", "text": part["text"]}
+        return {"type": "input_text", "text": part.get("text") or ""}
     if part["type"] == "image_url" and not is_reply and isinstance(part.get("image_url"), dict):
         image = part["image_url"]
         detail = image.get("detail", "auto")

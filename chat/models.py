@@ -138,6 +138,8 @@ class Conversation(models.Model):
     metadata = models.JSONField(default=dict, blank=True)
     # The id of a message. Older ones are kept and listed, and no longer sent. Null: all are sent.
     history_from = models.BigIntegerField(null=True, blank=True, editable=False)
+    # The last of the messages at its beginning that are its instructions, once it has been cut. They are always sent.
+    instructions_to = models.BigIntegerField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now, help_text="When its last turn was settled.")
 

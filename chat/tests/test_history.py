@@ -236,6 +236,116 @@ def test_a_long_history_is_cut_by_half_and_then_holds(
     )
 
 
+def test_the_last_exchange_is_never_cut_for_its_cost(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    """A reply of 8,700 tokens is over half of what history may cost, and the next message is about it."""
+    cid = alice.conversation()
+    for number in range(4):
+        upstream.plan(Behaviour(text=f"{number} " + "x" * 26_000))
+        alice.say(cid, "and then?")
+        assert number == 0 or sent(upstream)[-2]["content"].startswith(f"{number - 1} x")
+    assert len(sent(upstream)) <= 5
+
+
+def test_what_was_kept_of_a_long_loop_stays(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cid = store(alice, *rounds(250), {"role": "assistant", "content": "THE ANSWER"})
+    sizes = []
+    for text in ("one", "two", "three"):
+        alice.say(cid, text)
+        sizes.append(len(sent(upstream)))
+        assert {"role": "assistant", "content": "THE ANSWER"} in sent(upstream)
+        assert sent(upstream)[0] == {"role": "user", "content": "the question"}
+        assert refusal_of(upstream.requests[-1]["body"]) is None
+    assert sizes == [sizes[0], sizes[0] + 2, sizes[0] + 4]
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_instructions_are_never_cut(alice: ApiClient, upstream: OpenAIDouble, settings: Settings, role: str) -> None:
+    instruction = {"role": role, "content": "ALWAYS ANSWER IN FRENCH"}
+    for tokens, context in ((400, 128_000), (0, 600)):
+        settings.HISTORY_TOKENS, settings.OPENAI_CONTEXT_TOKENS = tokens, context
+        cid = store(alice, instruction)
+        for _ in range(12):
+            alice.say(cid, "x" * 150, model=MODEL)
+            assert sent(upstream)[0] == instruction
+        assert len(sent(upstream)) < 14
+
+
+def test_a_small_model_cuts_nothing_for_good(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    settings.OPENAI_CONTEXT_TOKENS = 600
+    cid = store(alice, *[USER, REPLY] * 220)
+
+    alice.say(cid, "x" * 1100, model=MODEL)
+    assert len(sent(upstream)) < 30
+    alice.say(cid, "hi", model="gpt-4o-mini")
+
+    assert len(sent(upstream)) > 150
+
+
+def test_a_window_that_is_full_moves_by_halves(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    """A local server's prefix cache is what makes a long prompt fast."""
+    settings.OPENAI_CONTEXT_TOKENS = 2048
+    cid = alice.conversation()
+    beginnings = []
+    for number in range(40):
+        alice.say(cid, f"{number} " + "x" * 200, model=MODEL)
+        beginnings.append(sent(upstream)[0]["content"].split()[0])
+
+    assert len(set(beginnings)) <= 10
+
+
+def test_a_result_finds_a_call_that_was_cut_away(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    """Some calls wait for a person's approval, and the talk goes on."""
+    settings.HISTORY_TOKENS = 200
+    cid = store(alice, USER, calling(call("late")))
+    for _ in range(12):
+        alice.say(cid, "x" * 100)
+
+    answer = alice.send(URL, {"conversation_id": cid, "messages": [result("late")]})
+
+    assert answer.status_code == 200, answer.content
+    assert sent(upstream)[-2:] == [calling(call("late")), result("late")]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"tool_calls": {"a": 1}},
+        {"tool_calls": ["a"]},
+        {"tool_calls": [None]},
+        {"tool_calls": [{"id": ["x"], "function": {"name": "w"}}]},
+        {"refusal": {"a": 1}},
+        {"content": {"a": 1}},
+        {"content": [None, "x", {"type": "text"}]},
+    ],
+)
+def test_odd_rows_end_no_conversation(alice: ApiClient, upstream: OpenAIDouble, extra: dict[str, Any]) -> None:
+    cid = store(alice, USER, REPLY)
+    Message.objects.filter(role="assistant").update(extra=extra)
+
+    assert alice.say(cid, "hi").status_code == 200
+    assert alice.get(f"/v1/conversations/{cid}/items").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [("functions.w", "functions_w"), ("x" * 70, "x" * 64), ("погода", "______")]
+)
+def test_a_tool_name_is_one_that_openai_takes_back(given: str, name: str) -> None:
+    sent_back = canonical(calling({"id": "a", "type": "function", "function": {"name": given, "arguments": "{}"}}))
+
+    assert sent_back
+    assert sent_back["tool_calls"][0]["function"]["name"] == name
+
+
+def test_text_in_parts_is_text_where_few_take_parts(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    text = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    cid = store(alice, {"role": "system", "content": [*text, picture]}, {"role": "user", "content": text})
+
+    alice.send(URL, {"conversation_id": cid, "messages": [{"role": "user", "content": [*text, picture]}]})
+
+    assert [message["content"] for message in sent(upstream)] == ["a\nb", "a\nb", [*text, picture]]
+
+
 def test_a_cut_is_told(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
     settings.HISTORY_TOKENS = 60
     cid = alice.conversation()

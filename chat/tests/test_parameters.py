@@ -1,5 +1,8 @@
 """What llmapi adds to a request: who is behind it, how hard the model thinks, and room for that in its bound."""
 
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from chat.estimates import most_reply_tokens
 from chat.models import ClientToken, Message
 from chat.tests.streaming import assemble, events
 from chat.upstream.parameters import default_effort
-from conftest import ApiClient
+from conftest import ApiClient, wait_until
 
 URL = "/v1/chat/completions"
 TOOLS = [{"type": "function", "function": {"name": "w", "parameters": {"type": "object", "properties": {}}}}]
@@ -123,15 +126,146 @@ def test_a_value_that_is_too_high_is_the_clients(alice: ApiClient, upstream: Ope
     assert len(upstream.requests) == 1
 
 
-def test_our_own_bound_that_is_too_high_is_left_out(alice: ApiClient, upstream: OpenAIDouble) -> None:
-    """A budget never breaks an upstream that worked without one."""
+@pytest.mark.parametrize(
+    ("message", "bounds"),
+    [
+        ("max_completion_tokens is too large: 4096. This model supports at most 2048 completion tokens.", [4096, 2048]),
+        ("`max_completion_tokens` must be less than or equal to `1024`", [4096, 1024]),
+        ("'max_completion_tokens' is too large: 4096.", [4096, 2048]),
+    ],
+)
+@pytest.mark.parametrize("param", ["max_completion_tokens", None])
+def test_our_own_bound_that_is_too_high_is_lowered(
+    alice: ApiClient, upstream: OpenAIDouble, message: str, bounds: list[int], param: str | None
+) -> None:
+    """A budget never breaks an upstream that worked without one, and never lets a turn go without a bound."""
     ClientToken.objects.update(day_tokens=10**6)
-    error = {"message": "max_completion_tokens is too large: 4096.", "param": "max_completion_tokens"}
-    again = {"message": "max_tokens is too large: 4096.", "param": "max_tokens"}
-    upstream.plan(Behaviour(status=400, error=error), Behaviour(status=400, error=again))
+    upstream.plan(Behaviour(status=400, error={"message": message, "param": param, "code": None}))
 
     assert ask(alice).status_code == 200
-    assert not {"max_tokens", "max_completion_tokens"} & set(upstream.requests[-1]["body"])
+    assert sent(upstream, "max_completion_tokens") == bounds
+
+
+def test_a_reply_that_does_not_fit_beside_its_prompt_is_bound_lower(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    """vLLM's words. They are of this prompt, so nothing is remembered."""
+    ClientToken.objects.update(day_tokens=10**6)
+    message = (
+        "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 8192 "
+        "tokens and your request has 5000 input tokens (4096 > 8192 - 5000)."
+    )
+    upstream.plan(Behaviour(status=400, error={"message": message, "param": None, "code": None}))
+
+    assert [ask(alice).status_code for _ in range(2)] == [200, 200]
+    assert sent(upstream, "max_completion_tokens") == [4096, 2048, 4096]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"error": {"message": "Invalid value: 'stream_options'. Supported values are: 'text'.", "param": None}},
+        {"error": {"message": "bad", "param": "response_format.type"}},
+        {"error": {"message": "unknown field `x`, expected one of `model`, `stream_options`, `safety_identifier`"}},
+        {
+            "detail": [
+                {"msg": "Field required", "loc": ["body", "z"], "input": {"stream_options": 1, "prompt_cache_key": 2}}
+            ]
+        },
+        {"error": {"message": "content_filter: how do I use stream_options, which is unknown to me"}},
+    ],
+)
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_learnt_from_a_refusal_of_something_else(
+    alice: ApiClient, upstream: OpenAIDouble, answer: Any
+) -> None:
+    upstream.plan(Behaviour(status=400, raw=json.dumps(answer).encode()))
+    question = "how do I use stream_options, which is unknown to me"
+
+    refused = alice.say(alice.conversation(), question, stream=True)
+    b"".join(alice.say(alice.conversation(), "Hi", stream=True).streaming_content)
+
+    assert refused.status_code in {400, 502}
+    assert {"stream_options", "safety_identifier", "prompt_cache_key"} <= set(upstream.requests[-1]["body"])
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+def test_nothing_is_learnt_from_another_status(alice: ApiClient, upstream: OpenAIDouble, status: int) -> None:
+    upstream.plan(Behaviour(status=status, error={"message": "unknown parameter: safety_identifier", "code": None}))
+
+    assert ask(alice).status_code in {429, 502}
+    assert len(upstream.requests) == 1
+
+
+def test_an_upstream_that_refuses_without_a_name(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(status=400, error={"message": "Extra inputs are not permitted", "code": None}))
+
+    assert ask(alice).status_code == 200
+    assert "safety_identifier" not in upstream.requests[-1]["body"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_first_requests_at_once_all_learn(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.dialect = MISTRAL
+    gate = threading.Event()
+    upstream.default = Behaviour(gate=gate)
+    with ThreadPoolExecutor(6) as pool:
+        running = [pool.submit(ask, alice) for _ in range(6)]
+        wait_until(lambda: len(upstream.requests) == 6)
+        gate.set()
+
+        assert [each.result().status_code for each in running] == [200] * 6
+
+
+# --- forms of messages ---
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "then"),
+    [
+        ("unknown variant `developer`, expected one of `system`", {"role": "developer"}, {"role": "system"}),
+        ("Unsupported: messages[0].name", {"name": "ann"}, {}),
+    ],
+)
+def test_a_form_that_an_upstream_does_not_take_is_learnt(
+    alice: ApiClient, upstream: OpenAIDouble, words: str, first: dict[str, Any], then: dict[str, Any]
+) -> None:
+    plain = {"role": "user", "content": "Hi"}
+    upstream.plan(Behaviour(status=400, error={"message": words, "code": None}))
+
+    for _ in range(2):
+        assert alice.send(URL, {"messages": [{**plain, **first}, plain]}).status_code == 200
+
+    assert [request["body"]["messages"][0] for request in upstream.requests] == [
+        *({**plain, **form} for form in (first, then, then)),
+    ]
+
+
+def test_call_ids_that_an_upstream_does_not_take_are_made_short(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    words = "Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9."
+    upstream.plan(Behaviour(status=400, error={"message": words, "code": None}))
+    call = {"id": "call_1", "type": "function", "function": {"name": "w", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "sun"},
+    ]
+
+    assert alice.send(URL, {"messages": messages}).status_code == 200
+    _, called, answered = upstream.requests[-1]["body"]["messages"]
+    assert called["tool_calls"][0]["id"] == answered["tool_call_id"]
+    assert len(answered["tool_call_id"]) == 9
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_picture_that_is_gone_ends_no_conversation(alice: ApiClient, upstream: OpenAIDouble, status: int) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/expired.png"}}
+    cid = alice.conversation()
+    content = [{"type": "text", "text": "look"}, picture]
+    alice.send(URL, {"conversation_id": cid, "messages": [{"role": "user", "content": content}]})
+    error = {"message": "Error while downloading the image.", "code": "invalid_image_url", "param": None}
+    upstream.plan(Behaviour(status=status, error=error))
+
+    assert alice.say(cid, "and now?").status_code == 200
+    assert upstream.requests[-1]["body"]["messages"][0]["content"] == "look\n[image_url]"
 
 
 def test_where_a_refusal_points_into_the_history_no_message_of_the_client_is_blamed(

@@ -549,7 +549,8 @@ def test_an_error_under_a_wrong_status(
     found = say(alice, stream=stream)
 
     assert (found.status_code, found.json()["error"]["code"]) == (told, code)
-    assert UsageEvent.objects.get().total_tokens == 0
+    # A gateway that gave up may have passed the request on.
+    assert UsageEvent.objects.get().total_tokens == (5 if told == 504 else 0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from chat.upstream.replies import choice_of
 
 # What all chunks of a reply have in common, beside its id.
 SHARED = ("created", "model", "service_tier", "system_fingerprint")
+# What the last chunk says of the whole reply.
+AT_THE_END = ("cancelled", "incomplete_details", "citations", "search_results", "moderation")
 
 
 def chunk_of(head: dict[str, Any], request_id: str, /, *choices: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def chunk_of(head: dict[str, Any], request_id: str, /, *choices: dict[str, Any],
 
 def last_chunk(answer: dict[str, Any]) -> dict[str, Any]:
     """Make the chunk that ends a reply."""
-    more = {name: answer[name] for name in ("cancelled", "incomplete_details") if answer.get(name)}
+    more = {name: answer[name] for name in AT_THE_END if answer.get(name)}
     return chunk_of(answer, answer["id"], choice_of({}, finish_reason=answer["choices"][0]["finish_reason"]), **more)
 
 

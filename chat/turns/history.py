@@ -13,6 +13,8 @@ from chat.estimates import Estimate, estimate_message
 from chat.models import Message
 from chat.turns.messages import canonical
 
+ANSWERS = {"assistant", "tool"}
+
 
 @dataclass(eq=False)
 class Group:
@@ -23,6 +25,14 @@ class Group:
     is_new: bool = False  # with a message of this very turn
     rows: list[Message] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)  # ids of its calls that have a result
+
+    @property
+    def has_calls(self) -> bool:
+        return "tool_calls" in self.messages[0]
+
+    @property
+    def is_instruction(self) -> bool:
+        return all(message["role"] in {"system", "developer"} for message in self.messages)
 
     @cached_property
     def size(self) -> Estimate:
@@ -39,14 +49,13 @@ def group(rows: Sequence[Message], new: list[dict[str, Any]], *, is_whole: bool)
     """
     groups: list[Group] = []
     waiting: dict[str, Group] = {}
-    last_request_id = ""
+    last_request_id, last_role = "", ""
     for row, given in [*((row, row.as_openai()) for row in rows), *((None, message) for message in new)]:
         message = canonical(given)
-        begins_turn = given["role"] not in {"assistant", "tool"} and (
-            row is None or not row.request_id or row.request_id != last_request_id
-        )
-        last_request_id = row.request_id if row else ""
-        if message is None:
+        is_first = row is None or not row.request_id or row.request_id != last_request_id
+        begins_turn = given["role"] not in ANSWERS and (is_first or last_role in ANSWERS)
+        last_request_id, last_role = row.request_id if row else "", given["role"]
+        if message is None or (row and message["role"] == "user" and not message["content"]):
             continue
         owner = waiting.pop(message.get("tool_call_id", ""), None) if message["role"] == "tool" else None
         if owner:
@@ -99,18 +108,3 @@ def without_open_calls(found: Group) -> Group | None:
     reply = canonical({**reply, "tool_calls": answered})  # type: ignore[assignment]
     found.messages = [*([reply] if reply else []), *found.messages[1:]]
     return found if found.messages else None
-
-
-def fitting(groups: list[Group], *, tokens: int, messages: int) -> int:
-    """Return where the newest groups begin that fit, at the beginning of a turn if there is one; their number if none.
-
-    At most `tokens` of them as likely estimated, and at most so many `messages`.
-    """
-    start = len(groups)
-    while start > 0:
-        tokens -= groups[start - 1].size.likely
-        messages -= len(groups[start - 1].messages)
-        if tokens < 0 or messages < 0:
-            break
-        start -= 1
-    return next((index for index in range(start, len(groups)) if groups[index].begins_turn), start)

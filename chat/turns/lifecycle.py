@@ -18,7 +18,7 @@ from chat.turns import registry, store
 from chat.turns.capacity import acquire_slot
 from chat.turns.request import Turn, TurnRequest, TurnResult
 from chat.upstream import client as upstream
-from chat.upstream.replies import Completion
+from chat.upstream.replies import Completion, Reply
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,10 +73,11 @@ def open_or_replay(request: TurnRequest, join: Callable[[str], J | None] = lambd
 
 def complete(turn: Turn) -> Completion:
     """Ask the upstream. Where it fails, the turn is closed."""
+    reply = Reply(turn.call)
     try:
-        return upstream.complete(turn.call)
+        return upstream.complete(reply)
     except BaseException as exc:
-        fail(turn, exc)
+        fail(turn, exc, reply.bought)
 
 
 def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = None, code: str = "") -> dict[str, Any]:
@@ -101,14 +102,14 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
         raise Unavailable(should_retry=None if turn.request.idempotency else False) from exc
     except Exception as exc:
         # A bug of ours loses the reply, but not what it cost.
-        fail(turn, exc, bought=completion)
+        fail(turn, exc, lambda: completion)
     if problem:
         raise problem
     return answer
 
 
-def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) -> NoReturn:
-    """Record how the turn failed and what was `bought` all the same, free its key for a retry, and raise the failure.
+def fail(turn: Turn, exc: BaseException, find_bought: Callable[[], Completion | None] = lambda: None) -> NoReturn:
+    """Record how the turn failed and what was bought all the same, free its key for a retry, and raise the failure.
 
     A bug of ours is raised as InternalError, to which SDKs do not answer by buying again.
 
@@ -119,6 +120,12 @@ def fail(turn: Turn, exc: BaseException, *, bought: Completion | None = None) ->
     if error.is_billed and turn.request.idempotency is None:
         # SDKs that try again by themselves would buy it twice.
         error.should_retry = False
+    try:
+        bought = find_bought()
+    except Exception:
+        # The bug that ended the turn may be just there. The row is closed all the same.
+        logger.exception("turn %s: what was bought cannot be told", turn.call.request_id)
+        bought = None
     tokens = bought.tokens if bought else None
     if tokens is None and error.is_billed:
         tokens = LlmTokens(prompt=turn.call.prompt_tokens, total=turn.call.prompt_tokens, is_estimated=True)
@@ -178,6 +185,6 @@ def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:
         "request_id": turn.call.request_id,
         "conversation_id": turn.request.subject.conversation_id or None,
         "reply": completion.message["content"] or "",
-        "history_truncated": turn.is_truncated,
+        "history_truncated": turn.cut.is_truncated,
         **({"incomplete_details": {"reason": "max_output_tokens"}} if completion.is_cut_to_nothing else {}),
     }

@@ -5,6 +5,7 @@ before a rule was known is sent by it all the same.
 """
 
 import json
+import re
 from typing import Any
 
 from django.conf import settings
@@ -18,27 +19,43 @@ RETURNABLE = {
 }
 # Of a tool call, too: Google's models want their thought signatures back.
 CALL_FIELDS = {"extra_content"}
+# What OpenAI takes in the name of a user and of a tool.
+NOT_IN_NAMES = re.compile(r"[\s<|\\/>]")
+NOT_IN_TOOL_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def canonical(message: dict[str, Any]) -> dict[str, Any] | None:
     """Return the message as it goes upstream; None for a reply that says nothing, which strict providers refuse."""
-    if message["role"] == "assistant":
+    role = message["role"]
+    if role == "assistant":
         return canonical_reply(message)
-    found = {"role": message["role"], "content": message.get("content") or ""}
-    for name in ("tool_call_id",) if message["role"] == "tool" else ("name",):
-        if message.get(name):
-            found[name] = message[name]
+    found: dict[str, Any] = {"role": role, "content": canonical_content(message.get("content"), role)}
+    if role == "tool":
+        found["tool_call_id"] = str(message.get("tool_call_id") or "")
+    elif message.get("name"):
+        found["name"] = NOT_IN_NAMES.sub("_", str(message["name"]))[:64]
     return found
+
+
+def canonical_content(content: Any, role: str) -> str | list[dict[str, Any]]:
+    """Return text, or a user's parts where they are not only text: few providers take parts elsewhere."""
+    if isinstance(content, str):
+        return content
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    if role == "user" and any(part.get("type") != "text" or len(part) > 2 for part in parts):
+        return [part for part in parts if part.get("type") not in {"text", "refusal"} or part.get("text")]
+    return "\n".join(str(part["text"]) for part in parts if part.get("text"))
 
 
 def canonical_reply(message: dict[str, Any]) -> dict[str, Any] | None:
     content = message.get("content")
     if isinstance(content, list):
-        # Few providers take parts from an assistant.
-        content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
+        parts = [part for part in content if isinstance(part, dict)]
+        content = "".join(str(part.get("text") or part.get("refusal") or "") for part in parts)
     # Only OpenAI has a field for refusals; to all others they are what the assistant said.
-    content = content or message.get("refusal")
-    calls = [call for given in message.get("tool_calls") or [] if (call := canonical_call(given))]
+    content = next((text for text in (content, message.get("refusal")) if text and isinstance(text, str)), None)
+    given = message.get("tool_calls")
+    calls = [call for one in given if (call := canonical_call(one))] if isinstance(given, list) else []
     found: dict[str, Any] = {"role": "assistant", "content": content or None}
     if calls:
         found["tool_calls"] = calls
@@ -51,16 +68,20 @@ def canonical_reply(message: dict[str, Any]) -> dict[str, Any] | None:
     return found if content or calls else None
 
 
-def canonical_call(call: dict[str, Any]) -> dict[str, Any] | None:
+def canonical_call(call: Any) -> dict[str, Any] | None:
     """Return a tool call with an id, a name and JSON for arguments; None where it has no name to be called by."""
+    if not isinstance(call, dict):
+        return None
     kind = "custom" if isinstance(call.get("custom"), dict) else "function"
     given = call.get(kind)
-    if not isinstance(given, dict) or not given.get("name") or not call.get("id"):
+    if not isinstance(given, dict) or not given.get("name") or not isinstance(call.get("id"), str) or not call["id"]:
         return None
+    # Models call tools by names that OpenAI does not take back, such as `functions.weather`.
+    name = NOT_IN_TOOL_NAMES.sub("_", str(given["name"]))[:64]
     if kind == "custom":
-        body = {"name": given["name"], "input": given.get("input") or ""}
+        body = {"name": name, "input": str(given.get("input") or "")}
     else:
-        body = {"name": given["name"], "arguments": canonical_arguments(given.get("arguments"))}
+        body = {"name": name, "arguments": canonical_arguments(given.get("arguments"))}
     extra = {name: call[name] for name in CALL_FIELDS & set(settings.UPSTREAM_MESSAGE_FIELDS) if call.get(name)}
     return {"id": call["id"], "type": kind, kind: body, **extra}
 
@@ -70,7 +91,11 @@ def canonical_arguments(arguments: Any) -> str:
     if isinstance(arguments, dict):
         return json.dumps(arguments, ensure_ascii=False)
     try:
-        json.loads(arguments)
+        is_object = isinstance(json.loads(arguments, parse_constant=refuse_constant), dict)
     except (TypeError, ValueError, RecursionError):
         return "{}"
-    return str(arguments)
+    return str(arguments) if is_object else "{}"
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -8,6 +8,7 @@ from analytics.ledger import Subject
 from chat.limits.reservations import Reservation
 from chat.limits.status import LimitStatus
 from chat.models import ClientToken
+from chat.turns.cuts import Cut
 from chat.turns.idempotency import Idempotency
 from chat.upstream.replies import Call
 
@@ -41,9 +42,8 @@ class Turn:
     request: TurnRequest
     call: Call
     new: list[dict[str, Any]]  # The messages of the request that the conversation has not yet.
-    is_truncated: bool
+    cut: Cut  # of the conversation's history
     reservation: Reservation | None
-    history_from: int | None = None  # Where the conversation's history begins from now on.
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -78,7 +78,7 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
         first_new=built.first_new,
     )
     new = request.messages[built.known :]
-    return Turn(request, call, new, built.is_truncated, reservation, built.history_from)
+    return Turn(request, call, new, built.cut, reservation)
 
 
 def settle_turn(
@@ -144,11 +144,11 @@ def close_turn(turn: Turn, tokens: ledger.LlmTokens | None, **ending: Any) -> bo
 
 def lock_conversation(turn: Turn) -> bool:
     """Lock the conversation's row, so that turns commit in the order of their messages. False where it is gone."""
-    subject = turn.request.subject
+    subject, cut = turn.request.subject, turn.cut
     return bool(
         Conversation.objects.filter(pk=subject.conversation_id).update(
             updated_at=timezone.now(),
             user_id=Case(When(user_id="", then=Value(subject.user_id)), default=F("user_id")),
-            **({"history_from": turn.history_from} if turn.history_from else {}),
+            **({"history_from": cut.history_from, "instructions_to": cut.instructions_to} if cut.history_from else {}),
         )
     )

@@ -5,6 +5,8 @@ turn, and a client that sends the same request again joins it, in this process o
 is passed on only after the turn is settled.
 """
 
+import contextvars
+import functools
 import logging
 import threading
 from typing import Any
@@ -40,7 +42,9 @@ def start(turn: Turn) -> ReplyLog:
     try:
         # Registered before the thread starts, so that a duplicate finds the log at once.
         registry.enter(request_id, log)
-        threading.Thread(target=_run, args=(turn, log), name=request_id, daemon=True).start()
+        # With the request's context, so that its log lines have the request's id.
+        run = functools.partial(contextvars.copy_context().run, _run, turn, log)
+        threading.Thread(target=run, name=request_id, daemon=True).start()
     except BaseException as exc:
         registry.leave(request_id)
         logger.exception("stream %s could not be started", request_id)
@@ -56,6 +60,8 @@ def _run(turn: Turn, log: ReplyLog) -> None:
         reading = Reading(turn, log)
         completion = reading.read()
         answer = settle(turn, completion, first_token_ms=reading.first_token_ms, code=reading.code)
+        if reading.first_token_ms is None:
+            reading.begin()
         log.append(last_chunk(answer))
         log.close(usage=usage_chunk(answer))
     except ApiError as exc:
@@ -93,22 +99,20 @@ class Reading:
                 completion = self.reply.completion()
                 completion.body["cancelled"] = True
                 return completion
-            fail(self.turn, exc, bought=self.reply.completion() if self.reply.has_text else None)
+            fail(self.turn, exc, self.reply.bought)
 
     def _pass_on(self, choice: dict[str, Any]) -> None:
-        """Write a piece of the reply to the log. The first chunk says who speaks and where the reply belongs."""
-        head, subject = self.reply.head(), self.turn.request.subject
+        """Write a piece of the reply to the log."""
         if self.first_token_ms is None:
             self.first_token_ms = self.turn.latency_ms
-            role = choice_of({"role": "assistant", "content": "" if "content" in choice["delta"] else None})
-            self.log.append(
-                chunk_of(
-                    head,
-                    subject.request_id,
-                    role,
-                    request_id=subject.request_id,
-                    conversation_id=subject.conversation_id or None,
-                    history_truncated=self.turn.is_truncated,
-                )
-            )
-        self.log.append(chunk_of(head, subject.request_id, choice))
+            self.begin("" if "content" in choice["delta"] else None)
+        self.log.append(chunk_of(self.reply.head(), self.turn.call.request_id, choice))
+
+    def begin(self, content: str | None = "") -> None:
+        """Write the first chunk: it says who speaks, and where the reply belongs."""
+        request_id, subject = self.turn.call.request_id, self.turn.request.subject
+        where = {"request_id": request_id, "conversation_id": subject.conversation_id or None}
+        role = choice_of({"role": "assistant", "content": content})
+        self.log.append(
+            chunk_of(self.reply.head(), request_id, role, **where, history_truncated=self.turn.cut.is_truncated)
+        )

@@ -17,7 +17,6 @@ from chat.exceptions import ApiError, Cancelled, Interrupted, UpstreamError, Ups
 from chat.upstream import compatibility, errors
 from chat.upstream.frames import DONE, frames
 from chat.upstream.replies import Call, Completion, Reply
-from chat.upstream.text import loads
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +28,13 @@ NEVER_SENT = (
     *(httpx2.ConnectTimeout, httpx2.ConnectError, httpx2.PoolTimeout, httpx2.ProxyError),
     *(httpx2.UnsupportedProtocol, httpx2.LocalProtocolError),
 )
+# What a provider says of a request that it does not take as it is.
+REFUSALS = {400, 404, 413, 415, 422}
+# Of an error's body.
+MAX_ERROR_BYTES = 64 * 1024
+ERROR_BODY_SECONDS = 5
+# Those that a setting causes: no other try can help.
+UNUSABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 _is_stopping = threading.Event()
 
 
@@ -46,18 +52,39 @@ def client() -> openai.OpenAI:
         base_url=settings.OPENAI_BASE_URL,
         max_retries=0,
         timeout=timeout,
-        http_client=openai.DefaultHttpxClient(limits=limits, timeout=timeout),
+        http_client=openai.DefaultHttpxClient(
+            limits=limits, timeout=timeout, event_hooks={"response": [refuse_error_status]}
+        ),
     )
 
 
-def complete(call: Call) -> Completion:
-    """Ask for a completion.
+class Refused(openai.OpenAIError):
+    """An error status of the upstream, and what of its body could be read."""
+
+    def __init__(self, response: httpx2.Response, body: bytes) -> None:
+        super().__init__(f"status {response.status_code}")
+        self.status, self.headers, self.body = response.status_code, response.headers, body
+
+
+def refuse_error_status(response: httpx2.Response) -> None:
+    """Read an error status within bounds. The SDK itself would read its body for as long, and as much, as comes."""
+    if response.status_code < 400:
+        return
+    body = b""
+    # The status says what there is to know, whatever becomes of the body.
+    with contextlib.suppress(ApiError):
+        for piece in read(response, Deadline(ERROR_BODY_SECONDS), MAX_ERROR_BYTES):
+            body += piece
+    raise Refused(response, body)
+
+
+def complete(reply: Reply) -> Completion:
+    """Ask for a completion. `reply` collects what comes.
 
     Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes. Raises ApiError where the upstream refuses
     the request, and UpstreamError where the upstream fails.
     """
-    reply = Reply(call)
-    with post(call, call.body) as response:
+    with post(reply.call, reply.call.body) as response:
         for _ in take(reply, frames(read(response, Deadline()))):
             pass
     return reply.completion()
@@ -140,14 +167,18 @@ def post(call: Call, body: dict[str, Any]) -> Iterator[httpx2.Response]:
 
 
 def open_answer(call: Call, body: dict[str, Any]) -> "openai.Stream[object]":
-    """Send a request, and send it again without those of our own fields that the upstream refuses to know."""
+    """Send a request, and send it again after each refusal that teaches how this upstream takes it."""
+    request = compatibility.Request(call, body)
     while True:
-        sent = compatibility.adapt(body)
+        sent = request.sent()
         try:
             return send(call, sent)
-        except openai.APIStatusError as exc:
-            if not compatibility.learn(sent, exc.response.text, asked=call.asked):
-                raise refusal(exc, call) from exc
+        except Refused as exc:
+            problem = problem_of(exc)
+            if problem.status not in REFUSALS or not request.learn(sent, problem, exc.body.decode(errors="replace")):
+                errors.log(problem, errors.texts_of(call.body["messages"]))
+                wait = errors.retry_after(exc.headers, problem.message)
+                raise compatibility.blame(errors.told(problem, retry_after=wait), call) from exc
         except (openai.APIConnectionError, httpx2.HTTPError) as exc:
             raise connection_error(exc) from exc
         except Exception as exc:
@@ -185,28 +216,32 @@ def connection_error(exc: Exception) -> ApiError:
     cause = exc.__cause__ or exc
     logger.warning("upstream connection lost: %s", type(cause).__name__)
     is_billed = not isinstance(cause, NEVER_SENT)
+    if isinstance(cause, UNUSABLE):
+        message = "The server cannot call the model's provider; the operator must look into its settings."
+        return UpstreamError(message, should_retry=False)
     if isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException):
         return UpstreamTimeout("The model did not answer in time.", is_billed=is_billed)
     return UpstreamError("The connection to the model's provider failed.", is_billed=is_billed)
 
 
 class Deadline:
-    """UPSTREAM_TIMEOUT_SECONDS from now, or from when it was last renewed."""
+    """The time `seconds` from now, or from when it was last renewed; UPSTREAM_TIMEOUT_SECONDS if none are given."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds: float = settings.UPSTREAM_TIMEOUT_SECONDS if seconds is None else seconds
         self.renew()
 
     def renew(self) -> None:
-        self.at = time.monotonic() + settings.UPSTREAM_TIMEOUT_SECONDS
+        self.at = time.monotonic() + self.seconds
 
 
-def read(response: httpx2.Response, deadline: Deadline) -> Iterator[bytes]:
-    """Yield the body as it comes, at most MAX_ANSWER_BYTES of it, and until the deadline has passed."""
+def read(response: httpx2.Response, deadline: Deadline, most: int = MAX_ANSWER_BYTES) -> Iterator[bytes]:
+    """Yield the body as it comes, at most so many bytes of it, and until the deadline has passed."""
     size = 0
     try:
         for data in response.iter_bytes():
             size += len(data)
-            if size > MAX_ANSWER_BYTES:
+            if size > most:
                 raise UpstreamError("The model's answer is too long for a completion.", is_billed=True)
             if time.monotonic() > deadline.at:
                 raise UpstreamTimeout("The model did not finish in time.", is_billed=True)
@@ -215,12 +250,13 @@ def read(response: httpx2.Response, deadline: Deadline) -> Iterator[bytes]:
         raise connection_error(exc) from exc
 
 
-def refusal(exc: openai.APIStatusError, call: Call) -> ApiError:
-    """Translate an error status of the upstream. What was refused costs nothing."""
-    try:
-        answer = loads(exc.response.content)
-    except UpstreamError:
-        answer = None
-    problem = errors.find(answer, exc.status_code) or errors.Problem(exc.status_code, "", "")
-    errors.log(problem, errors.texts_of(call.body["messages"]))
-    return compatibility.blame(errors.told(problem, retry_after=errors.retry_after(exc.response.headers)), call)
+def problem_of(refused: Refused) -> errors.Problem:
+    """Read what an error status says: JSON of any shape, the same as an event, or plain words."""
+    values = []
+    with contextlib.suppress(UpstreamError):
+        values = [value for value in frames(iter([refused.body])) if value is not DONE]
+    found = next(filter(None, (errors.find(value, refused.status) for value in values)), None)
+    if found:
+        return found
+    text = refused.body.decode(errors="replace").strip()
+    return errors.read({"message": "" if text.startswith("<") or values else text}, refused.status)

@@ -4,11 +4,14 @@ Providers report failures as HTTP statuses, as bodies under 200, and as events i
 shape, and in that of the framework or the gateway that answers (docs/providers.md).
 """
 
+import contextlib
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from django.conf import settings
@@ -22,7 +25,7 @@ logger = logging.getLogger(__name__)
 MEANINGS = {
     400: r"context_(length|window)|exceed_context|string_above_max|invalid_argument|failed_precondition"
     r"|content_(filter|policy)|badrequest|unsupported_(parameter|value)|invalid_prompt",
-    402: r"insufficient_(quota|balance|credits?|funds)|billing|payment|quota_exhausted|credit",
+    402: r"insufficient_(quota|balance|credits?|funds)|billing|payment|quota_exhausted|current_quota|credit|arrearage",
     429: r"rate_?limit|resource_?exhausted|too_?many_?requests|throttl|requests_exceeded|tokens_exceeded",
     504: r"timed?_?out|deadline_?exceeded",
     503: r"overload|unavailable|capacity|busy|insufficient_system",
@@ -30,6 +33,15 @@ MEANINGS = {
     403: r"permission|forbidden",
     404: r"model_not_(found|available)|not_?found",
 }
+# What is the operator's to mend, under whatever status and code a provider says it.
+OPERATORS = {
+    402: re.compile(r"credit balance|insufficient balance|recharge|good standing|exceeded your current quota", re.I),
+    401: re.compile(r"api key not valid|(incorrect|invalid) api key", re.I),
+}
+# Words of a request that never fits, however long the client waits.
+NEVER_FITS = re.compile(r"request too large", re.I)
+# Codes that say that nothing is wrong.
+FINE = {"", "0", "200", "none", "null", "ok", "success"}
 # OpenAI's type for all of 4xx: it says less than the status that came with it.
 VAGUE = "invalid_request_error"
 CONTEXT_WORDS = re.compile(
@@ -38,6 +50,7 @@ CONTEXT_WORDS = re.compile(
     re.I,
 )
 SECRET = re.compile(r"\b(sk|pk|gsk|xai|key|AIza|Bearer)[-_ ]?[\w*.-]{8,}", re.I)
+WAIT = re.compile(r"(?:try again in|retry in|retryDelay\W+)\s*(\d+(?:\.\d+)?) ?s", re.I)
 # Of a provider's message, as far as it is passed on.
 MAX_WORDS = 500
 MAX_RETRY_AFTER = 120
@@ -63,20 +76,30 @@ def find(answer: Any, http_status: int = 200) -> Problem | None:
         answer = answer[0]
     if not isinstance(answer, dict):
         return None
-    error = answer.get("error") or first(answer.get("errors"))
-    if not error and (answer.get("object") == "error" or answer.get("type") == "error"):
-        error = answer
-    if not error and "choices" not in answer:
-        error = answer.get("detail") or (
-            answer if "message" in answer and ("code" in answer or "status" in answer) else None
-        )
-    resp = answer.get("base_resp")
-    if not error and isinstance(resp, dict) and resp.get("status_code"):
-        error = {"message": resp.get("status_msg")}
-    if not error:
-        return None
-    outer = answer if isinstance(error, str | list) else {}
-    return read(error if isinstance(error, dict) else {**outer, "message": error}, http_status)
+    outer = {"message": answer.get("message")} if isinstance(answer.get("message"), str) else {}
+    for found in (answer.get("error"), first(answer.get("errors")), answer.get("fault"), answer.get("base_resp")):
+        if found:
+            error = found if isinstance(found, dict) else {**answer, **outer, "message": outer.get("message") or found}
+            return read(error, http_status) if is_error(error) else None
+    is_named = answer.get("object") == "error" or answer.get("type") == "error"
+    if is_named or ("choices" not in answer and ("detail" in answer or is_error(answer, by_code=True))):
+        return read(answer, http_status)
+    return None
+
+
+def is_error(error: Mapping[str, Any], *, by_code: bool = False) -> bool:
+    """Tell whether an object reports a failure: some providers send empty ones with good answers."""
+    codes = [str(error[name]).lower() for name in CODE_NAMES if error.get(name) is not None]
+    if any(code in {"0", "200", "ok", "success"} for code in codes):
+        return False
+    has_code = any(code not in FINE and (not by_code or re.search(r"[45]\d\d|err|fail|exceed", code)) for code in codes)
+    if "error_code" in error or error.get("success") is False:
+        return True
+    return has_code if by_code else has_code or any(error.get(name) for name in WORD_NAMES)
+
+
+CODE_NAMES = ("code", "status_code", "error_code", "type", "status", "reason")
+WORD_NAMES = ("message", "error", "msg", "detail", "status_msg", "error_msg", "faultstring", "errors")
 
 
 def first(values: Any) -> Any:
@@ -85,8 +108,8 @@ def first(values: Any) -> Any:
 
 def read(error: Mapping[str, Any], http_status: int) -> Problem:
     """Read one error object. A code or a type that means something counts more than the HTTP status."""
-    named = [str(error[name]) for name in ("code", "type", "status", "reason") if error.get(name) not in (None, "")]
-    message = words_of(error.get("message") or error.get("error") or error.get("msg") or error.get("detail"))
+    named = [str(error[name]) for name in CODE_NAMES if error.get(name) not in (None, "")]
+    message = words_of(next((error[name] for name in WORD_NAMES if error.get(name)), None))
     inner = error.get("metadata")
     if isinstance(inner, dict) and inner.get("raw"):
         message += f" ({words_of(inner['raw'])})"  # OpenRouter quotes the provider behind it
@@ -99,6 +122,8 @@ def read(error: Mapping[str, Any], http_status: int) -> Problem:
 
 def status_of(named: list[str], message: str, http_status: int) -> int:
     """Return the status that a failure stands for: by its code and type, then by HTTP, then by numbers and words."""
+    if operators := next((status for status, words in OPERATORS.items() if words.search(message)), None):
+        return operators
     if meant := next(filter(None, map(meaning_of, named)), None):
         return meant
     is_too_long = bool(CONTEXT_WORDS.search(message))
@@ -125,6 +150,8 @@ def told(problem: Problem, *, retry_after: float | None = None, is_billed: bool 
     The provider's words are told only where they are about the request.
     """
     status = problem.status
+    if status == 429 and NEVER_FITS.search(problem.message):
+        return ContextLengthExceeded(is_billed=is_billed)
     if status < 500 and (CONTEXT_WORDS.search(problem.message) or "context" in problem.code):
         return ContextLengthExceeded(is_billed=is_billed)
     if status == 429:
@@ -133,8 +160,9 @@ def told(problem: Problem, *, retry_after: float | None = None, is_billed: bool 
         words = without_secrets(problem.message) or "no reason given"
         return ApiError(f"The model refused the request: {words}", param=problem.param, is_billed=is_billed)
     if status in {504, 524}:
-        return UpstreamTimeout("The model did not answer in time.", retry_after=retry_after, is_billed=is_billed)
-    if status >= 500 or status in {408, 409, 425, 499}:
+        # A gateway gave up; whether the provider did, nobody knows.
+        return UpstreamTimeout("The model did not answer in time.", retry_after=retry_after, is_billed=True)
+    if status >= 500 or status in {408, 409, 424, 425, 498, 499}:
         return UpstreamError("The model's provider failed; try again.", retry_after=retry_after, is_billed=is_billed)
     is_key_refused = status in {401, 403}
     reason = "refused the server's OPENAI_API_KEY" if is_key_refused else "cannot serve this account or model"
@@ -144,10 +172,12 @@ def told(problem: Problem, *, retry_after: float | None = None, is_billed: bool 
 
 def log(problem: Problem, prompt: list[str]) -> None:
     """Log what the provider said. Its words may quote the key or the `prompt`, so these are taken out."""
-    words = without_secrets(problem.message)
+    words = problem.message
     for text in prompt:
-        words = words.replace(text, "[prompt]")
-    logger.warning("upstream status=%d code=%s message=%s", problem.status, problem.code or "-", json.dumps(words))
+        for quoted in (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]):
+            words = words.replace(quoted, "[prompt]")
+    words = json.dumps(without_secrets(words))
+    logger.warning("upstream status=%d code=%s message=%s", problem.status, problem.code or "-", words)
 
 
 def texts_of(messages: list[dict[str, Any]]) -> list[str]:
@@ -163,10 +193,18 @@ def without_secrets(message: str) -> str:
     return SECRET.sub("[key]", message)[:MAX_WORDS]
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the provider's Retry-After in seconds, where it is a number that a client would wait for."""
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds <= MAX_RETRY_AFTER else None
+def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:
+    """Return the seconds after which the provider takes a request again, at most MAX_RETRY_AFTER; None if it says none.
+
+    It says so in a header, as a number of seconds, milliseconds or a date, or in its words.
+    """
+    seconds: float | None = None
+    value = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        seconds = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(value.rstrip("s"))
+    if seconds is None and value:
+        with contextlib.suppress(TypeError, ValueError):
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+    if seconds is None and (told := WAIT.search(message)):
+        seconds = float(told[1])
+    return None if seconds is None or seconds < 0 else min(seconds, MAX_RETRY_AFTER)

@@ -29,8 +29,8 @@ def frames(pieces: Iterator[bytes]) -> Iterator[Any]:
         yield loads(head + b"".join(pieces))
         yield DONE
         return
-    for data in event_data(head, pieces):
-        yield from values(data)
+    for name, data in events(head, pieces):
+        yield from errors_of(data) if name == "error" else values(data)
 
 
 def values(data: bytes) -> Iterator[Any]:
@@ -50,17 +50,43 @@ def values(data: bytes) -> Iterator[Any]:
                 yield from values(line)
 
 
-def event_data(rest: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the data of each event of an event stream (WHATWG HTML, section 9.2.6). Pieces may end anywhere.
+def errors_of(data: bytes) -> Iterator[Any]:
+    """Yield the data of an event that is called an error as one, whatever its shape."""
+    try:
+        value = loads(data)
+    except UpstreamError:
+        value = data.decode(errors="replace")
+    yield value if isinstance(value, dict) and value.get("error") else {"error": value or "error"}
 
-    `rest` is what has been read of it. An event that the end of the stream cuts is yielded, too.
+
+def events(head: bytes, pieces: Iterator[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and data of each event of an event stream (WHATWG HTML, section 9.2.6).
+
+    `head` is what has been read of it. An event that the end of the stream cuts is yielded, too, and llama.cpp's field
+    `error` is an event of that name.
     """
-    data: list[bytes] = []
-    for piece in itertools.chain([b""], pieces, [b"\n\n"]):
-        *lines, rest = LINE_END.split(rest + piece)
+    name, data = "", list[bytes]()
+    for line in lines_of(itertools.chain([head], pieces, [b"\n\n"])):
+        if line.startswith((b"data:", b"error:")):
+            field, _, value = line.partition(b":")
+            name = "error" if field == b"error" else name
+            data.append(value.removeprefix(b" "))
+        elif line.startswith(b"event:"):
+            name = line[6:].strip().decode(errors="replace")
+        elif not line:
+            if data:
+                yield name, b"\n".join(data)
+            name, data = "", []
+
+
+def lines_of(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield each line. Pieces may end anywhere; a long line that comes in many is joined once."""
+    parts: list[bytes] = []
+    rest = b""  # A CR at the end of a piece may be half of a line end.
+    for piece in pieces:
+        *lines, last = LINE_END.split(rest + piece)
+        rest = b"\r" if last.endswith(b"\r") else b""
         for line in lines:
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                yield b"\n".join(data)
-                data.clear()
+            yield b"".join([*parts, line])
+            parts.clear()
+        parts.append(last.removesuffix(b"\r") if rest else last)

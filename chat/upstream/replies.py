@@ -3,6 +3,7 @@
 The same reading serves a stream's chunks and a whole answer, which is one chunk whose delta is the message.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,21 +17,20 @@ from chat.upstream.text import TextJoiner, storable, storable_text
 from chat.upstream.tool_calls import ToolCalls
 from chat.upstream.usage import UsageFigures
 
-# OpenAI's own, and what others call the same.
-FINISH_REASONS = {
-    "stop": ("stop", "stop_sequence", "eos", "eos_token", "end_turn", "end", "complete", "completed", "finished"),
-    "length": ("length", "max_tokens", "model_length", "max_output_tokens", "incomplete", "token_limit"),
-    "tool_calls": ("tool_calls", "tool_use", "tool_call", "function_call"),
-    "content_filter": ("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "sensitive"),
-}
-MEANINGS = {word: reason for reason, words in FINISH_REASONS.items() for word in words}
-# Ways to end that are no end: what came before is not the whole reply.
-FAILURES = {
-    *("error", "network_error", "abort", "aborted", "cancelled", "timeout", "insufficient_system_resource"),
-    *("malformed_function_call", "other_error", "server_error"),
+# What finish reasons mean, by the words in them; the first that fits holds. OpenAI's own are stop, length, tool_calls
+# and content_filter; FAILED is a reply that is not whole.
+FAILED = "failed"
+MEANINGS = {
+    "": r"^(null|none)?$",
+    "content_filter": r"safety|content_filter|prohibited|blocklist|spii|guardrail|recitation|sensitive|moderat",
+    FAILED: r"malformed|unexpected_tool|error|abort|cancel|timeout|insufficient|failed|failure|overload",
+    "length": r"length|max_|token_limit|incomplete|context_window|truncat",
+    "tool_calls": r"tool|function_call",
 }
 # Names of a reply's reasoning, which providers send beside its content.
 REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+# Fields of a message that are passed on as they are: lists grow with each chunk.
+LISTS = ("reasoning_details", "annotations", "images")
 # Fields of a chunk that are passed on: words, and values of any kind.
 WORDS = ("service_tier", "system_fingerprint")
 EXTRAS = ("moderation", "citations", "search_results")
@@ -93,9 +93,18 @@ class Reply:
     _position: Any = None  # the provider's index of the choice that is read
     _texts: dict[str, list[str]] = field(default_factory=dict)
     _joiners: dict[str, TextJoiner] = field(default_factory=dict)
-    _lists: dict[str, list[Any]] = field(default_factory=dict)
+    _more: dict[str, Any] = field(default_factory=dict)
     _logprobs: dict[str, list[Any]] = field(default_factory=dict)
     _calls: ToolCalls = field(default_factory=ToolCalls)
+
+    @property
+    def is_sold(self) -> bool:
+        """Tell whether anything of the reply has come, or the provider has said that it sold anything."""
+        return self.has_text or self.usage.is_known
+
+    def bought(self) -> "Completion | None":
+        """Return what has been bought of a reply that failed."""
+        return self.completion() if self.is_sold else None
 
     @property
     def has_text(self) -> bool:
@@ -108,20 +117,27 @@ class Reply:
         Values that say nothing are signs of life, and passed over. Raises ApiError for a failure that is reported
         inside of the stream, and UpstreamError for a chunk that has something which cannot be read.
         """
+        if isinstance(frame, dict):
+            self._note(frame)
         if problem := errors.find(frame):
             raise self._failed(problem)
         if not isinstance(frame, dict):
             return
-        self._note(frame)
         choices = frame.get("choices") or []
-        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        if not isinstance(choices, list):
             raise unreadable("its choices are none")
-        for choice in choices:
-            position = choice.get("index") or 0  # some providers leave it out
-            if not self.has_choice:
-                self.has_choice, self._position = True, position
-            if position == self._position:
-                yield from self._add_choice(choice)
+        if choice := self._choice_of([choice for choice in choices if choice]):
+            yield from self._add_choice(choice)
+
+    def _choice_of(self, choices: list[Any]) -> dict[str, Any] | None:
+        """Return the one choice that was asked for. Some providers leave its index out, and some count blocks of
+        content by it: then it is the only one of its chunk."""
+        if not all(isinstance(choice, dict) for choice in choices):
+            raise unreadable("its choices are none")
+        if choices and not self.has_choice:
+            self.has_choice, self._position = True, choices[0].get("index")
+        same = [choice for choice in choices if choice.get("index") == self._position]
+        return next(iter(same or choices[:1]), None)
 
     def finish(self) -> Iterator[dict[str, Any]]:
         """Yield what is left to pass on when the upstream has ended, but for the last chunk with the finish reason.
@@ -169,14 +185,14 @@ class Reply:
     def _message(self) -> dict[str, Any]:
         texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
         content = texts.pop("content", "") or (None if self._calls or texts.get("refusal") else "")
-        message = {"role": "assistant", "content": content, "refusal": None, **texts, **self._lists}
+        message = {"role": "assistant", "content": content, "refusal": None, **texts, **self._more}
         if self._calls:
             message["tool_calls"] = self._calls.bodies()
         return message
 
     def _failed(self, problem: errors.Problem) -> Exception:
         errors.log(problem, errors.texts_of(self.call.body["messages"]))
-        return errors.told(problem, is_billed=self.has_text)
+        return errors.told(problem, is_billed=self.is_sold)
 
     def _note(self, frame: dict[str, Any]) -> None:
         """Take what a frame says beside its choices."""
@@ -192,28 +208,23 @@ class Reply:
                 self.extras[name] = storable(value)
 
     def _add_choice(self, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        reason = choice.get("finish_reason")
-        word = reason.lower() if isinstance(reason, str) else ""
-        if isinstance(choice.get("error"), dict) or word in FAILURES:
-            error = choice["error"] if isinstance(choice.get("error"), dict) else {"message": reason, "code": reason}
-            raise self._failed(errors.read(error, 200))
-        if word:
-            self.finish_reason = MEANINGS.get(word, "stop")
         delta, logprobs = self._delta(choice), logprobs_of(choice.get("logprobs"))
         for name, entries in logprobs.items():
             self._logprobs.setdefault(name, []).extend(entries)
         if delta or logprobs:
             yield choice_of(delta, logprobs or None)
+        reason = meaning_of(choice.get("finish_reason"))
+        error = choice.get("error") if isinstance(choice.get("error"), dict) else None
+        if problem := errors.find({"error": error}) if error else None:
+            raise self._failed(problem)
+        if reason == FAILED:
+            word = str(choice["finish_reason"])
+            raise self._failed(errors.read({"message": f"finish_reason {word}", "code": word}, 200))
+        self.finish_reason = reason or self.finish_reason
 
     def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Make OpenAI's delta of a choice, of what it adds to the reply."""
-        given = choice.get("delta")
-        if not given and not self.has_text:
-            # A whole answer. Some providers repeat it in the last chunk of a stream.
-            given = choice.get("message") or {"content": choice.get("text")}
-        if not isinstance(given, dict | None):
-            raise unreadable("its delta is none")
-        given = given or {}
+        given = self._given(choice)
         content, thinking = parts_of(given.get("content"))
         reasoning = next((given[name] for name in REASONING if isinstance(given.get(name), str) and given[name]), "")
         refusal = given.get("refusal")
@@ -223,13 +234,29 @@ class Reply:
             "refusal": refusal if isinstance(refusal, str) else "",
         }
         delta: dict[str, Any] = {name: text for name, piece in texts.items() if (text := self._text(name, piece))}
-        for name in ("reasoning_details", "annotations", "images"):
+        for name in LISTS:
             if isinstance(given.get(name), list) and given[name]:
                 delta[name] = storable(given[name])
-                self._lists.setdefault(name, []).extend(delta[name])
+                self._more.setdefault(name, []).extend(delta[name])
+        if given.get("extra_content"):
+            delta["extra_content"] = self._more["extra_content"] = storable(given["extra_content"])
         if pieces := self._calls.add(calls_of(given)):
             delta["tool_calls"] = pieces
         return delta
+
+    def _given(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """Return what a choice adds: its delta; a whole message or legacy text, unless it repeats what has come."""
+        given = choice.get("delta")
+        if not isinstance(given, dict | None):
+            raise unreadable("its delta is none")
+        if given:
+            return given
+        whole = choice.get("message") or {"content": choice.get("text")}
+        if not isinstance(whole, dict):
+            raise unreadable("its message is none")
+        text, _ = parts_of(whole.get("content"))
+        is_repeated = self.has_text and (text == "".join(self._texts.get("content", [])) or not text)
+        return {} if is_repeated else whole
 
     def _text(self, name: str, piece: str) -> str:
         if not piece:
@@ -244,6 +271,14 @@ def choice_of(delta: dict[str, Any], logprobs: Any = None, finish_reason: str | 
     return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
+def meaning_of(reason: Any) -> str:
+    """Return what a finish reason means: one of OpenAI's, FAILED, or "" for none. Google writes some after a colon."""
+    if not isinstance(reason, str):
+        return "stop" if reason else ""
+    word = re.sub(r"[\s-]+", "_", reason.lower())
+    return next((meaning for meaning, pattern in MEANINGS.items() if re.search(pattern, word)), "stop")
+
+
 def parts_of(content: Any) -> tuple[str, str]:
     """Return the text of a content, and the thinking in it: Mistral sends both as parts."""
     if content is None or isinstance(content, str):
@@ -252,8 +287,10 @@ def parts_of(content: Any) -> tuple[str, str]:
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             texts.append(part)
-        elif not isinstance(part, dict):
+        elif part is not None and not isinstance(part, dict):
             raise unreadable("its content is no text")
+        elif not part:
+            continue
         elif part.get("type") in {"thinking", "reasoning"}:
             thought = part.get(part["type"], part.get("text"))
             thoughts.append("".join(parts_of(thought)))
@@ -266,8 +303,9 @@ def calls_of(given: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the deltas of tool calls, the legacy `function_call` as one of them."""
     calls = given.get("tool_calls") or []
     calls = [calls] if isinstance(calls, dict) else calls
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+    if not isinstance(calls, list) or not all(isinstance(call, dict | None) for call in calls):
         raise unreadable("its tool calls are none")
+    calls = [call for call in calls if call]
     legacy = given.get("function_call")
     return [*calls, {"index": 0, "function": legacy}] if isinstance(legacy, dict) and legacy else calls
 

@@ -16,38 +16,51 @@ def new_call_id() -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(9))
 
 
-@dataclass
+@dataclass(eq=False)
 class ToolCall:
     """One call, as far as it has come."""
 
-    index: int
-    position: Any  # the provider's own index
+    positions: set[int]  # the provider's own indexes of it
     given_id: str = ""
     id: str = ""
+    index: int = 0
     name: str = ""
     kind: str = "function"  # or "custom", whose input is free text
     text: str = ""  # the arguments
+    has_empty_object: bool = False  # They began as `{}`, after which some providers send the true ones.
     extra: dict[str, Any] = field(default_factory=dict)
     is_announced: bool = False
     joiner: TextJoiner = field(default_factory=TextJoiner)
 
     def body(self, text: str | None = None) -> dict[str, Any]:
-        """Return OpenAI's object of the call, whole or with this text in place of its arguments."""
+        """Return OpenAI's object of the call."""
         text = self.text if text is None else text
         if self.kind == "custom":
             return {"id": self.id, "type": "custom", "custom": {"name": self.name, "input": text}, **self.extra}
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": text}, **self.extra}
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def piece(self, text: str, **extra: Any) -> dict[str, Any]:
         """Return the delta that adds `text` to the arguments."""
         if self.kind == "custom":
-            return {"index": self.index, "custom": {"input": text}}
-        return {"index": self.index, "function": {"arguments": text}}
+            return {"index": self.index, "custom": {"input": text}, **extra}
+        return {"index": self.index, "function": {"arguments": text}, **extra}
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether the arguments are whole: what comes next belongs to another call."""
-        return is_json(self.text)
+        """Tell whether the arguments are whole: what comes next is a repetition, or belongs to another call."""
+        return self.has_empty_object if not self.text else self.text.rstrip().endswith("}") and is_json(self.text)
+
+    def add(self, text: str) -> str:
+        """Add to the arguments, and return what is new of them."""
+        if self.kind == "function":
+            if not self.text and text.strip() == "{}":
+                self.has_empty_object = True
+                return ""
+            if self.text and self.is_complete:
+                return ""
+        text = self.joiner.add(text)
+        self.text += text
+        return text
 
 
 def is_json(text: str) -> bool:
@@ -65,10 +78,10 @@ class ToolCalls:
         self._found: list[ToolCall] = []
 
     def __bool__(self) -> bool:
-        return any(call.is_announced for call in self._found)
+        return any(call.name for call in self._found)
 
     def bodies(self) -> list[dict[str, Any]]:
-        return [call.body() for call in self._announced()]
+        return [call.body() for call in self._found if call.is_announced]
 
     def add(self, deltas: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Take the deltas of a chunk, and return well-formed ones: OpenAI's first piece of a call has its id and name,
@@ -78,68 +91,80 @@ class ToolCalls:
     def finish(self) -> list[dict[str, Any]]:
         """Return what is missing at the end. A call without arguments has an empty object of them."""
         pieces = []
-        for call in self._announced():
+        for call in self._found:
             rest = call.joiner.flush()
             if call.kind == "function" and not (call.text + rest).strip():
                 rest += "{}"
-            if rest:
-                call.text += rest
+            call.text += rest
+            if call.name and not call.is_announced:
+                pieces.append(self._announce(call))
+            elif rest and call.is_announced:
                 pieces.append(call.piece(rest))
         return pieces
 
-    def _announced(self) -> list[ToolCall]:
-        return [call for call in self._found if call.is_announced]
-
     def _add(self, delta: dict[str, Any]) -> list[dict[str, Any]]:
-        bodies: list[dict[str, Any]] = [
-            value for value in map(delta.get, ("function", "custom")) if isinstance(value, dict)
-        ]
-        body = bodies[0] if bodies else {}
-        name: str = body["name"] if isinstance(body.get("name"), str) else ""
-        given_id = delta["id"] if isinstance(delta.get("id"), str) else ""
-        call = self._call_of(delta.get("index"), storable_text(given_id), name)
+        bodies = [value for value in map(delta.get, ("function", "custom")) if isinstance(value, dict)]
+        body: dict[str, Any] = bodies[0] if bodies else {}
+        name: str = storable_text(body["name"]) if isinstance(body.get("name"), str) else ""
+        given_id: str = storable_text(delta["id"]) if isinstance(delta.get("id"), str) else ""
+        text = text_of(body.get("arguments", body.get("input")))
+        position = delta.get("index")
+        call = self._call_of(position if type(position) is int else None, given_id, name, text)
         if "custom" in delta or delta.get("type") == "custom":
             call.kind = "custom"
         if name and name != call.name and not call.is_announced:
-            call.name += storable_text(name)
-        if isinstance(delta.get("extra_content"), dict):
-            call.extra["extra_content"] = storable(delta["extra_content"])
-        text = call.joiner.add(text_of(body.get("arguments", body.get("input"))))
-        call.text += text
+            call.name += name
+        extra = {"extra_content": storable(delta["extra_content"])} if delta.get("extra_content") else {}
+        call.extra |= extra
+        fresh = call.add(text)
+        # Those before it can get no other name any more.
+        pieces = [self._announce(one) for one in self._found[: self._found.index(call)] if self._can_announce(one)]
         if call.is_announced:
-            return [call.piece(text)] if text else []
-        if not call.name:
-            return []  # A call is announced once it has a name; without one nobody can answer it.
-        call.index = len(self._announced())
-        call.id = call.given_id or new_call_id()
+            return [*pieces, call.piece(fresh, **extra)] if fresh or extra else pieces
+        return [*pieces, self._announce(call)] if call.text and self._can_announce(call) else pieces
+
+    def _can_announce(self, call: ToolCall) -> bool:
+        """Tell whether a client can be told of the call. Without a name nobody can answer it."""
+        return bool(call.name) and not call.is_announced
+
+    def _announce(self, call: ToolCall) -> dict[str, Any]:
+        ids = {one.id for one in self._found if one.is_announced}
+        call.index = len(ids)
+        call.id = call.given_id if call.given_id and call.given_id not in ids else new_call_id()
         call.is_announced = True
-        return [{"index": call.index, **call.body()}]
+        return {"index": call.index, **call.body()}
 
-    def _call_of(self, position: Any, given_id: str, name: str) -> ToolCall:
+    def _call_of(self, position: int | None, given_id: str, name: str, text: str) -> ToolCall:
         """Find the call that a delta belongs to, or begin one."""
-        if isinstance(position, bool) or not isinstance(position, int):
-            position = None
-        same = [call for call in self._found if call.position == position] if position is not None else self._found
-        if given_id and (known := next((call for call in same if call.given_id == given_id), None)):
+        known = next((call for call in self._found if given_id and call.given_id == given_id), None)
+        if known and not (name and known.name and position is not None and position not in known.positions):
             return known
-        if not same or is_another(same[-1], given_id, name):
-            self._found.append(ToolCall(len(self._found), position, given_id))
-            return self._found[-1]
-        same[-1].given_id = same[-1].given_id or given_id
-        return same[-1]
+        same = [call for call in self._found if position in call.positions]
+        if not same and (position is None or not name):
+            same = self._found[-1:]  # Only a name begins a call.
+        if not same or is_another(same[-1], position, given_id, name, text):
+            self._found.append(ToolCall(set(), given_id))
+            same = self._found[-1:]
+        call = same[-1]
+        call.given_id = call.given_id or given_id
+        if position is not None:
+            call.positions.add(position)
+        return call
 
 
-def is_another(last: ToolCall, given_id: str, name: str) -> bool:
-    """Tell whether a delta with this id and name begins a call after `last`, though it has the position of `last`.
+def is_another(last: ToolCall, position: int | None, given_id: str, name: str, text: str) -> bool:
+    """Tell whether a delta begins a call after `last`, though it has the position of `last`.
 
-    Some providers put parallel calls at one position or at none, some repeat the name with each piece, and some send
-    each piece under a new id.
+    Some providers put parallel calls at one position or at none, some repeat the name with each piece, some send a name
+    in pieces, and some send each piece under a new id.
     """
     if not name or not last.name:
         return False
-    if name != last.name or last.is_complete:
-        return True
-    return bool(given_id and last.given_id and not last.text)
+    if given_id and last.given_id:
+        return name != last.name or last.is_complete or not last.text
+    if last.is_complete:
+        return bool(text.strip()) or name != last.name
+    return name != last.name and (bool(last.text) or position is None)
 
 
 def text_of(arguments: Any) -> str:

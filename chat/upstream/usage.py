@@ -9,7 +9,9 @@ from analytics.ledger import LlmTokens
 PROMPT = ("prompt_tokens", "input_tokens")
 COMPLETION = ("completion_tokens", "output_tokens")
 CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
-CACHE_WRITE = ("cache_write_tokens", "cache_creation_input_tokens")
+CACHE_WRITE = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+# Anthropic counts these beside the prompt.
+OUTSIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
 DETAILS = ("prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details")
 
 
@@ -24,17 +26,25 @@ class UsageFigures:
     def add(self, frame: dict[str, Any]) -> None:
         """Take what a chunk or a whole answer says of usage."""
         for usage in objects(frame):
-            figures = {**usage, **{name: value for part in DETAILS for name, value in items(usage.get(part))}}
-            found = {name: number for name, value in figures.items() if (number := whole(value)) is not None}
-            if any(found.values()):
+            found = [*usage.items(), *(item for part in DETAILS for item in items(usage.get(part)))]
+            figures = [(name, number) for name, value in found if (number := whole(value)) is not None]
+            if any(number for _, number in figures):
                 self.body = usage
-            for name, number in found.items():
+            for name, number in figures:
                 self._highest[name] = max(number, self._highest.get(name, 0))
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the provider has said that it sold anything."""
+        return any(self._highest.values())
 
     def tokens(self, *, prompt: int, completion: int) -> LlmTokens:
         """Return the figures; where one is missing or a zero that cannot be, the estimate given, marked as one."""
         said_prompt, said_completion = self._first(PROMPT), self._first(COMPLETION)
         total = self._highest.get("total_tokens", 0)
+        outside = sum(self._highest.get(name, 0) for name in OUTSIDE)
+        if outside and total == said_prompt + said_completion + outside:
+            said_prompt += outside
         # Google says thoughts in the total alone, xAI its reasoning.
         said_completion = max(said_completion, total - said_prompt if said_prompt else 0)
         if not said_prompt or (not said_completion and completion):

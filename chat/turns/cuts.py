@@ -1,0 +1,170 @@
+"""Where the history of a conversation is cut: at what it may cost, and at the room that the model has for it."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+
+from chat.models import Conversation, Message
+from chat.turns.history import Group, group
+
+# Messages read of a history, however many would fit: the work of a request must not grow with the table.
+MAX_MESSAGES = 400
+# Messages at the beginning of a conversation that may be its instructions.
+MAX_INSTRUCTIONS = 4
+# Replies with calls in which the call of a late result is looked for.
+MAX_CALLS = 50
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is sent of a history, and from where it is read from now on.
+
+    `history_from` None: it has not been cut for good. `instructions_to` None: it begins with no instructions, or has
+    not been cut.
+    """
+
+    groups: list[Group] = field(default_factory=list)
+    is_truncated: bool = False
+    history_from: int | None = None
+    instructions_to: int | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was read of a conversation, oldest first. `is_full`: there was more than is read at once."""
+
+    conversation: Conversation
+    rows: list[Message]
+    is_full: bool
+
+    @classmethod
+    def read(cls, conversation: Conversation) -> "Stored":
+        newest_first = list(conversation.history().order_by("-id")[: MAX_MESSAGES + 1])
+        return cls(conversation, newest_first[:MAX_MESSAGES][::-1], len(newest_first) > MAX_MESSAGES)
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether these are all messages of the conversation."""
+        return not self.is_full and not self.conversation.history_from
+
+    def callers(self, results: set[str]) -> list[Message]:
+        """Read the replies before these rows whose calls have the `results`, whose ids are given, only now."""
+        before = self.conversation.messages.filter(role=Message.Role.ASSISTANT, extra__isnull=False)
+        if self.rows:
+            before = before.filter(pk__lt=self.rows[0].pk)
+        found = list(before.order_by("-pk")[:MAX_CALLS])
+        return [row for row in reversed(found) if results & {call.get("id") for call in calls_of(row)}]
+
+
+def calls_of(row: Message) -> list[dict[str, Any]]:
+    calls = (row.extra or {}).get("tool_calls")
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
+def cut(stored: Stored, groups: list[Group], current: list[Group], *, room: int, window: int) -> Cut:
+    """Cut the history to what it may cost, and to the `room` that the model's `window` has beside the new messages.
+
+    Over HISTORY_TOKENS or MAX_MESSAGES it is cut to half of that, for good; for want of room it is cut by half windows,
+    and for this turn alone. Either way the prompts of many turns begin with the same messages, so that the provider's
+    prefix cache holds. Instructions at the beginning stay, and so does the question of a turn that is cut inside.
+    """
+    instructions = instructions_of(stored, groups)
+    if stored.is_whole:
+        groups = groups[len(instructions) :]
+        for first in groups[:1]:
+            first.begins_turn = True
+    room = max(room - tokens_of(instructions), 0)
+    start, history_from = cut_for_good(stored, groups, current)
+    start = max(start, start_by_room(groups, room, window))
+    instructions_to = max((row.pk for found in instructions for row in found.rows), default=None)
+    question = None
+    if groups and not [*groups[start:], *current][0].begins_turn:
+        question = question_of(stored, groups[:start], [*groups[start:], *current])
+    if question and question.size.likely <= room:
+        start = max(start, fitting(groups, room - question.size.likely))
+        instructions = [*instructions, question]
+    return Cut(
+        [*instructions, *groups[start:]],
+        is_truncated=start > 0 or not stored.is_whole,
+        history_from=history_from,
+        instructions_to=instructions_to if history_from else None,
+    )
+
+
+def cut_for_good(stored: Stored, groups: list[Group], current: list[Group]) -> tuple[int, int | None]:
+    """Return where the history begins by what it may cost, and the message that it is read from after this turn.
+
+    The last exchange is never cut for its cost: without it the next message has no meaning.
+    """
+    is_over = 0 < settings.HISTORY_TOKENS < tokens_of(groups)
+    if not groups or not (is_over or stored.is_full):
+        return 0, stored.conversation.history_from
+    most = settings.HISTORY_TOKENS // 2 if is_over else tokens_of(groups)
+    start = at_turn(groups, fitting(groups, most, messages=MAX_MESSAGES // 2))
+    last_turn = next((index for index in reversed(range(len(groups))) if groups[index].begins_turn), 0)
+    if start == len(groups) or (start > last_turn and not any(found.has_calls for found in groups[last_turn:])):
+        start = min(last_turn, len(groups) - 1)
+    kept = [row.pk for found in [*groups[start:], *current] for row in found.rows]
+    return start, min(kept, default=stored.conversation.history_from)
+
+
+def start_by_room(groups: list[Group], room: int, window: int) -> int:
+    """Return where the history begins so that it fits: after a multiple of half the window where that leaves any."""
+    excess = tokens_of(groups) - room
+    if excess <= 0:
+        return 0
+    half = max(window // 2, 1)
+    left_out, stepped = math.ceil(excess / half) * half, 0
+    while stepped < len(groups) and left_out > 0:
+        left_out -= groups[stepped].size.likely
+        stepped += 1
+    exact = fitting(groups, room)
+    stepped = at_turn(groups, max(stepped, exact))
+    return stepped if stepped < len(groups) and groups[stepped].begins_turn else at_turn(groups, exact)
+
+
+def at_turn(groups: list[Group], start: int) -> int:
+    """Return the beginning of a turn at or after `start`; `start` itself where none follows."""
+    if start == 0:
+        return 0
+    return next((index for index in range(start, len(groups)) if groups[index].begins_turn), start)
+
+
+def fitting(groups: list[Group], tokens: int, *, messages: int = MAX_MESSAGES) -> int:
+    """Return where the newest groups begin that take at most `tokens`, as likely estimated, and so many `messages`."""
+    start = len(groups)
+    while start > 0:
+        tokens -= groups[start - 1].size.likely
+        messages -= len(groups[start - 1].messages)
+        if tokens < 0 or messages < 0:
+            break
+        start -= 1
+    return start
+
+
+def tokens_of(groups: list[Group]) -> int:
+    return sum(found.size.likely for found in groups)
+
+
+def instructions_of(stored: Stored, groups: list[Group]) -> list[Group]:
+    """Return the conversation's instructions: system messages at its beginning, which no cut leaves out."""
+    if not stored.is_whole:
+        conversation = stored.conversation
+        if conversation.history_from and not conversation.instructions_to:
+            return []
+        first = conversation.messages.order_by("pk")[:MAX_INSTRUCTIONS]
+        groups = group([row for row in first if row.role in {"system", "developer"}], [], is_whole=True)
+    leading = next((index for index, found in enumerate(groups) if not found.is_instruction), len(groups))
+    return groups[:leading]
+
+
+def question_of(stored: Stored, older: list[Group], kept: list[Group]) -> Group | None:
+    """Find the message that begins the turn which is cut inside: among what was read, or before it."""
+    if found := next((found for found in reversed(older) if found.begins_turn), None):
+        return found
+    first = min((row.pk for found in [*older, *kept] for row in found.rows), default=None)
+    before = stored.conversation.messages.filter(role=Message.Role.USER)
+    row = (before.filter(pk__lt=first) if first else before).order_by("-pk").first()
+    return group([row], [], is_whole=True)[0] if row else None
