@@ -35,7 +35,8 @@ def post_worker_init(worker: Any) -> None:
 
     background.start()
     broadcast.start()
-    threading.Thread(target=registry.watch, args=(lambda: worker.alive, turn_seconds(worker)), daemon=True).start()
+    for module in (registry, broadcast):
+        threading.Thread(target=module.watch, args=(lambda: worker.alive, turn_seconds(worker)), daemon=True).start()
     if IS_SQLITE:
         # An open connection, so that SQLite keeps its write-ahead log between requests. When the last connection
         # closes, SQLite writes the log back and deletes it, which halves the speed.

@@ -144,10 +144,11 @@ def read_used(budgets: list[Budget]) -> dict[str, int]:
     return dict(Budget.objects.filter(pk__in=[budget.key for budget in budgets]).values_list("key", "used"))
 
 
-def settle(reserved: dict[str, int], *, tokens: int, nanos: int | None, was_abandoned: bool) -> None:
+def settle(reserved: dict[str, int], *, tokens: int | None, nanos: int | None, was_abandoned: bool) -> None:
     """Replace what a turn had reserved by what it has cost, in the transaction that closes it.
 
-    `nanos` None: the price is unknown, so the reserved figure stays. An abandoned turn no longer counts as running.
+    `tokens` or `nanos` None: they are unknown, so the reserved figure stays. An abandoned turn no longer counts as
+    running.
     """
     end_turn(reserved, by=0 if was_abandoned else 1)
     for key, amount in reserved.items():

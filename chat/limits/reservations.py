@@ -64,10 +64,14 @@ class Reservation:
             body["max_completion_tokens"] = reply_tokens
         return cls(client, tokens, taken)
 
-    def settle(self, closed: ledger.CloseResult, tokens: int) -> None:
-        """Replace what was reserved by what the turn has used, in the transaction that has `closed` its row."""
-        budgets.settle(self.budgets, tokens=tokens, nanos=closed.cost_nanos, was_abandoned=closed.was_abandoned)
-        if not closed.was_abandoned:
+    def settle(self, closed: ledger.CloseResult, tokens: int | None) -> None:
+        """Replace what was reserved by what the turn has used, in the transaction that has `closed` its row.
+
+        `tokens` None: nobody knows what it has used. Then all that was reserved stays used, as of a turn that died.
+        """
+        nanos = None if tokens is None else closed.cost_nanos
+        budgets.settle(self.budgets, tokens=tokens, nanos=nanos, was_abandoned=closed.was_abandoned)
+        if tokens is not None and not closed.was_abandoned:
             settle_tokens(self.client, self.tokens - tokens, seconds=time.monotonic() - self.taken_at)
 
 

@@ -279,6 +279,19 @@ def test_a_turn_cancelled_before_its_first_word_is_paid_for(
     assert row.prompt_tokens >= 3000
 
 
+def test_what_a_model_has_thought_unseen_stays_reserved(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    """Else a client that breaks off before the first word could spend without end."""
+    settings.OPENAI_MODELS = ["gpt-6-luna"]
+    limit(alice, day_tokens=100_000, day_usd=1)
+    for effort, kept in (("high", True), ("none", False)):
+        before = used()[0] if used() else 0
+        upstream.plan(Behaviour(cut=True))
+        assert ask(alice, model="gpt-6-luna", reasoning_effort=effort, max_completion_tokens=4000).status_code == 502
+        assert (used()[0] - before > 4000) == kept
+
+
 def test_a_timeout_that_may_have_been_billed_is_paid_for(
     alice: ApiClient, upstream: OpenAIDouble, settings: Settings
 ) -> None:

@@ -403,3 +403,39 @@ def test_an_error_arrives_as_it_was_raised(alice: ApiClient) -> None:
     error: Any = raised.value
     assert (error.status_code, error.default_code, str(error.detail)) == (503, "unavailable", "Later.")
     assert (error.param, error.retry_after) == ("model", 1)
+
+
+def test_a_reader_that_comes_back_asks_anew(alice: ApiClient) -> None:
+    """Else the process that runs the stream would take it for the one that has left, which has read everything."""
+    idempotency = Idempotency(alice.token_row, "k", "hash")
+    log = ReplyLog(idempotency)
+    log.append({"choices": []})
+    publication = Publication("r_1", log)
+
+    sent = []
+    for _ in range(2):
+        question = RemoteLog(idempotency, "r_1").question()
+        assert question
+        attempt, position = question.split()
+        publication.subscribe("channel", int(attempt), int(position))
+        sent.append([frame for _, frame in publication.frames()])
+        publication.mark_sent()
+
+    assert sent[0] == sent[1] != []
+
+
+@on_postgresql
+def test_a_message_that_is_none_of_ours_ends_nothing(nodes: list[Server], upstream: OpenAIDouble, ask: Ask) -> None:
+    upstream.plan(behaviour := Stepped("one two three"))
+    first = threading.Thread(target=lambda: ask(nodes[0]).read())
+    first.start()
+    wait_until(lambda: len(upstream.requests) == 1)
+    behaviour.permits.release(1)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify('llmapi_streams', 'what'), pg_notify('llmapi_streams', '1 2 3 4 5 6')")
+
+    joined = ask(nodes[1])
+    behaviour.permits.release(9)
+
+    assert joined.read() == "one two three"
+    first.join()

@@ -194,6 +194,31 @@ def test_signs_of_life_are_silence(alice: ApiClient, upstream: OpenAIDouble, set
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
 
 
+def test_a_whole_reply_does_not_wait_for_a_provider_that_says_no_more(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat.upstream.client.END_SECONDS", 0.2)
+    upstream.plan(Behaviour(text="one", stop_after=2, ending="hang"))
+
+    chunks = events(stream(alice))
+
+    assert assemble(chunks)["message"]["content"] == "one"
+    assert UsageEvent.objects.get().latency_ms < 4000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("finish_reason", ["stop", "content_filter"])
+def test_an_empty_reply_begins_as_others_do(alice: ApiClient, upstream: OpenAIDouble, finish_reason: str) -> None:
+    choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": finish_reason}
+    upstream.plan(Behaviour(raw=b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\ndata: [DONE]\n\n"))
+    cid = alice.conversation()
+
+    live = events(alice.say(cid, "Hi", stream=True, key="k"))
+
+    assert (live[0]["conversation_id"], live[0]["choices"][0]["delta"]["role"]) == (cid, "assistant")
+    assert assemble(live)["finish_reason"] == finish_reason
+    assert assemble(events(alice.say(cid, "Hi", stream=True, key="k"))) == assemble(live)
+
+
 @every_dialect
 def test_silence_is_filled_with_signs_of_life(
     alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch

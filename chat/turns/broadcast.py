@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from typing import Any
 from weakref import WeakValueDictionary
@@ -44,7 +44,8 @@ SEARCH_SECONDS = 0.1
 # Between two attempts to connect, and to find out whether LISTEN works after all.
 RECONNECT_SECONDS = 1
 DEAF_SECONDS = 60
-# To hear one's own message.
+# One's own message, and how long it may take.
+ECHO = "echo"
 ECHO_SECONDS = 5
 IDLE_SECONDS = 30
 # At most so many reads of messages before others have their turn.
@@ -67,7 +68,8 @@ class Search:
     def __call__(self, request_id: str) -> ReplyLog | None:
         """Return the log of the turn. None where nobody has said so far that it streams the turn."""
         assert self._idempotency is not None
-        if log := registry.log_of(self._idempotency):
+        log = registry.stream_of(request_id)
+        if log and log.idempotency == self._idempotency:
             return log
         if not _listener:
             return None
@@ -106,6 +108,15 @@ class Listener(threading.Thread):
             self._bell.send(b".")
         return log
 
+    def is_read(self) -> bool:
+        """Tell whether anybody reads the stream of another process here."""
+        return bool(self._open_logs())
+
+    def break_off(self) -> None:
+        """End all logs of other processes' streams by an error: this process stops."""
+        for log in self._open_logs():
+            log.break_off()
+
     def flush(self, seconds: float) -> None:
         """Wait until the ends of all streams are sent."""
         deadline = time.monotonic() + seconds
@@ -141,11 +152,12 @@ class Listener(threading.Thread):
         own.execute(f"LISTEN {self.channel}")
         try:
             with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_notify(%s, 'echo')", [self.channel])
+                cursor.execute("SELECT pg_notify(%s, %s)", [self.channel, ECHO])
         finally:
             connection.close()
         with closing(own.notifies(timeout=ECHO_SECONDS)) as notices:
-            if not any(notice.channel == self.channel for notice in notices):
+            # A process that this one followed before may send frames to it meanwhile.
+            if not any((notice.channel, notice.payload) == (self.channel, ECHO) for notice in notices):
                 raise Deaf
 
     def _serve(self, own: psycopg.Connection) -> None:
@@ -165,10 +177,13 @@ class Listener(threading.Thread):
                     self._door.recv(4096)
                 asked = set()
                 for channel, payload in heard(own, inbox):
-                    if channel == QUESTIONS:
-                        asked.add(self._answer(*payload.split(" ")))
-                    else:
-                        self._receive(*payload.split(" ", 2))
+                    try:
+                        if channel == QUESTIONS:
+                            asked.add(self._answer(*payload.split(" ")))
+                        elif payload != ECHO:
+                            self._receive(*payload.split(" ", 2))
+                    except (TypeError, ValueError):
+                        logger.warning("a message on %s is none of ours", channel)
                 self._rescue()
                 has_sent = self._send(own, asked)
 
@@ -272,6 +287,20 @@ def start() -> None:
     if connection.vendor == "postgresql":
         _listener = Listener()
         _listener.start()
+
+
+def watch(is_serving: Callable[[], bool], seconds: float) -> None:
+    """Once the server is told to stop, let readers of other processes' streams go on for `seconds`; then tell them.
+
+    They come back, and join elsewhere.
+    """
+    while is_serving():
+        time.sleep(0.5)
+    deadline = time.monotonic() + seconds
+    while _listener and _listener.is_read() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if _listener:
+        _listener.break_off()
 
 
 def flush(seconds: float) -> None:

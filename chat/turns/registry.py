@@ -12,7 +12,6 @@ from django.db.models.functions import Now
 
 from analytics import ledger
 from chat.models import IdempotencyKey
-from chat.turns.idempotency import Idempotency
 from chat.turns.reply_log import ReplyLog
 from chat.upstream import client as upstream
 
@@ -58,11 +57,6 @@ def cancel(request_id: str) -> None:
     """Stop a stream of this process at once. Another process learns of it within a second."""
     if log := _running.get(request_id):
         log.cancellation.request()
-
-
-def log_of(idempotency: Idempotency) -> ReplyLog | None:
-    """Find the reply that this process streams to the same request under the same key."""
-    return next((log for log in list(_running.values()) if log and log.idempotency == idempotency), None)
 
 
 def stream_of(request_id: str) -> ReplyLog | None:

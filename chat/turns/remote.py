@@ -3,6 +3,7 @@
 The bytes are lines: "c" and a chunk; at the end "u" and the usage, or "e" and the error. Our JSON has no line breaks.
 """
 
+import itertools
 import json
 import threading
 import time
@@ -26,6 +27,7 @@ BEAT_SECONDS = 1
 KEEP_SECONDS = 10
 # Seconds until the first repetition of a question without an answer. They double, up to BEAT_SECONDS.
 ASK_AGAIN_SECONDS = 0.1
+_attempts = itertools.count(1)
 
 
 @dataclass
@@ -119,7 +121,8 @@ class RemoteLog(ReplyLog):
         self._found = threading.Event()
         self._position = 0
         self._partial = b""  # the beginning of a line
-        self._attempt = 1  # to be told what follows the position
+        # To be told what follows the position. No earlier log of this process has asked by the same number.
+        self._attempt = next(_attempts)
         self._lost_at: float | None = self.heard_at  # None: what arrives continues what has arrived.
         self._ask_at = 0.0
         self._pause = ASK_AGAIN_SECONDS
@@ -139,7 +142,7 @@ class RemoteLog(ReplyLog):
     def resume(self) -> None:
         """Ask for everything that has not arrived: frames may have been lost."""
         with self._changed:
-            self._attempt, self._lost_at = self._attempt + 1, time.monotonic()
+            self._attempt, self._lost_at = next(_attempts), time.monotonic()
             self._ask_at, self._pause = 0, ASK_AGAIN_SECONDS
 
     def question(self) -> str | None:

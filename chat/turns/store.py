@@ -17,7 +17,7 @@ from chat.models import Conversation, Message
 from chat.turns import prompt
 from chat.turns.registry import lease
 from chat.turns.request import Turn, TurnRequest, TurnResult
-from chat.upstream.parameters import completed
+from chat.upstream.parameters import completed, thinks
 from chat.upstream.replies import Call, Completion
 
 
@@ -137,8 +137,9 @@ def close_turn(turn: Turn, tokens: ledger.LlmTokens | None, **ending: Any) -> bo
     # UPDATE the usage row, and INSERT the event.
     closed = ledger.close_usage(turn.request.subject, tokens=tokens, called_model=turn.call.body["model"], **ending)
     if closed and turn.reservation:
+        is_unknown = tokens is not None and tokens.is_estimated and thinks(turn.call.body)
         # UPDATE the running turns, each budget, and the tokens of the minute.
-        turn.reservation.settle(closed, tokens.total if tokens else 0)
+        turn.reservation.settle(closed, None if is_unknown else tokens.total if tokens else 0)
     return closed is not None
 
 

@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,8 @@ from chat.upstream.replies import Call, Completion, Reply
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10
+# From a reply's finish reason to the end of its stream: what comes between is the usage.
+END_SECONDS = 15
 # Longer than any reply; a longer answer is not a completion.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 # Failures before the request is sent: nothing was sold.
@@ -102,7 +104,8 @@ def stream(reply: Reply, cancellation: "Cancellation") -> Iterator[dict[str, Any
         with post(reply.call, body) as response:
             cancellation.arm(response)
             deadline = Deadline()
-            for choice in take(reply, frames(read(response, deadline))):
+            # The reply is whole then. Some providers say no more, and keep the connection open.
+            for choice in take(reply, frames(read(response, deadline)), cancellation.expire):
                 deadline.renew()
                 yield choice
                 if cancellation.is_requested:
@@ -115,13 +118,19 @@ def stream(reply: Reply, cancellation: "Cancellation") -> Iterator[dict[str, Any
         cancellation.disarm()
 
 
-def take(reply: Reply, answer: Iterator[Any]) -> Iterator[dict[str, Any]]:
+def take(
+    reply: Reply, answer: Iterator[Any], at_finish_reason: Callable[[], None] = lambda: None
+) -> Iterator[dict[str, Any]]:
     """Read an answer's frames into the reply up to its end, and yield what each adds."""
+    is_finished = False
     try:
         for frame in answer:
             if frame is DONE:
                 break
             yield from reply.add(frame)
+            if reply.finish_reason and not is_finished:
+                is_finished = True
+                at_finish_reason()
         else:
             if not reply.finish_reason:
                 raise UpstreamError("The model's provider broke the reply off.", is_billed=True)
@@ -139,6 +148,7 @@ class Cancellation:
     def __init__(self) -> None:
         self.is_requested = False
         self._socket: socket.socket | None = None
+        self._timer: threading.Timer | None = None
 
     def arm(self, response: httpx2.Response) -> None:
         network = response.extensions.get("network_stream")
@@ -149,9 +159,20 @@ class Cancellation:
     def disarm(self) -> None:
         """Forget the socket: from now on it may carry another call."""
         self._socket = None
+        if self._timer:
+            self._timer.cancel()
 
     def request(self) -> None:
         self.is_requested = True
+        self._shut()
+
+    def expire(self) -> None:
+        """Let the upstream say the rest within END_SECONDS."""
+        self._timer = threading.Timer(END_SECONDS, self._shut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _shut(self) -> None:
         if (connected := self._socket) is not None:
             with contextlib.suppress(OSError):  # the connection has ended
                 connected.shutdown(socket.SHUT_RDWR)

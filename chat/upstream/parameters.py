@@ -46,3 +46,8 @@ def default_effort(model: str, parameters: dict[str, Any]) -> str:
     if any(name in parameters for name in WITHOUT_REASONING):
         effort = "none"
     return effort if effort != "none" or CAN_SKIP.match(model) else ""
+
+
+def thinks(body: dict[str, Any]) -> bool:
+    """Tell whether the model of a request may think, which nobody sees: it is sold, and no text tells how much."""
+    return bool(REASONS.match(str(body["model"]))) and body.get("reasoning_effort") != "none"
