@@ -15,6 +15,7 @@ from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import IdempotencyKey, Message
 from chat.tests.streaming import assemble, events
+from chat.upstream.frames import frames
 from conftest import ApiClient
 from llmapi.logging import LogfmtFormatter
 
@@ -225,6 +226,48 @@ def calls_of(live: dict[str, Any]) -> list[tuple[str, str, str]]:
         ),
         pytest.param([C({"content": "a\ud83d"}), STOP, OK, DONE], "a\ufffd", 7, id="half a character at the end"),
         pytest.param([C({"content": "a\0b"}), STOP, OK, DONE], "a\ufffdb", 7, id="NUL"),
+        pytest.param(
+            [
+                E({**CHUNK, "choices": [{"index": 0, "delta": {"reasoning_content": "hm"}}]}),
+                E({**CHUNK, "choices": [{"index": 1, "delta": {"content": "42"}}]}),
+                *(STOP, OK, DONE),
+            ],
+            "42",
+            7,
+            id="an index that counts blocks",
+        ),
+        pytest.param(
+            [*(E({**CHUNK, "choices": [{"index": 0, "text": text}]}) for text in ("Hel", "lo")), STOP, OK, DONE],
+            "Hello",
+            7,
+            id="text for deltas",
+        ),
+        pytest.param(
+            [
+                *(E({**CHUNK, "choices": [{"index": 0, "message": {"content": text}}]}) for text in ("Hel", "lo")),
+                *(STOP, OK, DONE),
+            ],
+            "Hello",
+            7,
+            id="messages for deltas",
+        ),
+        pytest.param(
+            [HI, C({}, None, error={"message": "", "code": None, "type": ""}), C({}, "stop", error={}), OK, DONE],
+            "Hi",
+            7,
+            id="errors that are empty",
+        ),
+        pytest.param(
+            [E({"code": 0, "message": "success"}), E({"status": "queued", "message": "wait"}), HI, STOP, OK, DONE],
+            "Hi",
+            7,
+            id="frames that say that all is well",
+        ),
+        pytest.param(
+            [HI, C({"content": "!"}, "null"), STOP, OK, DONE], "Hi!", 7, id="the word null for a finish_reason"
+        ),
+        pytest.param([HI, C({"content": "!"}, "null")], None, 0, id="which is none"),
+        pytest.param([E({**CHUNK, "choices": [None]}), HI, STOP, OK, DONE], "Hi", 7, id="a choice that is null"),
         # What is said of usage.
         pytest.param(
             [HI, U(prompt_tokens=5, completion_tokens=1, total_tokens=6), STOP, OK, DONE],
@@ -301,6 +344,8 @@ def test_a_stream(alice: ApiClient, upstream: OpenAIDouble, parts: list[bytes], 
         *[("length", "length"), ("MAX_TOKENS", "length"), ("model_length", "length")],
         *[("content_filter", "content_filter"), ("SAFETY", "content_filter"), ("function_call", "tool_calls")],
         *[("tool_use", "tool_calls"), ("whatever", "stop"), (5, "stop"), ({}, "stop")],
+        *[("content_filter: PROHIBITED_CONTENT", "content_filter"), ("IMAGE_SAFETY", "content_filter")],
+        *[("guardrail_intervened", "content_filter"), ("model_context_window_exceeded", "length")],
     ],
 )
 def test_a_finish_reason_is_one_of_openais(alice: ApiClient, upstream: OpenAIDouble, reason: Any, told: str) -> None:
@@ -394,6 +439,67 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "w", "arguments
         ),
         pytest.param([{"tool_calls": CALL}], [("call_1", "w", "{}")], id="no list"),
         pytest.param(
+            [
+                TC({"index": 0, "id": "a", "function": {"name": "w", "arguments": '{"x":1}'}}),
+                TC({"index": 0, "id": "b", "function": {"name": "v", "arguments": ""}}),
+                TC({"index": 1, "function": {"arguments": '{"y":'}}),
+                TC({"index": 1, "function": {"arguments": "2}"}}),
+            ],
+            [("a", "w", '{"x":1}'), ("b", "v", '{"y":2}')],
+            id="the index of later pieces is another",
+        ),
+        pytest.param(
+            [
+                TC({"index": 0, "id": "a", "function": {"name": "w", "arguments": ""}}),
+                TC({"index": 1, "id": "a", "function": {"arguments": '{"y":2}'}}),
+            ],
+            [("a", "w", '{"y":2}')],
+            id="the id of another index",
+        ),
+        pytest.param(
+            [TC({"id": "a", "function": {"name": "w"}}), TC({"index": 0, "function": {"arguments": '{"y":2}'}})],
+            [("a", "w", '{"y":2}')],
+            id="an index only later",
+        ),
+        pytest.param(
+            [TC({"index": 0, "id": "a", "function": {"name": "w", "arguments": '{"x":1}'}})] * 2,
+            [("a", "w", '{"x":1}')],
+            id="the whole call again",
+        ),
+        pytest.param(
+            [
+                TC({"index": 0, "id": "a", "function": {"name": "w", "arguments": "{}"}}),
+                TC({"index": 0, "function": {"arguments": '{"x":1}'}}),
+            ],
+            [("a", "w", '{"x":1}')],
+            id="an empty object before the true one",
+        ),
+        pytest.param(
+            [
+                TC({"index": 0, "id": "a", "function": {"name": "w", "arguments": '{"x":1}'}}),
+                TC({"index": 0, "function": {"name": "w", "arguments": ""}}),
+            ],
+            [("a", "w", '{"x":1}')],
+            id="the name again after the end",
+        ),
+        pytest.param(
+            [
+                TC({"index": 0, "id": "a", "function": {"name": "get_"}}),
+                TC({"index": 0, "function": {"name": "weather", "arguments": "{"}}),
+                TC({"index": 0, "function": {"arguments": "}"}}),
+            ],
+            [("a", "get_weather", "{}")],
+            id="the name in pieces",
+        ),
+        pytest.param(
+            [
+                TC({"index": 0, "id": "a", "function": {"name": "w", "arguments": "{}"}}),
+                TC({"index": 1, "id": "a", "function": {"name": "v", "arguments": "{}"}}),
+            ],
+            [("a", "w", "{}"), (None, "v", "{}")],
+            id="one id for two calls",
+        ),
+        pytest.param(
             [{"content": None, "function_call": {"name": "w", "arguments": "{}"}}],
             [(None, "w", "{}")],
             id="a legacy call",
@@ -455,6 +561,9 @@ def test_reasoning_has_one_name(alice: ApiClient, upstream: OpenAIDouble, name: 
         pytest.param([HI, E({"object": "error", "message": "x", "code": 500}), DONE], id="vLLM's"),
         pytest.param([HI, C({"content": ""}, "error"), DONE], id="an error for a reason (OpenRouter)"),
         pytest.param([HI, C({}, "insufficient_system_resource"), DONE], id="DeepSeek's"),
+        pytest.param([HI, C({}, "function_call_filter: MALFORMED_FUNCTION_CALL"), DONE], id="Google's"),
+        pytest.param([HI, b'error: {"code":500,"message":"boom","type":"server_error"}\n\n', DONE], id="llama.cpp's"),
+        pytest.param([HI, b"event: error\ndata: upstream overloaded\n\n", DONE], id="an error event of words"),
         pytest.param([HI, b'data: {"choices": [{"delta": {"content": "l\n\n', STOP, DONE], id="half a chunk"),
     ],
 )
@@ -635,6 +744,170 @@ def test_a_reply_is_whole_though_its_end_is_lost(alice: ApiClient, upstream: Ope
 
     assert assemble(chunks)["message"]["content"] == "Hi"
     assert UsageEvent.objects.order_by("-id")[0].is_estimated
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [C({"role": "assistant"}), C({}, "MALFORMED_FUNCTION_CALL", usage={**USAGE, "total_tokens": 3095})],
+        [E({"error": {"message": "x"}, "choices": [], "usage": {**USAGE, "total_tokens": 3095}})],
+        [HI, E({"error": {"message": "x"}, "usage": {**USAGE, "total_tokens": 3095}})],
+        [HI, U(prompt_tokens=5, completion_tokens=2, total_tokens=3095)],
+    ],
+)
+def test_what_a_failure_says_it_sold_is_booked(
+    alice: ApiClient, upstream: OpenAIDouble, parts: list[bytes], stream: bool
+) -> None:
+    """And the SDK is told not to buy it again."""
+    upstream.plan(sse(*parts))
+
+    answer = say(alice, stream=stream)
+
+    if answer.status_code == 200:
+        assert events(answer)[-2]["error"]["code"] == "upstream_error"
+    else:
+        assert (answer.status_code, answer["x-should-retry"]) == (502, "false")
+    usage = UsageEvent.objects.get()
+    assert (usage.status, usage.total_tokens, usage.is_estimated) == ("failed", 3095, False)
+
+
+@pytest.mark.parametrize(
+    ("usage", "booked"),
+    [
+        (
+            {
+                "prompt_tokens": 368,
+                "completion_tokens": 19,
+                "total_tokens": 10923,
+                "cache_read_input_tokens": 10536,
+                "cache_creation_input_tokens": 0,
+            },
+            (10904, 19, 10536),
+        ),
+        ({**USAGE, "cached_tokens": 4, "prompt_tokens_details": {"cached_tokens": 0}}, (5, 2, 4)),
+        ({**USAGE, "prompt_tokens_details": None, "prompt_cache_hit_tokens": 3}, (5, 2, 3)),
+    ],
+)
+def test_cached_tokens_are_found(
+    alice: ApiClient, upstream: OpenAIDouble, usage: dict[str, Any], booked: tuple[int, int, int]
+) -> None:
+    upstream.plan(whole({"role": "assistant", "content": "hi"}, usage=usage))
+    say(alice, stream=False)
+
+    row = UsageEvent.objects.get()
+    assert (row.prompt_tokens, row.completion_tokens, row.cached_tokens) == booked
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "told", "retry"),
+    [
+        (400, {"error": {"message": "Your credit balance is too low to access the API."}}, 502, "false"),
+        (400, {"error": {"message": "API key not valid.", "status": "INVALID_ARGUMENT", "code": 400}}, 502, "false"),
+        (429, {"error": {"message": "Insufficient balance, please recharge", "code": "1113"}}, 502, "false"),
+        (429, {"error": {"type": "exceeded_current_quota_error", "message": "x"}}, 502, "false"),
+        (413, {"error": {"message": "Request too large: Limit 6000", "code": "rate_limit_exceeded"}}, 400, None),
+        (424, {"message": "model error"}, 502, None),
+    ],
+)
+def test_whose_trouble_it_is(
+    alice: ApiClient, upstream: OpenAIDouble, status: int, answer: Any, told: int, retry: str | None
+) -> None:
+    upstream.plan(Behaviour(status=status, raw=json.dumps(answer).encode()))
+
+    found = say(alice, stream=False)
+
+    assert (found.status_code, found.headers.get("x-should-retry")) == (told, retry)
+    assert b"xa***" not in found.content
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "seconds"),
+    [
+        ({"Retry-After": "7"}, "", "7"),
+        ({"Retry-After": "3600"}, "", "120"),
+        ({"retry-after-ms": "2500"}, "", "3"),
+        ({"Retry-After": "20s"}, "", "20"),
+        ({}, "Rate limit reached. Please try again in 20.387s.", "21"),
+        ({}, "slow down", "5"),
+    ],
+)
+def test_the_providers_wait_is_passed_on(
+    alice: ApiClient, upstream: OpenAIDouble, headers: dict[str, str], message: str, seconds: str
+) -> None:
+    upstream.plan(Behaviour(status=429, headers=headers, error={"message": message, "code": "rate_limit_exceeded"}))
+
+    assert say(alice, stream=False)["Retry-After"] == seconds
+
+
+def test_an_error_body_is_bounded(alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its status says what there is to know: nothing was sold."""
+    monkeypatch.setattr("chat.upstream.client.ERROR_BODY_SECONDS", 0.2)
+    for behaviour in (
+        Behaviour(status=429, raw=b"x" * 60, dribble=0.05),
+        Behaviour(status=429, raw=b"x" * 200_000),
+        Behaviour(status=429, raw=b"x" * 60, cut=True),
+        Behaviour(status=429, raw=b"not gzip", headers={"Content-Encoding": "gzip"}),
+    ):
+        upstream.plan(behaviour)
+        assert say(alice, stream=False).json()["error"]["code"] == "upstream_rate_limited"
+    assert not UsageEvent.objects.filter(total_tokens__gt=0).exists()
+
+
+def test_words_that_are_no_json_are_read(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    words = b"This model's maximum context length is 4096 tokens."
+    for raw in (words, b"data: " + json.dumps({"error": {"message": words.decode()}}).encode() + b"\n\n"):
+        upstream.plan(Behaviour(status=400, raw=raw))
+        assert say(alice, stream=False).json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("text", ["my secret " * 60, 'my secret "quoted"\nprompt'])
+def test_a_prompt_that_a_provider_quotes_is_not_logged(
+    alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    log = io.StringIO()
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h.formatter, LogfmtFormatter))
+    monkeypatch.setattr(handler, "stream", log)
+    for quoted in (text, json.dumps(text), repr(text)):
+        upstream.plan(Behaviour(status=500, error={"message": f"cannot answer {quoted}", "code": None}))
+        alice.say(alice.conversation(), text)
+
+    assert "cannot answer" in log.getvalue()
+    assert "my secret" not in log.getvalue()
+
+
+def test_google_signatures_and_citations_arrive_live_as_in_the_replay(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    signed = {"extra_content": {"google": {"thought_signature": "s"}}}
+    upstream.plan(
+        sse(
+            C({**TC({"index": 0, "id": "a", "function": {"name": "w", "arguments": "{}"}}), **signed}),
+            C(TC({"index": 0, **signed}), citations=["https://example.com"]),
+            *(C({}, "tool_calls"), OK, DONE),
+        )
+    )
+    cid = alice.conversation()
+
+    for chunks in (events(say(alice, cid, key="k")), events(say(alice, cid, key="k"))):
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:-1]]
+        assert any(delta.get("extra_content") == signed["extra_content"] for delta in deltas)
+        assert any(call.get("extra_content") for delta in deltas for call in delta.get("tool_calls", []))
+        assert chunks[-2]["citations"] == ["https://example.com"]
+
+
+def test_a_long_line_is_read_in_linear_time() -> None:
+    """A picture comes as one line of megabytes, in pieces of a TLS record. Each byte is looked at once."""
+    looked_at = []
+
+    class Piece(bytes):
+        def __radd__(self, other: bytes) -> bytes:
+            looked_at.append(len(other))
+            return other + bytes(self)
+
+    line = C({"content": "x" * 1_000_000})
+    pieces = [Piece(line[n : n + 16_384]) for n in range(0, len(line), 16_384)]
+
+    assert len(list(frames(iter(pieces)))) == 1
+    assert sum(looked_at) <= len(line)
 
 
 @pytest.mark.parametrize(("behaviour", "tokens"), [(sse(DONE), 5), (sse(b": nothing\n\n"), 5), (Behaviour(raw=b""), 5)])
