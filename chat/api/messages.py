@@ -16,7 +16,8 @@ from chat.api.parts import HINTS, REQUIRED, UNKNOWN, invalid, read_content
 MAX_MESSAGES = 2048
 MAX_ITEMS = 20
 MAX_NAME = 64  # characters
-MAX_CALL_ID = 255  # characters
+# Characters. Some servers hide the model's signature in it.
+MAX_CALL_ID = 4096
 
 ROLE_AND_CONTENT = {"role", "content"}
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -75,7 +76,7 @@ def read_message(sent: list[Any], index: int) -> dict[str, Any]:
         return read_function_result(sent, index)
     if message.keys() != ROLE_AND_CONTENT:
         refuse_unknown(message, FIELDS[role])
-    read = {"role": role, "content": read_content(message.get("content"))}
+    read = {"role": role, "content": read_content(message.get("content"), role)}
     if name := read_name(message):
         read["name"] = name
     if role == "tool":
@@ -101,7 +102,7 @@ def read_item(sent: list[Any], index: int) -> dict[str, Any]:
             raise invalid(UNKNOWN, name[:100])
     content = item.get("content")
     is_empty_reply = role == "assistant" and content == []
-    return {"role": role, "content": "" if is_empty_reply else read_content(content, is_reply=role == "assistant")}
+    return {"role": role, "content": "" if is_empty_reply else read_content(content, role)}
 
 
 def read_role(message: dict[str, Any], roles: tuple[str, ...]) -> str:
@@ -136,7 +137,7 @@ def read_reply(message: dict[str, Any]) -> dict[str, Any]:
     """Read an assistant message, which may be empty: models give empty replies, and clients send them back."""
     content = message.get("content")
     is_empty = content is None or content == []
-    read: dict[str, Any] = {"role": "assistant", "content": None if is_empty else read_content(content, is_reply=True)}
+    read: dict[str, Any] = {"role": "assistant", "content": None if is_empty else read_content(content, "assistant")}
     if message.keys() == ROLE_AND_CONTENT:  # as most are
         return read
     if name := read_name(message):
@@ -177,12 +178,17 @@ def read_call(call: Any) -> dict[str, Any]:
         raise invalid("Send the name of what is called.", kind, "name")
     read: dict[str, Any] = {"id": call_id, "type": kind}
     if kind == "custom":
-        read["custom"] = {"name": called["name"], "input": str(called.get("input") or "")}
+        read["custom"] = {"name": called["name"], "input": read_input(called.get("input"))}
     else:
         read["function"] = {"name": called["name"], "arguments": read_arguments(called.get("arguments"))}
     if isinstance(extra := call.get("extra_content"), dict):
         read["extra_content"] = extra
     return read
+
+
+def read_input(given: Any) -> str:
+    """Read what a custom tool is given, which is text."""
+    return given if isinstance(given, str) else "" if given is None else json.dumps(given, ensure_ascii=False)
 
 
 def read_arguments(arguments: Any) -> str:
@@ -227,7 +233,7 @@ def read_function_result(sent: list[Any], index: int) -> dict[str, Any]:
     refuse_unknown(message, FIELDS["user"])
     return {
         "role": "tool",
-        "content": read_content(message.get("content") or ""),
+        "content": read_content(message.get("content") or "", "tool"),
         "tool_call_id": call_id_at(index - 1),
     }
 

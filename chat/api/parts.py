@@ -22,8 +22,10 @@ PART_FIELDS: dict[str, frozenset[str]] = {
 # Where OpenAI shall end a prefix that it caches.
 BREAKPOINT = "prompt_cache_breakpoint"
 PART_LABELS = HINTS | {"type", "annotations", "logprobs", BREAKPOINT}
-# Parts in which providers repeat the model's thinking. No provider of chat completions takes them back.
-THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
+# What the model itself may have said. Other parts of a reply, such as its thinking, nobody takes back.
+SAID = frozenset({"text", "input_text", "output_text", "refusal"})
+# What everybody but a user may say.
+TEXTS = frozenset({"text", "input_text", "output_text"})
 
 UNKNOWN = "This field is not supported; leave it out."
 REQUIRED = "This field is required."
@@ -38,7 +40,8 @@ def invalid(problem: Any, *path: str | int) -> ValidationError:
     return ValidationError(detail)
 
 
-def read_content(content: Any, *, is_reply: bool = False) -> str | list[dict[str, Any]]:
+def read_content(content: Any, role: str) -> str | list[dict[str, Any]]:
+    is_reply = role == "assistant"
     if isinstance(content, str):
         return content
     if content is None:
@@ -50,13 +53,22 @@ def read_content(content: Any, *, is_reply: bool = False) -> str | list[dict[str
         raise invalid(SEND_CONTENT, "content")
     read = []
     for index, part in enumerate(content):
-        if is_reply and part["type"] in THOUGHTS:
+        if is_reply and part["type"] not in SAID:
             continue
         try:
+            refuse_of_role(part["type"], role)
             read.append(read_part(part, is_reply=is_reply))
         except ValidationError as exc:
             raise invalid(exc.detail, "content", index) from exc
     return read or ""
+
+
+def refuse_of_role(kind: str, role: str) -> None:
+    """Refuse what OpenAI takes of nobody in that role: once stored, it would be refused at every turn."""
+    if role not in {"user", "assistant"} and kind in PART_FIELDS and kind not in TEXTS:
+        raise invalid(f"A message of role {role} has parts of text alone; send others as the user's.", "type")
+    if role == "user" and kind == "refusal":
+        raise invalid("Only the assistant refuses; send text.", "type")
 
 
 def read_part(part: dict[str, Any], *, is_reply: bool) -> dict[str, Any]:
@@ -68,6 +80,8 @@ def read_part(part: dict[str, Any], *, is_reply: bool) -> dict[str, Any]:
     for name, value in part.items():
         if name not in known and name not in PART_LABELS and value is not None and not is_reply:
             raise invalid(UNKNOWN, name[:100])
+    if is_reply:
+        part = {**part, **{name: "" for name in ("text", "refusal") if part.get(name) is None}}
     read = READERS[kind](part)
     if isinstance(boundary := part.get(BREAKPOINT), dict):
         read[BREAKPOINT] = boundary

@@ -16,7 +16,15 @@ from chat.exceptions import ModelNotFound
 
 MOST = 2**31 - 1  # tokens
 # Empty, these ask for nothing.
-MAY_BE_EMPTY = frozenset({"tools", "stop", "logit_bias", "stream_options", "metadata", "user"})
+MAY_BE_EMPTY = frozenset(
+    {"tools", "stop", "logit_bias", "stream_options", "metadata", "user", "response_format", "prediction"}
+)
+WORDS = frozenset(
+    {
+        *("conversation_id", "model", "reasoning_effort", "verbosity", "service_tier", "function_call"),
+        *("prompt_cache_key", "prompt_cache_retention", "safety_identifier"),
+    }
+)
 
 
 def validated(asked: serializers.BaseSerializer[Any]) -> Any:
@@ -216,6 +224,8 @@ class CompletionIn(KnownFieldsSerializer):
     def to_internal_value(self, data: Any) -> Any:
         """Check what llmapi knows, and add the fields that UPSTREAM_FIELDS names, as they are."""
         further: dict[str, Any] = {}
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if value != "" or name not in WORDS}
         if isinstance(data, dict) and settings.UPSTREAM_FIELDS:
             names = [name for name in settings.UPSTREAM_FIELDS if name not in self._declared_fields]
             further = {name: data[name] for name in names if data.get(name) is not None}

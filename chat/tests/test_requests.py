@@ -525,3 +525,67 @@ def test_items_may_be_sent_back(alice: ApiClient, upstream: OpenAIDouble) -> Non
 )
 def test_items_that_cannot_be_read(alice: ApiClient, item: Any, param: str) -> None:
     assert problem(alice.send("/v1/conversations", {"items": [item]})) == (400, param)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("conversation_id", "model", "reasoning_effort", "verbosity", "service_tier", "function_call"),
+        *("prompt_cache_key", "prompt_cache_retention", "safety_identifier"),
+    ],
+)
+def test_an_empty_word_says_nothing(alice: ApiClient, upstream: OpenAIDouble, name: str) -> None:
+    assert ask(alice, **{name: ""}).status_code == 200
+    assert name not in body(upstream)
+
+
+@pytest.mark.parametrize("name", ["response_format", "prediction"])
+def test_an_empty_object_says_nothing(alice: ApiClient, upstream: OpenAIDouble, name: str) -> None:
+    assert ask(alice, **{name: {}}).status_code == 200
+    assert name not in body(upstream)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "tool_use", "id": "a"},
+        {"type": "reference", "reference_ids": [1]},
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+        {"type": "text", "text": None},
+    ],
+)
+def test_what_a_reply_says_beside_text_is_passed_over(alice: ApiClient, upstream: OpenAIDouble, part: Any) -> None:
+    reply = {"role": "assistant", "content": [{"type": "text", "text": "a"}, part]}
+
+    assert ask(alice, USER, reply, USER).status_code == 200
+    assert upstream.requests[0]["body"]["messages"][1]["content"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("role", "part"),
+    [
+        ("system", {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}),
+        ("developer", {"type": "input_file", "file_id": "file_1"}),
+        ("user", {"type": "refusal", "refusal": "no"}),
+    ],
+)
+def test_parts_that_a_role_cannot_have(alice: ApiClient, role: str, part: Any) -> None:
+    answer = ask(alice, {"role": role, "content": [part]})
+    items = alice.send(
+        f"/v1/conversations/{alice.conversation()}/items", {"items": [{"role": role, "content": [part]}]}
+    )
+
+    assert problem(answer) == (400, "messages[0].content[0].type")
+    assert problem(items) == (400, "items[0].content[0].type")
+
+
+def test_an_id_in_which_a_server_hides_a_signature(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    """OpenAI takes 64 characters: it is sent whole first, and made short for an upstream that refuses it."""
+    call = {**CALL, "id": "call_1__thought__" + "x" * 900}
+
+    answer = ask(alice, USER, {"role": "assistant", "tool_calls": [call]}, {**RESULT, "tool_call_id": call["id"]})
+
+    assert answer.status_code == 200, answer.content
+    assert len(upstream.refused) == 1
+    _, called, answered = upstream.requests[0]["body"]["messages"]
+    assert called["tool_calls"][0]["id"] == answered["tool_call_id"]
