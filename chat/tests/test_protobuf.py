@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from pytest_django import Settings
 
-from bench.dialects import VLLM
+from bench.dialects import VLLM, Dialect
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.api.protobuf import ROUTES
 from chat.api.urls import urlpatterns
@@ -227,6 +227,46 @@ def test_everything_that_json_can_ask_for(alice: ApiClient, upstream: OpenAIDoub
     assert [*as_protobuf["tools"][0]["function"]["parameters"]["properties"]] == ["b", "a"]
 
 
+class Kind(Dialect):
+    """Takes what OpenAI refuses, as providers do that want their own fields back."""
+
+    def refuse(self, body: dict[str, Any]) -> None:
+        return None
+
+
+def test_thinking_is_sent_back_where_the_upstream_wants_it(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.UPSTREAM_MESSAGE_FIELDS = ["reasoning_content", "reasoning_details", "extra_content"]
+    upstream.dialect = Kind()
+    called = told(
+        {
+            "tool_calls": [{**CALL, "extra_content": {"google": {"thought_signature": "s"}}}],
+            "reasoning_content": "hm",
+            "reasoning_details": [{"text": "hm"}],
+            "extra_content": {"g": 1},
+        }
+    )
+    reply = ask(alice, upstream, called)
+    message = ChatMessage(
+        role="assistant",
+        tool_calls=reply.tool_calls,
+        reasoning_content=reply.reasoning_content,
+        reasoning_details_json=reply.reasoning_details_json,
+        extra_content_json=reply.extra_content_json,
+    )
+    result = ChatMessage(role="tool", tool_call_id=reply.tool_calls[0].id, content="sunny")
+
+    asked = ChatRequest(messages=[ChatMessage(role="user", content="Hi"), message, result])
+
+    assert send(alice, asked).status_code == 200
+    assert upstream.requests[-1]["body"]["messages"][1] == {
+        "role": "assistant",
+        "content": None,
+        **json.loads(called.raw or b"")["choices"][0]["message"],
+    }
+
+
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
@@ -270,6 +310,10 @@ def test_an_empty_answer_can_be_sent_back(alice: ApiClient, upstream: OpenAIDoub
             ChatRequest(tools=[pb.Tool(function=pb.Function(name="f", parameters_json="NaN?"))]),
             "tools[0].function.parameters_json",
         ),
+        (
+            ChatRequest(messages=[ChatMessage(role="assistant", reasoning_details_json="{}")]),
+            "messages[0].reasoning_details_json",
+        ),
     ],
 )
 def test_broken_json_in_a_field_is_named(alice: ApiClient, asked: ChatRequest, param: str) -> None:
@@ -311,6 +355,27 @@ def test_tool_calls_arrive(alice: ApiClient, upstream: OpenAIDouble) -> None:
     (call,) = reply.tool_calls
     assert (call.id, call.type, call.function.arguments) == ("call_1", "function", CALL["function"]["arguments"])  # type: ignore[index]
     assert reply.finish_reason == "tool_calls"
+
+
+def test_a_reply_that_thinking_has_eaten_says_so(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    assert ask(alice, upstream, told({}, "length")).incomplete_details.reason == "max_output_tokens"
+    assert not ask(alice, upstream, told({"content": "Hi"}, "length")).HasField("incomplete_details")
+
+
+def test_what_a_provider_adds_arrives(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    beside = {
+        "extra_content": {"google": {"thought_signature": "é"}},
+        "reasoning_details": [{"type": "reasoning.text", "text": "hm"}],
+        "images": [{"image_url": {"url": "data:image/png;base64,AA=="}}],
+    }
+    whole = {"citations": ["https://example.com"], "search_results": [{"title": "t"}], "moderation": {"b": 1, "a": 2}}
+    call = {**CALL, "extra_content": {"google": {"thought_signature": "s"}}}
+
+    reply = ask(alice, upstream, told({"content": "Hi", "tool_calls": [call], **beside}, **whole))
+
+    told_in_json = {name: getattr(reply, f"{name}_json") for name in (*beside, *whole)}
+    assert {name: json.loads(text) for name, text in told_in_json.items()} == {**beside, **whole}
+    assert json.loads(reply.tool_calls[0].extra_content_json) == call["extra_content"]
 
 
 def test_details_arrive(alice: ApiClient, upstream: OpenAIDouble) -> None:
