@@ -244,12 +244,18 @@ def request_json(fields: Fields) -> Fields:
 
 
 def message_json(fields: Fields) -> Fields:
-    """Return a chat message. Protobuf cannot tell an empty text from none, so an answer without any other is empty."""
-    if parts := fields.pop("parts", None):
+    """Return a chat message.
+
+    Protobuf cannot tell an empty text from none. Only the calls and the refusal of an assistant stand without a text.
+    """
+    parts = fields.pop("parts", [])
+    if parts and "content" in fields:
+        parts = [{"type": "text", "text": fields["content"]}, *parts]
+    if parts:
         fields["content"] = parts
-    is_answer = fields.get("role") in {"assistant", "tool"}
-    if is_answer and not {"content", "tool_calls", "refusal"} & set(fields):
-        fields["content"] = ""
+    needs_no_text = fields.get("role") == "assistant" and bool({"tool_calls", "refusal"} & set(fields))
+    if not needs_no_text:
+        fields.setdefault("content", "")
     return fields
 
 

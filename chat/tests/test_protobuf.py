@@ -301,6 +301,22 @@ def test_an_empty_answer_can_be_sent_back(alice: ApiClient, upstream: OpenAIDoub
     assert [message["role"] for message in upstream.requests[0]["body"]["messages"]] == ["user", "user"]
 
 
+@pytest.mark.parametrize("role", ["system", "developer", "user"])
+def test_an_empty_text_is_one(alice: ApiClient, upstream: OpenAIDouble, role: str) -> None:
+    messages = [ChatMessage(role=role, content=""), ChatMessage(role="user", content="Hi")]
+
+    assert send(alice, ChatRequest(messages=messages)).status_code == 200
+    assert upstream.requests[0]["body"]["messages"][0] == {"role": role, "content": ""}
+
+
+def test_a_text_beside_parts_is_the_first_of_them(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    image = pb.ContentPart(image_url=pb.ImageUrl(url="https://example.com/cat.png", detail="low"))
+    message = ChatMessage(role="user", content="What is this?", parts=[image])
+
+    assert send(alice, ChatRequest(messages=[message])).status_code == 200
+    assert upstream.requests[0]["body"]["messages"] == [{"role": "user", "content": PARTS[:2]}]
+
+
 @pytest.mark.parametrize(
     ("asked", "param"),
     [
