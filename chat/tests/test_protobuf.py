@@ -71,9 +71,9 @@ def test_accept_decides_between_the_formats(alice: ApiClient, upstream: OpenAIDo
 
 def test_a_key_used_in_one_format_replays_in_the_other(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
-    first = alice.say(cid, "Hi", key="k", temperature=1)
+    first = alice.say(cid, "Hi", key="k", temperature=1, stop="x")
 
-    asked = ChatRequest(conversation_id=cid, message="Hi", temperature=1)
+    asked = ChatRequest(conversation_id=cid, message="Hi", temperature=1, stop=["x"])
     again = send(alice, asked, **{"Idempotency-Key": "k"})
 
     assert again["Idempotent-Replayed"] == "true"
