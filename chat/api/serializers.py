@@ -114,6 +114,9 @@ class MessageIn(serializers.Serializer[Any]):
     tool_calls = serializers.ListField(child=serializers.DictField(), required=False)
     tool_call_id = Text(required=False, max_length=messages.MAX_CALL_ID)
     refusal = Text(required=False)
+    reasoning_content = Text(required=False, help_text="Of an assistant, as the reply had it.")
+    reasoning_details = serializers.ListField(child=serializers.DictField(), required=False)
+    extra_content = serializers.DictField(required=False)
 
 
 class ItemIn(serializers.Serializer[Any]):
