@@ -11,7 +11,9 @@ from pytest_django import Settings
 
 from bench.dialects import VLLM, Dialect
 from bench.openai_double import Behaviour, OpenAIDouble
+from chat.api import openapi
 from chat.api.protobuf import ROUTES
+from chat.api.serializers import MessageIn
 from chat.api.urls import urlpatterns
 from chat.models import IdempotencyKey
 from conftest import ApiClient
@@ -560,6 +562,25 @@ def test_every_route_has_its_messages() -> None:
     views: list[Any] = [pattern.callback for pattern in urlpatterns if hasattr(pattern.callback, "actions")]
 
     assert set(ROUTES) == {f"{view.cls.__name__}.{action}" for view in views for action in view.actions.values()}
+
+
+@pytest.mark.parametrize(
+    ("message", "described"),
+    [
+        (pb.ChatMessage, [MessageIn]),
+        (pb.ToolCall, [openapi.ToolCallOut, openapi.CallDelta]),
+        (pb.ChatResponse, [openapi.CompletionOut, openapi.ReplyOut]),
+        (pb.ChatChunk, [openapi.Chunk, openapi.DELTA]),
+        (pb.Item, [openapi.ItemOut]),
+        (pb.Usage, [openapi.UsageOut]),
+    ],
+)
+def test_what_json_has_protobuf_has(message: type[Message], described: list[Any]) -> None:
+    in_json = {name for shape in described for name in shape._declared_fields}
+    in_protobuf = {field.name.removesuffix("_json") for field in message.DESCRIPTOR.fields}
+
+    # What is left has another name, or is the same in every message.
+    assert in_json - in_protobuf <= {"id", "object", "type", "choices", "role", "content"}
 
 
 def test_the_page_names_the_messages_of_every_route() -> None:
