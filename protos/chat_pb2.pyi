@@ -87,7 +87,7 @@ class StreamOptions(_message.Message):
     def __init__(self, include_usage: _Optional[bool] = ..., include_obfuscation: _Optional[bool] = ...) -> None: ...
 
 class ChatMessage(_message.Message):
-    __slots__ = ("role", "content", "name", "parts", "tool_calls", "tool_call_id", "refusal")
+    __slots__ = ("role", "content", "name", "parts", "tool_calls", "tool_call_id", "refusal", "reasoning_content", "reasoning_details_json", "extra_content_json")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,9 @@ class ChatMessage(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    REASONING_CONTENT_FIELD_NUMBER: _ClassVar[int]
+    REASONING_DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_CONTENT_JSON_FIELD_NUMBER: _ClassVar[int]
     role: str
     content: str
     name: str
@@ -102,7 +105,10 @@ class ChatMessage(_message.Message):
     tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCall]
     tool_call_id: str
     refusal: str
-    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., name: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[ContentPart, _Mapping]]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., refusal: _Optional[str] = ...) -> None: ...
+    reasoning_content: str
+    reasoning_details_json: str
+    extra_content_json: str
+    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., name: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[ContentPart, _Mapping]]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., refusal: _Optional[str] = ..., reasoning_content: _Optional[str] = ..., reasoning_details_json: _Optional[str] = ..., extra_content_json: _Optional[str] = ...) -> None: ...
 
 class ContentPart(_message.Message):
     __slots__ = ("text", "image_url", "input_audio", "file", "refusal")
@@ -187,18 +193,20 @@ class ToolChoice(_message.Message):
     def __init__(self, mode: _Optional[str] = ..., function: _Optional[str] = ..., custom: _Optional[str] = ..., choice_json: _Optional[str] = ...) -> None: ...
 
 class ToolCall(_message.Message):
-    __slots__ = ("index", "id", "type", "function", "custom")
+    __slots__ = ("index", "id", "type", "function", "custom", "extra_content_json")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     CUSTOM_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_CONTENT_JSON_FIELD_NUMBER: _ClassVar[int]
     index: int
     id: str
     type: str
     function: FunctionCall
     custom: CustomCall
-    def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., type: _Optional[str] = ..., function: _Optional[_Union[FunctionCall, _Mapping]] = ..., custom: _Optional[_Union[CustomCall, _Mapping]] = ...) -> None: ...
+    extra_content_json: str
+    def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., type: _Optional[str] = ..., function: _Optional[_Union[FunctionCall, _Mapping]] = ..., custom: _Optional[_Union[CustomCall, _Mapping]] = ..., extra_content_json: _Optional[str] = ...) -> None: ...
 
 class FunctionCall(_message.Message):
     __slots__ = ("name", "arguments")
@@ -237,7 +245,7 @@ class JsonSchema(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., schema_json: _Optional[str] = ..., strict: _Optional[bool] = ...) -> None: ...
 
 class ChatResponse(_message.Message):
-    __slots__ = ("request_id", "conversation_id", "reply", "model", "finish_reason", "usage", "created", "history_truncated", "refusal", "cancelled", "tool_calls", "logprobs", "service_tier", "system_fingerprint", "annotations", "reasoning_content")
+    __slots__ = ("request_id", "conversation_id", "reply", "model", "finish_reason", "usage", "created", "history_truncated", "refusal", "cancelled", "tool_calls", "logprobs", "service_tier", "system_fingerprint", "annotations", "reasoning_content", "incomplete_details", "extra_content_json", "reasoning_details_json", "images_json", "citations_json", "search_results_json", "moderation_json")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +262,13 @@ class ChatResponse(_message.Message):
     SYSTEM_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
     REASONING_CONTENT_FIELD_NUMBER: _ClassVar[int]
+    INCOMPLETE_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_CONTENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    REASONING_DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_JSON_FIELD_NUMBER: _ClassVar[int]
+    CITATIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_RESULTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    MODERATION_JSON_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     conversation_id: str
     reply: str
@@ -270,7 +285,20 @@ class ChatResponse(_message.Message):
     system_fingerprint: str
     annotations: _containers.RepeatedCompositeFieldContainer[Annotation]
     reasoning_content: str
-    def __init__(self, request_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., reply: _Optional[str] = ..., model: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., created: _Optional[int] = ..., history_truncated: _Optional[bool] = ..., refusal: _Optional[str] = ..., cancelled: _Optional[bool] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., service_tier: _Optional[str] = ..., system_fingerprint: _Optional[str] = ..., annotations: _Optional[_Iterable[_Union[Annotation, _Mapping]]] = ..., reasoning_content: _Optional[str] = ...) -> None: ...
+    incomplete_details: IncompleteDetails
+    extra_content_json: str
+    reasoning_details_json: str
+    images_json: str
+    citations_json: str
+    search_results_json: str
+    moderation_json: str
+    def __init__(self, request_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., reply: _Optional[str] = ..., model: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., created: _Optional[int] = ..., history_truncated: _Optional[bool] = ..., refusal: _Optional[str] = ..., cancelled: _Optional[bool] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., service_tier: _Optional[str] = ..., system_fingerprint: _Optional[str] = ..., annotations: _Optional[_Iterable[_Union[Annotation, _Mapping]]] = ..., reasoning_content: _Optional[str] = ..., incomplete_details: _Optional[_Union[IncompleteDetails, _Mapping]] = ..., extra_content_json: _Optional[str] = ..., reasoning_details_json: _Optional[str] = ..., images_json: _Optional[str] = ..., citations_json: _Optional[str] = ..., search_results_json: _Optional[str] = ..., moderation_json: _Optional[str] = ...) -> None: ...
+
+class IncompleteDetails(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Annotation(_message.Message):
     __slots__ = ("type", "url_citation")
@@ -357,7 +385,7 @@ class CompletionTokensDetails(_message.Message):
     def __init__(self, reasoning_tokens: _Optional[int] = ..., audio_tokens: _Optional[int] = ..., accepted_prediction_tokens: _Optional[int] = ..., rejected_prediction_tokens: _Optional[int] = ..., text_tokens: _Optional[int] = ...) -> None: ...
 
 class ChatChunk(_message.Message):
-    __slots__ = ("request_id", "conversation_id", "model", "history_truncated", "delta", "finish_reason", "usage", "error", "tool_calls", "refusal", "cancelled", "logprobs", "service_tier", "system_fingerprint", "annotations", "reasoning_content", "created")
+    __slots__ = ("request_id", "conversation_id", "model", "history_truncated", "delta", "finish_reason", "usage", "error", "tool_calls", "refusal", "cancelled", "logprobs", "service_tier", "system_fingerprint", "annotations", "reasoning_content", "created", "incomplete_details", "extra_content_json", "reasoning_details_json", "images_json", "citations_json", "search_results_json", "moderation_json")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -375,6 +403,13 @@ class ChatChunk(_message.Message):
     ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
     REASONING_CONTENT_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    INCOMPLETE_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_CONTENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    REASONING_DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_JSON_FIELD_NUMBER: _ClassVar[int]
+    CITATIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_RESULTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    MODERATION_JSON_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     conversation_id: str
     model: str
@@ -392,7 +427,14 @@ class ChatChunk(_message.Message):
     annotations: _containers.RepeatedCompositeFieldContainer[Annotation]
     reasoning_content: str
     created: int
-    def __init__(self, request_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., model: _Optional[str] = ..., history_truncated: _Optional[bool] = ..., delta: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., refusal: _Optional[str] = ..., cancelled: _Optional[bool] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., service_tier: _Optional[str] = ..., system_fingerprint: _Optional[str] = ..., annotations: _Optional[_Iterable[_Union[Annotation, _Mapping]]] = ..., reasoning_content: _Optional[str] = ..., created: _Optional[int] = ...) -> None: ...
+    incomplete_details: IncompleteDetails
+    extra_content_json: str
+    reasoning_details_json: str
+    images_json: str
+    citations_json: str
+    search_results_json: str
+    moderation_json: str
+    def __init__(self, request_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., model: _Optional[str] = ..., history_truncated: _Optional[bool] = ..., delta: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., refusal: _Optional[str] = ..., cancelled: _Optional[bool] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., service_tier: _Optional[str] = ..., system_fingerprint: _Optional[str] = ..., annotations: _Optional[_Iterable[_Union[Annotation, _Mapping]]] = ..., reasoning_content: _Optional[str] = ..., created: _Optional[int] = ..., incomplete_details: _Optional[_Union[IncompleteDetails, _Mapping]] = ..., extra_content_json: _Optional[str] = ..., reasoning_details_json: _Optional[str] = ..., images_json: _Optional[str] = ..., citations_json: _Optional[str] = ..., search_results_json: _Optional[str] = ..., moderation_json: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("message", "type", "code", "param", "retry_after_ms", "should_retry")

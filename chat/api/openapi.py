@@ -161,6 +161,16 @@ NULLABLE = serializers.CharField(allow_null=True)
 TEXTS = serializers.DictField(child=serializers.CharField())
 OBJECTS = serializers.ListField(child=serializers.DictField())
 MAYBE_OBJECTS = serializers.ListField(child=serializers.DictField(), required=False, allow_null=True)
+EXTRA_CONTENT = serializers.DictField(
+    required=False, help_text="What the model's provider wants back with the message, such as a thought signature."
+)
+
+
+def maybe_any(help_text: str) -> DrfField:
+    """Describe a value as the model's provider sends it, whatever its type."""
+    return serializers.JSONField(required=False, help_text=help_text)
+
+
 ErrorDetail = shape(
     "ErrorDetail",
     message=serializers.CharField(help_text="Says what to do."),
@@ -176,16 +186,27 @@ ConversationDeletedOut = shape("ConversationDeletedOut", id=str, object="convers
 FunctionCallOut = shape(
     "FunctionCallOut", name=str, arguments=serializers.CharField(help_text="JSON, as the model wrote it.")
 )
-ToolCallOut = shape("ToolCallOut", id=str, type=str, function=maybe(FunctionCallOut))
+CustomCallOut = shape("CustomCallOut", name=str, input=serializers.CharField(help_text="As the model wrote it."))
+ToolCallOut = shape(
+    "ToolCallOut",
+    id=str,
+    type=serializers.CharField(help_text="function or custom."),
+    function=maybe(FunctionCallOut),
+    custom=maybe(CustomCallOut),
+    extra_content=EXTRA_CONTENT,
+)
 TOOL_CALLS = maybe(ToolCallOut, many=True)
 ItemPartOut = shape(
     "ItemPartOut",
-    type=serializers.CharField(help_text="input_text, output_text, input_image, refusal, …"),
+    type=serializers.CharField(help_text="input_text, output_text, input_image, input_audio, file, refusal, …"),
     text=maybe(str),
     refusal=maybe(str),
     image_url=maybe(str, "Of an input_image."),
     detail=maybe(str),
     file_id=maybe(str),
+    input_audio=maybe(shape("InputAudioOut", data=serializers.CharField(help_text="In Base64."), format=str)),
+    file=maybe(shape("FileOut", file_data=maybe(str, "A data: URL."), file_id=maybe(str), filename=maybe(str))),
+    prompt_cache_breakpoint=serializers.DictField(required=False),
     annotations=MAYBE_OBJECTS,
     logprobs=MAYBE_OBJECTS,
 )
@@ -209,11 +230,15 @@ ModelListOut = shape("ModelListOut", object="list", data=ModelOut(many=True))
 CANCEL_STATUS = serializers.CharField(help_text="cancelling, or how the completion ended before.")
 CancellationOut = shape("CancellationOut", id=str, object="chat.completion.cancellation", status=CANCEL_STATUS)
 PromptTokensDetailsOut = shape(
-    "PromptTokensDetailsOut", **{f"{kind}_tokens": maybe(int) for kind in ("cached", "cache_write", "audio")}
+    "PromptTokensDetailsOut",
+    **{f"{kind}_tokens": maybe(int) for kind in ("cached", "cache_write", "audio", "image", "text")},
 )
 CompletionTokensDetailsOut = shape(
     "CompletionTokensDetailsOut",
-    **{f"{kind}_tokens": maybe(int) for kind in ("reasoning", "audio", "accepted_prediction", "rejected_prediction")},
+    **{
+        f"{kind}_tokens": maybe(int)
+        for kind in ("reasoning", "audio", "accepted_prediction", "rejected_prediction", "text")
+    },
 )
 UsageOut = shape(
     "UsageOut",
@@ -233,20 +258,38 @@ TokenLogprobOut = shape(
 )
 LogprobsOut = shape("LogprobsOut", content=maybe(TokenLogprobOut, many=True), refusal=maybe(TokenLogprobOut, many=True))
 REFUSAL = maybe(str, "What the model said in place of a reply that it refused.")
+# What the model's provider says beside the text: in a message all of it, in a delta what comes next.
+BESIDE: dict[str, Kind] = {
+    "annotations": MAYBE_OBJECTS,
+    "reasoning_content": maybe(str, "What the model thought first, where its provider tells it."),
+    "reasoning_details": MAYBE_OBJECTS,
+    "images": MAYBE_OBJECTS,
+    "extra_content": EXTRA_CONTENT,
+}
 ReplyOut = shape(
     "ReplyOut",
     role="assistant",
     content=NULLABLE,
     refusal=REFUSAL,
     tool_calls=TOOL_CALLS,
-    annotations=MAYBE_OBJECTS,
-    reasoning_content=maybe(str, "What the model thought first, where its provider tells it."),
+    **BESIDE,
 )
 ChoiceOut = shape("ChoiceOut", index=int, message=ReplyOut(), logprobs=maybe(LogprobsOut), finish_reason=str)
 REQUEST_ID = serializers.CharField(help_text="Equal to id.")
 TRUNCATED = serializers.BooleanField(help_text="Earlier turns were left out: the model could not hold them.")
 IS_CANCELLED = serializers.BooleanField(required=False, help_text="There, and true, if a client stopped the reply.")
+IncompleteDetailsOut = shape("IncompleteDetailsOut", reason=str)
 OF_THE_PROVIDER: dict[str, Kind] = {"service_tier": maybe(str), "system_fingerprint": maybe(str)}
+# In a stream they are in the chunk with the finish reason.
+AT_THE_END: dict[str, Kind] = {
+    "cancelled": IS_CANCELLED,
+    "incomplete_details": maybe(
+        IncompleteDetailsOut, "`max_output_tokens`: the model has used up its tokens before its first word."
+    ),
+    "citations": maybe_any("The provider's list of sources."),
+    "search_results": maybe_any("The provider's list of what it found."),
+    "moderation": maybe_any("The provider's judgement of the request and the reply."),
+}
 CompletionOut = shape(
     "CompletionOut",
     id=str,
@@ -260,7 +303,7 @@ CompletionOut = shape(
     conversation_id=NULLABLE,
     reply=serializers.CharField(help_text="The text of the reply."),
     history_truncated=TRUNCATED,
-    cancelled=IS_CANCELLED,
+    **AT_THE_END,
 )
 CompletionOut.__doc__ = "OpenAI's `chat.completion`, with what the conversation form adds."
 CallDelta = shape(
@@ -269,6 +312,8 @@ CallDelta = shape(
     id=maybe(str),
     type=maybe(str),
     function=maybe(shape("ChatCompletionFunctionDelta", name=maybe(str), arguments=maybe(str))),
+    custom=maybe(shape("ChatCompletionCustomDelta", name=maybe(str), input=maybe(str))),
+    extra_content=EXTRA_CONTENT,
 )
 DELTA = shape(
     "ChatCompletionDelta",
@@ -276,7 +321,7 @@ DELTA = shape(
     content=maybe(str, "What comes next in the reply."),
     refusal=maybe(str),
     tool_calls=maybe(CallDelta, many=True),
-    reasoning_content=maybe(str),
+    **BESIDE,
 )
 Chunk = shape(
     "ChatCompletionChunk",
@@ -298,7 +343,7 @@ Chunk = shape(
     history_truncated=serializers.BooleanField(
         required=False, help_text="In the first chunk. Earlier turns were left out: the model could not hold them."
     ),
-    cancelled=IS_CANCELLED,
+    **AT_THE_END,
 )
 Chunk.__doc__ = "OpenAI's `chat.completion.chunk`."
 STREAM_EVENT = PolymorphicProxySerializer(

@@ -103,15 +103,15 @@ class ProtobufParser(BoundedParser):
             raise ParseError(f"The body is not a {kind.DESCRIPTOR.name}; see protos/chat.proto.") from exc
 
 
-def load_field(text: str, path: str) -> Any:
+def load_field(text: str, path: str, kind: type) -> Any:
     try:
         value = load_json(text)
     except ValueError as exc:
         raise ApiError(f"{path} is not JSON: {exc}", param=path) from exc
     except ParseError as exc:
         raise ApiError(f"{path}: {exc}", param=path) from exc
-    if not isinstance(value, dict):
-        raise ApiError(f"{path} must be a JSON object.", param=path)
+    if not isinstance(value, kind):
+        raise ApiError(f"{path} must be a JSON {'list' if kind is list else 'object'}.", param=path)
     return value
 
 

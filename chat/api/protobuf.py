@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -44,6 +45,10 @@ ROUTES = {
 Fields = dict[str, Any]
 # A FieldDescriptor of either implementation of Protobuf.
 Field = Any
+# Ends the name of a field that holds a JSON value as text.
+JSON_SUFFIX = "_json"
+# Of the fields that requests have, the one whose JSON is a list. All others are objects.
+JSON_LISTS = frozenset({"reasoning_details_json"})
 
 
 # --- answers: from JSON ---
@@ -59,10 +64,12 @@ def fill(message: M, answer: Mapping[str, Any]) -> M:
     """
     values = RENAMED[type(message)](answer) if type(message) in RENAMED else answer
     for field in message.DESCRIPTOR.fields:
-        value = values.get(field.name)
+        value = values.get(field.name.removesuffix(JSON_SUFFIX))
         if value is None:
             continue
-        if is_map(field):
+        if field.name.endswith(JSON_SUFFIX):
+            setattr(message, field.name, fit_string(json.dumps(value, ensure_ascii=False)))
+        elif is_map(field):
             if isinstance(value, Mapping):
                 getattr(message, field.name).update(fitting_items(field, value))
         elif field.is_repeated:
@@ -139,21 +146,35 @@ FITS: dict[int, Callable[[Any], Any]] = {
 }
 
 
+# What of a message is a field of the whole answer. The text has other names.
+SAID = (
+    "refusal",
+    "tool_calls",
+    "annotations",
+    "reasoning_content",
+    "reasoning_details",
+    "extra_content",
+    "images",
+)
+# What a chunk says of the whole reply at its end.
+AT_THE_END = ("usage", "cancelled", "incomplete_details", "citations", "search_results", "moderation")
+
+
 def completion_fields(answer: Mapping[str, Any]) -> Fields:
     choice = answer["choices"][0]
-    said = {name: choice["message"].get(name) for name in ("refusal", "tool_calls", "annotations", "reasoning_content")}
+    said = {name: choice["message"].get(name) for name in SAID}
     return {**answer, **said, "finish_reason": choice.get("finish_reason"), "logprobs": choice.get("logprobs")}
 
 
 def chunk_fields(chunk: Mapping[str, Any]) -> Fields:
     """Return the fields of a `ChatChunk`. Of what describes the whole reply, the first chunk alone tells."""
     choice = chunk["choices"][0] if chunk["choices"] else {}
-    fields = {name: chunk[name] for name in ("usage", "cancelled") if name in chunk}
+    fields = {name: chunk[name] for name in AT_THE_END if name in chunk}
     if "request_id" in chunk:
         whole = ("request_id", "conversation_id", "model", "history_truncated", "created", "service_tier")
         fields |= {name: chunk.get(name) for name in (*whole, "system_fingerprint")}
     delta = choice.get("delta") or {}
-    said = {name: delta.get(name) for name in ("refusal", "tool_calls", "annotations", "reasoning_content")}
+    said = {name: delta.get(name) for name in SAID}
     ended = {"finish_reason": choice.get("finish_reason"), "logprobs": choice.get("logprobs")}
     return {**fields, **said, **ended, "delta": delta.get("content")}
 
@@ -191,16 +212,17 @@ RENAMED: dict[type[Message], Callable[[Mapping[str, Any]], Fields]] = {
 # --- requests: to JSON ---
 
 
-def fields_of(message: Message, load: Callable[[str, str], Any], path: str = "") -> Any:
+def fields_of(message: Message, load: Callable[[str, str, type], Any], path: str = "") -> Any:
     """Return the JSON that a request stands for. Fields that are not set are absent.
 
-    `load(text, path)` reads the JSON value in a field whose name ends in _json.
+    `load(text, path, kind)` reads the JSON value, a dict or a list, in a field whose name ends in _json.
     """
     fields: Fields = {}
     for field, value in message.ListFields():
         at = f"{path}.{field.name}" if path else field.name
-        if field.name.endswith("_json"):
-            fields[field.name.removesuffix("_json")] = load(value, at)
+        if field.name.endswith(JSON_SUFFIX):
+            kind = list if field.name in JSON_LISTS else dict
+            fields[field.name.removesuffix(JSON_SUFFIX)] = load(value, at, kind)
         elif is_map(field):
             fields[field.name] = dict(value)
         elif field.message_type is not None and field.is_repeated:
@@ -222,12 +244,18 @@ def request_json(fields: Fields) -> Fields:
 
 
 def message_json(fields: Fields) -> Fields:
-    """Return a chat message. Protobuf cannot tell an empty text from none, so an answer without any other is empty."""
-    if parts := fields.pop("parts", None):
+    """Return a chat message.
+
+    Protobuf cannot tell an empty text from none. Only the calls and the refusal of an assistant stand without a text.
+    """
+    parts = fields.pop("parts", [])
+    if parts and "content" in fields:
+        parts = [{"type": "text", "text": fields["content"]}, *parts]
+    if parts:
         fields["content"] = parts
-    is_answer = fields.get("role") in {"assistant", "tool"}
-    if is_answer and not {"content", "tool_calls", "refusal"} & set(fields):
-        fields["content"] = ""
+    needs_no_text = fields.get("role") == "assistant" and bool({"tool_calls", "refusal"} & set(fields))
+    if not needs_no_text:
+        fields.setdefault("content", "")
     return fields
 
 

@@ -122,6 +122,9 @@ class MessageIn(serializers.Serializer[Any]):
     tool_calls = serializers.ListField(child=serializers.DictField(), required=False)
     tool_call_id = Text(required=False, max_length=messages.MAX_CALL_ID)
     refusal = Text(required=False)
+    reasoning_content = Text(required=False, help_text="Of an assistant, as the reply had it.")
+    reasoning_details = serializers.ListField(child=serializers.DictField(), required=False)
+    extra_content = serializers.DictField(required=False)
 
 
 class ItemIn(serializers.Serializer[Any]):
@@ -237,11 +240,12 @@ class CompletionIn(KnownFieldsSerializer):
             raise ModelNotFound.named(value, settings.OPENAI_MODELS)
         return value
 
-    def validate_stop(self, value: Any) -> Any:
-        stops = [value] if isinstance(value, str) else value
+    def validate_stop(self, value: Any) -> list[str]:
+        """Return a list, which every upstream takes. In both forms it is the same request under an Idempotency-Key."""
+        stops = ([value] if value else []) if isinstance(value, str) else value
         if not (isinstance(stops, list) and len(stops) <= 4 and all(isinstance(stop, str) for stop in stops)):
             raise serializers.ValidationError("Send a string, or a list of at most four.")
-        return value
+        return stops
 
     def validate_tool_choice(self, value: Any) -> Any:
         if not isinstance(value, str | dict):

@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken, Message
+from chat.tests.streaming import events, stream
 from conftest import ApiClient, Server
 from llmapi.launch import ROOT
 
@@ -232,6 +233,161 @@ def test_answers_are_as_described(case: Case[Any], server: Server, ids: dict[str
 @schemathesis.serializer("application/x-protobuf", "application/protobuf")
 def send_as_it_is(context: Any, value: Any) -> Any:
     return value
+
+
+def closed(schema: Any) -> Any:
+    """Return the schema as one that refuses every key it does not name."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: closed(value) for name, value in schema.items()}
+    is_open = "additionalProperties" in found or not isinstance(found.get("properties"), dict)
+    return found if is_open else {**found, "additionalProperties": False}
+
+
+CLOSED: dict[str, Any] = {"components": {"schemas": closed(SPEC["components"]["schemas"])}}
+
+
+def check_keys(answer: Any, method: str, path: str) -> None:
+    """Hold an answer of a route against its description, closed."""
+    described = SPEC["paths"][path][method]["responses"][str(answer.status_code)]
+    if "$ref" in described:
+        described = SPEC["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    jsonschema_rs.validate({**described["content"]["application/json"]["schema"], **CLOSED}, answer.json())
+
+
+USAGE = {
+    "prompt_tokens": 5,
+    "completion_tokens": 2,
+    "total_tokens": 7,
+    "prompt_tokens_details": {f"{kind}_tokens": 1 for kind in ("cached", "cache_write", "audio", "image", "text")},
+    "completion_tokens_details": {
+        f"{kind}_tokens": 1 for kind in ("reasoning", "audio", "accepted_prediction", "rejected_prediction", "text")
+    },
+}
+TOKEN = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "a", "logprob": -0.5, "bytes": [97]}]}
+SIGNED: dict[str, Any] = {"extra_content": {"google": {"thought_signature": "s"}}}
+CALLS: list[dict[str, Any]] = [
+    {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}, **SIGNED},
+    {"index": 1, "id": "call_2", "type": "custom", "custom": {"name": "sql", "input": "SELECT"}},
+]
+# All that a provider may say, in a message or in a delta.
+SAID: dict[str, Any] = {
+    "role": "assistant",
+    "content": "Hi",
+    "refusal": "No.",
+    "reasoning_content": "hm",
+    "reasoning_details": [{"text": "hm"}],
+    "annotations": [{"type": "url_citation", "url_citation": {"url": "https://example.com"}}],
+    "images": [{"image_url": {"url": "data:image/png;base64,AA=="}}],
+    "tool_calls": CALLS,
+    **SIGNED,
+}
+WHOLE: dict[str, Any] = {
+    "service_tier": "flex",
+    "system_fingerprint": "fp_1",
+    "citations": ["https://example.com"],
+    "search_results": [{"title": "t"}],
+    "moderation": {"flagged": False},
+}
+HEAD = {"id": "u1", "created": 1_772_443_800, "model": "gpt-4o-mini"}
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.mark.parametrize("message", [SAID, {"role": "assistant", "content": None}], ids=["all", "nothing"])
+def test_every_key_of_a_completion_is_described(
+    alice: ApiClient, upstream: OpenAIDouble, message: dict[str, Any]
+) -> None:
+    choice = {"index": 0, "message": message, "logprobs": {"content": [TOKEN]}, "finish_reason": "length"}
+    body = {**HEAD, "object": "chat.completion", "choices": [choice], "usage": USAGE, **WHOLE}
+    upstream.plan(Behaviour(raw=json.dumps(body).encode()))
+
+    answer = alice.send("/v1/chat/completions", HI)
+
+    check_keys(answer, "post", "/v1/chat/completions")
+    assert WHOLE.items() <= answer.json().items()
+    assert message.keys() <= answer.json()["choices"][0]["message"].keys()
+    assert ("incomplete_details" in answer.json()) is (message is not SAID)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("no_turn_is_left")
+@pytest.mark.parametrize("delta", [SAID, {"role": "assistant", "content": ""}], ids=["all", "nothing"])
+def test_every_key_of_a_chunk_is_described(alice: ApiClient, upstream: OpenAIDouble, delta: dict[str, Any]) -> None:
+    rest: dict[str, Any] = {"tool_calls": [{"index": 1, "custom": {"input": " 1"}}]} if delta is SAID else {}
+    first: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": {"content": [TOKEN]}, "finish_reason": None}
+    further = {"index": 0, "delta": rest, "finish_reason": "length"}
+    frames: list[dict[str, Any]] = [
+        {"choices": [first], **WHOLE},
+        {"choices": [further]},
+        {"choices": [], "usage": USAGE},
+    ]
+    told = [f"data: {json.dumps({**HEAD, 'object': 'chat.completion.chunk', **frame})}\n\n" for frame in frames]
+    raw = "".join([*told, "data: [DONE]\n\n"]).encode()
+    upstream.plan(Behaviour(raw=raw, headers={"Content-Type": "text/event-stream"}))
+
+    *chunks, _ = events(stream(alice, stream_options={"include_usage": True}))
+
+    for chunk in chunks:
+        jsonschema_rs.validate({"$ref": "#/components/schemas/ChatCompletionChunk", **CLOSED}, chunk)
+    said = {name for chunk in chunks for choice in chunk["choices"] for name in choice["delta"]}
+    assert delta.keys() <= said
+    assert WHOLE.keys() <= {name for chunk in chunks for name in chunk}
+    assert any("incomplete_details" in chunk for chunk in chunks) is (delta is not SAID)
+
+
+PARTS_OF_A_USER: list[dict[str, Any]] = [
+    {"type": "text", "text": "What?"},
+    {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
+    {"type": "input_audio", "input_audio": {"data": "AAEC", "format": "wav"}},
+    {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERg==", "filename": "a.pdf"}},
+]
+
+
+def test_every_key_of_the_other_answers_is_described(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cut = {"prompt_cache_breakpoint": {"type": "ephemeral"}}
+    user = {"role": "user", "content": [{**part, **cut} for part in PARTS_OF_A_USER]}
+    reply = {"role": "assistant", "content": [{"type": "text", "text": "Hi"}, {"type": "refusal", "refusal": "No."}]}
+    made = alice.send("/v1/conversations", {"items": [user], "metadata": {"a": "1"}})
+    one = "/v1/conversations/{conversation_id}"
+    conversation_id = made.json()["id"]
+    history = [{"role": "user", "content": "Hi", "name": "ada"}, {"role": "assistant", "tool_calls": CALLS}]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "1"} for call in CALLS]
+    asked = {"conversation_id": conversation_id, "messages": [*history, *results]}
+    completion = alice.send("/v1/chat/completions", asked)
+    added = alice.send(f"/v1/conversations/{conversation_id}/items", {"items": [user, reply]})
+    item_id = added.json()["data"][0]["id"]
+    of_items, of_item = f"{one}/items", f"{one}/items/{{item_id}}"
+
+    answers: list[tuple[str, str, Any]] = [
+        ("post", "/v1/conversations", made),
+        ("post", "/v1/chat/completions", completion),
+        ("post", of_items, added),
+        ("post", "/v1/chat/completions", alice.send("/v1/chat/completions", {})),
+        ("post", one, alice.send(one.format(conversation_id=conversation_id), {"metadata": {"b": "2"}})),
+        ("post", "/v1/events", alice.send("/v1/events", {"events": [{"name": "opened", "id": "e1"}]})),
+        (
+            "post",
+            "/v1/chat/completions/{request_id}/cancel",
+            alice.post(f"/v1/chat/completions/{completion.json()['id']}/cancel"),
+        ),
+        *(
+            ("get", path, alice.get(path.format(conversation_id=conversation_id, item_id=item_id, model="gpt-4o-mini")))
+            for path in (one, of_items, of_item, "/v1/models", "/v1/models/{model}", "/v1/usage")
+        ),
+        *(
+            ("delete", path, alice.delete(path.format(conversation_id=conversation_id, item_id=item_id)))
+            for path in (of_item, one)
+        ),
+    ]
+
+    for method, path, answer in answers:
+        check_keys(answer, method, path)
+    described = {
+        (method, path) for path, methods in SPEC["paths"].items() if path.startswith("/v1/") for method in methods
+    }
+    assert {(method, path) for method, path, _ in answers} == described - {("post", "/v1/chat/completions.pb")}
 
 
 def test_events_are_as_described(server: Server, upstream: OpenAIDouble) -> None:

@@ -9,9 +9,11 @@ import pytest
 from google.protobuf.message import Message
 from pytest_django import Settings
 
-from bench.dialects import VLLM
+from bench.dialects import VLLM, Dialect
 from bench.openai_double import Behaviour, OpenAIDouble
+from chat.api import openapi
 from chat.api.protobuf import ROUTES
+from chat.api.serializers import MessageIn
 from chat.api.urls import urlpatterns
 from chat.models import IdempotencyKey
 from conftest import ApiClient
@@ -71,9 +73,9 @@ def test_accept_decides_between_the_formats(alice: ApiClient, upstream: OpenAIDo
 
 def test_a_key_used_in_one_format_replays_in_the_other(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
-    first = alice.say(cid, "Hi", key="k", temperature=1)
+    first = alice.say(cid, "Hi", key="k", temperature=1, stop="x")
 
-    asked = ChatRequest(conversation_id=cid, message="Hi", temperature=1)
+    asked = ChatRequest(conversation_id=cid, message="Hi", temperature=1, stop=["x"])
     again = send(alice, asked, **{"Idempotency-Key": "k"})
 
     assert again["Idempotent-Replayed"] == "true"
@@ -227,6 +229,46 @@ def test_everything_that_json_can_ask_for(alice: ApiClient, upstream: OpenAIDoub
     assert [*as_protobuf["tools"][0]["function"]["parameters"]["properties"]] == ["b", "a"]
 
 
+class Kind(Dialect):
+    """Takes what OpenAI refuses, as providers do that want their own fields back."""
+
+    def refuse(self, body: dict[str, Any]) -> None:
+        return None
+
+
+def test_thinking_is_sent_back_where_the_upstream_wants_it(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.UPSTREAM_MESSAGE_FIELDS = ["reasoning_content", "reasoning_details", "extra_content"]
+    upstream.dialect = Kind()
+    called = told(
+        {
+            "tool_calls": [{**CALL, "extra_content": {"google": {"thought_signature": "s"}}}],
+            "reasoning_content": "hm",
+            "reasoning_details": [{"text": "hm"}],
+            "extra_content": {"g": 1},
+        }
+    )
+    reply = ask(alice, upstream, called)
+    message = ChatMessage(
+        role="assistant",
+        tool_calls=reply.tool_calls,
+        reasoning_content=reply.reasoning_content,
+        reasoning_details_json=reply.reasoning_details_json,
+        extra_content_json=reply.extra_content_json,
+    )
+    result = ChatMessage(role="tool", tool_call_id=reply.tool_calls[0].id, content="sunny")
+
+    asked = ChatRequest(messages=[ChatMessage(role="user", content="Hi"), message, result])
+
+    assert send(alice, asked).status_code == 200
+    assert upstream.requests[-1]["body"]["messages"][1] == {
+        "role": "assistant",
+        "content": None,
+        **json.loads(called.raw or b"")["choices"][0]["message"],
+    }
+
+
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
@@ -261,6 +303,22 @@ def test_an_empty_answer_can_be_sent_back(alice: ApiClient, upstream: OpenAIDoub
     assert [message["role"] for message in upstream.requests[0]["body"]["messages"]] == ["user", "user"]
 
 
+@pytest.mark.parametrize("role", ["system", "developer", "user"])
+def test_an_empty_text_is_one(alice: ApiClient, upstream: OpenAIDouble, role: str) -> None:
+    messages = [ChatMessage(role=role, content=""), ChatMessage(role="user", content="Hi")]
+
+    assert send(alice, ChatRequest(messages=messages)).status_code == 200
+    assert upstream.requests[0]["body"]["messages"][0] == {"role": role, "content": ""}
+
+
+def test_a_text_beside_parts_is_the_first_of_them(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    image = pb.ContentPart(image_url=pb.ImageUrl(url="https://example.com/cat.png", detail="low"))
+    message = ChatMessage(role="user", content="What is this?", parts=[image])
+
+    assert send(alice, ChatRequest(messages=[message])).status_code == 200
+    assert upstream.requests[0]["body"]["messages"] == [{"role": "user", "content": PARTS[:2]}]
+
+
 @pytest.mark.parametrize(
     ("asked", "param"),
     [
@@ -269,6 +327,10 @@ def test_an_empty_answer_can_be_sent_back(alice: ApiClient, upstream: OpenAIDoub
         (
             ChatRequest(tools=[pb.Tool(function=pb.Function(name="f", parameters_json="NaN?"))]),
             "tools[0].function.parameters_json",
+        ),
+        (
+            ChatRequest(messages=[ChatMessage(role="assistant", reasoning_details_json="{}")]),
+            "messages[0].reasoning_details_json",
         ),
     ],
 )
@@ -311,6 +373,27 @@ def test_tool_calls_arrive(alice: ApiClient, upstream: OpenAIDouble) -> None:
     (call,) = reply.tool_calls
     assert (call.id, call.type, call.function.arguments) == ("call_1", "function", CALL["function"]["arguments"])  # type: ignore[index]
     assert reply.finish_reason == "tool_calls"
+
+
+def test_a_reply_that_thinking_has_eaten_says_so(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    assert ask(alice, upstream, told({}, "length")).incomplete_details.reason == "max_output_tokens"
+    assert not ask(alice, upstream, told({"content": "Hi"}, "length")).HasField("incomplete_details")
+
+
+def test_what_a_provider_adds_arrives(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    beside = {
+        "extra_content": {"google": {"thought_signature": "é"}},
+        "reasoning_details": [{"type": "reasoning.text", "text": "hm"}],
+        "images": [{"image_url": {"url": "data:image/png;base64,AA=="}}],
+    }
+    whole = {"citations": ["https://example.com"], "search_results": [{"title": "t"}], "moderation": {"b": 1, "a": 2}}
+    call = {**CALL, "extra_content": {"google": {"thought_signature": "s"}}}
+
+    reply = ask(alice, upstream, told({"content": "Hi", "tool_calls": [call], **beside}, **whole))
+
+    told_in_json = {name: getattr(reply, f"{name}_json") for name in (*beside, *whole)}
+    assert {name: json.loads(text) for name, text in told_in_json.items()} == {**beside, **whole}
+    assert json.loads(reply.tool_calls[0].extra_content_json) == call["extra_content"]
 
 
 def test_details_arrive(alice: ApiClient, upstream: OpenAIDouble) -> None:
@@ -479,6 +562,25 @@ def test_every_route_has_its_messages() -> None:
     views: list[Any] = [pattern.callback for pattern in urlpatterns if hasattr(pattern.callback, "actions")]
 
     assert set(ROUTES) == {f"{view.cls.__name__}.{action}" for view in views for action in view.actions.values()}
+
+
+@pytest.mark.parametrize(
+    ("message", "described"),
+    [
+        (pb.ChatMessage, [MessageIn]),
+        (pb.ToolCall, [openapi.ToolCallOut, openapi.CallDelta]),
+        (pb.ChatResponse, [openapi.CompletionOut, openapi.ReplyOut]),
+        (pb.ChatChunk, [openapi.Chunk, openapi.DELTA]),
+        (pb.Item, [openapi.ItemOut]),
+        (pb.Usage, [openapi.UsageOut]),
+    ],
+)
+def test_what_json_has_protobuf_has(message: type[Message], described: list[Any]) -> None:
+    in_json = {name for shape in described for name in shape._declared_fields}
+    in_protobuf = {field.name.removesuffix("_json") for field in message.DESCRIPTOR.fields}
+
+    # What is left has another name, or is the same in every message.
+    assert in_json - in_protobuf <= {"id", "object", "type", "choices", "role", "content"}
 
 
 def test_the_page_names_the_messages_of_every_route() -> None:

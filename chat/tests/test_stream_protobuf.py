@@ -117,6 +117,36 @@ def test_a_refusal_and_details_arrive(alice: ApiClient, upstream: OpenAIDouble) 
     assert chunks[-1].usage.completion_tokens_details.reasoning_tokens == 1
 
 
+def test_a_reply_that_thinking_has_eaten_says_so(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    upstream.plan(sse(choice({"role": "assistant", "content": ""}), choice({}, "length")))
+
+    chunks = frames(send_pb(alice, messages=HI))
+
+    assert [chunk.incomplete_details.reason for chunk in chunks if chunk.finish_reason] == ["max_output_tokens"]
+
+
+def test_what_a_provider_adds_arrives(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    beside = {
+        "extra_content": {"google": {"thought_signature": "é"}},
+        "reasoning_details": [{"type": "reasoning.text", "text": "hm"}],
+        "images": [{"image_url": {"url": "data:image/png;base64,AA=="}}],
+    }
+    whole = {"citations": ["https://example.com"], "search_results": [{"title": "t"}], "moderation": {"b": 1, "a": 2}}
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"a": 1}'}}
+    signed = {"index": 0, **call, "extra_content": {"google": {}}}
+    upstream.plan(sse(choice({"content": "Hi", "tool_calls": [signed], **beside}), choice({}, "tool_calls", **whole)))
+
+    chunks = frames(send_pb(alice, messages=HI))
+
+    for name, value in {**beside, **whole}.items():
+        (text,) = [text for chunk in chunks if (text := getattr(chunk, f"{name}_json"))]
+        assert json.loads(text) == value
+    (piece,) = [call for chunk in chunks for call in chunk.tool_calls]
+    assert json.loads(piece.extra_content_json) == {"google": {}}
+    (last,) = [chunk for chunk in chunks if chunk.finish_reason]
+    assert last.citations_json
+
+
 def test_an_odd_figure_loses_no_reply(alice: ApiClient, upstream: OpenAIDouble) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": -1}}
     first = choice({"role": "assistant", "content": "Hi"}, created=-5, service_tier=5)
