@@ -148,7 +148,7 @@ class Cancellation:
     def __init__(self) -> None:
         self.is_requested = False
         self._socket: socket.socket | None = None
-        self._timer: threading.Timer | None = None
+        self._ends_at: float | None = None
 
     def arm(self, response: httpx2.Response) -> None:
         network = response.extensions.get("network_stream")
@@ -159,18 +159,19 @@ class Cancellation:
     def disarm(self) -> None:
         """Forget the socket: from now on it may carry another call."""
         self._socket = None
-        if self._timer:
-            self._timer.cancel()
 
     def request(self) -> None:
         self.is_requested = True
         self._shut()
 
     def expire(self) -> None:
-        """Let the upstream say the rest within END_SECONDS."""
-        self._timer = threading.Timer(END_SECONDS, self._shut)
-        self._timer.daemon = True
-        self._timer.start()
+        """Let the upstream say the rest within END_SECONDS, as `look` sees to."""
+        self._ends_at = time.monotonic() + END_SECONDS
+
+    def look(self) -> None:
+        """End a stream that says no more after its reply. Called each second."""
+        if self._ends_at and time.monotonic() > self._ends_at:
+            self._shut()
 
     def _shut(self) -> None:
         if (connected := self._socket) is not None:

@@ -76,8 +76,10 @@ def find(answer: Any, http_status: int = 200) -> Problem | None:
         answer = answer[0]
     if not isinstance(answer, dict):
         return None
+    if answer.get("choices") and answer.keys().isdisjoint(HOLDERS):
+        return None  # as almost all are
     outer = {"message": answer.get("message")} if isinstance(answer.get("message"), str) else {}
-    for found in (answer.get("error"), first(answer.get("errors")), answer.get("fault"), answer.get("base_resp")):
+    for found in (first(answer.get(name)) for name in HOLDERS):
         if found:
             error = found if isinstance(found, dict) else {**answer, **outer, "message": outer.get("message") or found}
             return read(error, http_status) if is_error(error) else None
@@ -98,12 +100,14 @@ def is_error(error: Mapping[str, Any], *, by_code: bool = False) -> bool:
     return has_code if by_code else has_code or any(error.get(name) for name in WORD_NAMES)
 
 
+# Where a failure is told.
+HOLDERS = ("error", "errors", "fault", "base_resp")
 CODE_NAMES = ("code", "status_code", "error_code", "type", "status", "reason")
 WORD_NAMES = ("message", "error", "msg", "detail", "status_msg", "error_msg", "faultstring", "errors")
 
 
 def first(values: Any) -> Any:
-    return values[0] if isinstance(values, list) and values else None
+    return next(iter(values), None) if isinstance(values, list) else values
 
 
 def read(error: Mapping[str, Any], http_status: int) -> Problem:
