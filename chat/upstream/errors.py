@@ -21,6 +21,10 @@ from chat.upstream.text import storable_text
 
 logger = logging.getLogger(__name__)
 
+# Where a failure is told.
+HOLDERS = ("error", "errors", "fault", "base_resp")
+CODE_NAMES = ("code", "status_code", "error_code", "type", "status", "reason")
+WORD_NAMES = ("message", "error", "msg", "detail", "status_msg", "error_msg", "faultstring", "errors")
 # What codes and types stand for, by the words in them; the first that fits holds.
 MEANINGS = {
     400: r"context_(length|window)|exceed_context|string_above_max|invalid_argument|failed_precondition"
@@ -98,12 +102,6 @@ def is_error(error: Mapping[str, Any], *, by_code: bool = False) -> bool:
     if "error_code" in error or error.get("success") is False:
         return True
     return has_code if by_code else has_code or any(error.get(name) for name in WORD_NAMES)
-
-
-# Where a failure is told.
-HOLDERS = ("error", "errors", "fault", "base_resp")
-CODE_NAMES = ("code", "status_code", "error_code", "type", "status", "reason")
-WORD_NAMES = ("message", "error", "msg", "detail", "status_msg", "error_msg", "faultstring", "errors")
 
 
 def first(values: Any) -> Any:

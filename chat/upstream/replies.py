@@ -3,7 +3,6 @@
 The same reading serves a stream's chunks and a whole answer, which is one chunk whose delta is the message.
 """
 
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,22 +10,12 @@ from typing import Any
 
 from analytics.ledger import LlmTokens
 from chat.estimates import estimate_message
-from chat.exceptions import UpstreamError
 from chat.upstream import errors
+from chat.upstream.shapes import FAILED, calls_of, logprobs_of, meaning_of, parts_of, unreadable
 from chat.upstream.text import TextJoiner, storable, storable_text
 from chat.upstream.tool_calls import ToolCalls
 from chat.upstream.usage import UsageFigures
 
-# What finish reasons mean, by the words in them; the first that fits holds. OpenAI's own are stop, length, tool_calls
-# and content_filter; FAILED is a reply that is not whole.
-FAILED = "failed"
-MEANINGS = {
-    "": r"^(null|none)?$",
-    "content_filter": r"safety|content_filter|prohibited|blocklist|spii|guardrail|recitation|sensitive|moderat",
-    FAILED: r"malformed|unexpected_tool|error|abort|cancel|timeout|insufficient|failed|failure|overload",
-    "length": r"length|max_|token_limit|incomplete|context_window|truncat",
-    "tool_calls": r"tool|function_call",
-}
 # Names of a reply's reasoning, which providers send beside its content.
 REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 # Fields of a message that are passed on as they are: lists grow with each chunk.
@@ -73,10 +62,6 @@ class Completion:
         """The tier that served it, which sets its price; empty where the answer names none."""
         tier = self.body.get("service_tier")
         return tier[:20] if isinstance(tier, str) else ""
-
-
-def unreadable(reason: str) -> UpstreamError:
-    return UpstreamError(f"The model's answer cannot be read: {reason}.", is_billed=True)
 
 
 @dataclass
@@ -269,48 +254,3 @@ class Reply:
 def choice_of(delta: dict[str, Any], logprobs: Any = None, finish_reason: str | None = None) -> dict[str, Any]:
     """Make OpenAI's `choice` of a chunk."""
     return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
-def meaning_of(reason: Any) -> str:
-    """Return what a finish reason means: one of OpenAI's, FAILED, or "" for none. Google writes some after a colon."""
-    if not isinstance(reason, str):
-        return "stop" if reason else ""
-    word = re.sub(r"[\s-]+", "_", reason.lower())
-    return next((meaning for meaning, pattern in MEANINGS.items() if re.search(pattern, word)), "stop")
-
-
-def parts_of(content: Any) -> tuple[str, str]:
-    """Return the text of a content, and the thinking in it: Mistral sends both as parts."""
-    if content is None or isinstance(content, str):
-        return content or "", ""
-    texts, thoughts = [], []
-    for part in content if isinstance(content, list) else [content]:
-        if isinstance(part, str):
-            texts.append(part)
-        elif part is not None and not isinstance(part, dict):
-            raise unreadable("its content is no text")
-        elif not part:
-            continue
-        elif part.get("type") in {"thinking", "reasoning"}:
-            thought = part.get(part["type"], part.get("text"))
-            thoughts.append("".join(parts_of(thought)))
-        elif isinstance(part.get("text"), str):
-            texts.append(part["text"])
-    return "".join(texts), "".join(thoughts)
-
-
-def calls_of(given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the deltas of tool calls, the legacy `function_call` as one of them."""
-    calls = given.get("tool_calls") or []
-    calls = [calls] if isinstance(calls, dict) else calls
-    if not isinstance(calls, list) or not all(isinstance(call, dict | None) for call in calls):
-        raise unreadable("its tool calls are none")
-    calls = [call for call in calls if call]
-    legacy = given.get("function_call")
-    return [*calls, {"index": 0, "function": legacy}] if isinstance(legacy, dict) and legacy else calls
-
-
-def logprobs_of(value: Any) -> dict[str, list[Any]]:
-    """Return the lists of OpenAI's `logprobs` that hold something."""
-    lists = value.items() if isinstance(value, dict) else ()
-    return {name: storable(entries) for name, entries in lists if isinstance(entries, list) and entries}
