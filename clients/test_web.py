@@ -136,3 +136,12 @@ def test_a_wrong_token_is_said_and_the_message_kept(page: Page, server: Server) 
     page.get_by_label("Client token").fill(server.token)
     page.get_by_role("button", name="Start").click()
     expect(page.locator("li.assistant")).to_have_text("echo: Hi")
+
+
+def test_a_reply_that_thinking_has_eaten_is_explained(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:
+    choice = '{"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "length"}]}'
+    upstream.plan(Behaviour(raw=f"data: {choice}\n\ndata: [DONE]\n\n".encode()))
+
+    send(page, "Hello")
+
+    expect(page.get_by_text("used up its tokens")).to_be_visible()

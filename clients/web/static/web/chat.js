@@ -141,6 +141,7 @@ async function deliver() {
       if (text && !reply.textContent) recordEvent("first_token_shown", chunk.id);
       id = chunk.id;
       reply.textContent += text;
+      if (chunk.incomplete_details) reply.textContent = "The model used up its tokens before its first word. Ask again.";
       $("messages").scrollTop = $("messages").scrollHeight;
     }
     store.remove("pending");
