@@ -59,7 +59,7 @@ test-browser: .venv/dev
 ## Run real client libraries against a server, each in an environment of its own
 test-clients: .venv/dev
 	@$(MAKE) --no-print-directory -j 4 $(CLIENTS)
-	$(BIN)/python -m pytest -n 0 -m clients chat/tests/test_clients.py
+	$(BIN)/python -m pytest -m clients chat/tests/test_clients.py chat/tests/test_sdks.py
 
 ## Generate code after a change to protos/chat.proto
 protos: .venv/dev

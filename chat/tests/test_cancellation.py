@@ -5,7 +5,6 @@ import time
 import pytest
 
 from analytics.models import UsageEvent
-from bench.dialects import Dialect
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import Message
 from chat.tests.streaming import URL
@@ -14,10 +13,16 @@ from conftest import ApiClient
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_turn_is_left")]
 
 
-@pytest.mark.parametrize("asked_elsewhere", [False, True])
-def test_a_stream_is_cancelled_for_real(
-    alice: ApiClient, upstream: OpenAIDouble, dialect: Dialect, asked_elsewhere: bool
-) -> None:
+@pytest.mark.usefixtures("dialect")
+def test_a_stream_is_cancelled_for_real(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cancel_a_stream(alice, upstream, asked_elsewhere=False)
+
+
+def test_a_stream_is_cancelled_by_another_process(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    cancel_a_stream(alice, upstream, asked_elsewhere=True)
+
+
+def cancel_a_stream(alice: ApiClient, upstream: OpenAIDouble, *, asked_elsewhere: bool) -> None:
     cid = alice.conversation()
     upstream.plan(Behaviour(text="one two three", stop_after=2, ending="hang"))
     answer = alice.say(cid, "Hi", stream=True, key="k")
@@ -40,7 +45,7 @@ def test_a_stream_is_cancelled_for_real(
     assert b'"cancelled":true' in rest
     usage = UsageEvent.objects.get()
     assert (usage.status, usage.error_code) == ("completed", "cancelled")
-    assert usage.is_estimated or dialect.says_usage == "with each chunk"
+    assert usage.is_estimated or upstream.dialect.says_usage == "with each chunk"
     assert usage.completion_tokens > 0
     assert Message.objects.get(role="assistant").content == "one two"
     assert upstream.hung_up == ["hang"]

@@ -335,6 +335,7 @@ def test_what_works_is_what_the_page_says(server: Server, upstream: OpenAIDouble
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.clients
 @pytest.mark.usefixtures("dialect")
 def test_the_documented_loops_work_with_every_provider(serve: Callable[..., Server], upstream: OpenAIDouble) -> None:
     """docs/providers.md has the table. Each has its own server, because a server learns what its upstream takes."""

@@ -219,7 +219,6 @@ def test_an_empty_reply_begins_as_others_do(alice: ApiClient, upstream: OpenAIDo
     assert assemble(events(alice.say(cid, "Hi", stream=True, key="k"))) == assemble(live)
 
 
-@every_dialect
 def test_silence_is_filled_with_signs_of_life(
     alice: ApiClient, upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +266,6 @@ def test_no_reader_loses_a_word_to_a_sign_of_life(
     assert script.stdout.strip() == "one two three"
 
 
-@every_dialect
 def test_chunks_are_passed_on_as_they_come(alice: ApiClient, upstream: OpenAIDouble) -> None:
     upstream.plan(Behaviour(pieces=["first", "second"], pause=0.1))
     answer = stream(alice)
