@@ -150,6 +150,29 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_to
 
 
+# What migrations write: tests change none of it, so it need not be made anew after each.
+MADE_BY_MIGRATIONS = {"django_content_type", "auth_permission", "django_migrations"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_flush() -> Iterator[None]:
+    """Empty the tables after a test that commits by DELETE, because few have rows: TRUNCATE writes all of them anew."""
+    from django.core.management.commands import flush
+
+    tables: list[str] = []
+
+    def sql_flush(style: Any, connection: Any, **options: Any) -> list[str]:
+        if not tables:
+            names = connection.introspection.django_table_names(only_existing=True)
+            tables.extend(connection.ops.quote_name(name) for name in names if name not in MADE_BY_MIGRATIONS)
+        return [f"DELETE FROM {table}" for table in tables]  # noqa: S608
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flush, "sql_flush", sql_flush)
+        patch.setattr(flush, "emit_post_migrate_signal", lambda *args, **kwargs: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_refusals_are_left() -> None:
     """Refusals are counted in the memory of this process, which tests share."""

@@ -114,7 +114,7 @@ def cut_listeners() -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name = 'llmapi-listener' AND datname = current_database()"
         )
-        assert cursor.rowcount == 2
+        assert cursor.rowcount >= 2  # the server that tests share listens too
 
 
 @contextlib.contextmanager
