@@ -14,6 +14,8 @@ os.environ.update(
     IDEMPOTENCY_WAIT_SECONDS="0",
     UPSTREAM_TIMEOUT_SECONDS="5",
     RATE_LIMIT_PER_MIN="1000",
+    # Thousands of tests commit, and none pulls the plug of the database: bench.faults does, with a server of its own.
+    PGOPTIONS="-c synchronous_commit=off",
 )
 for name in (
     *("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "DEBUG", "METRICS_PUBLIC", "SYSTEM_PROMPT", "MAX_REQUEST_BYTES"),

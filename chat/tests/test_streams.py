@@ -86,7 +86,6 @@ def test_tool_calls_stream_and_are_remembered(alice: ApiClient, upstream: OpenAI
     assert upstream.requests[1]["body"]["messages"][1] == {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
-@every_dialect
 @pytest.mark.parametrize(
     ("behaviour", "status"),
     [(Behaviour(status=500), 502), (Behaviour(refuse=True), 502), (Behaviour(raw=b"data: {}\n\n"), 502)],
