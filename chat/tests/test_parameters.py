@@ -195,6 +195,17 @@ def test_nothing_is_learnt_from_another_status(alice: ApiClient, upstream: OpenA
     assert len(upstream.requests) == 1
 
 
+def test_a_prompt_that_names_the_bound_does_not_lose_it(alice: ApiClient, upstream: OpenAIDouble) -> None:
+    """Its words may be what a refusal quotes, so nothing is remembered; the other name is tried all the same."""
+    ClientToken.objects.update(day_tokens=10**6)
+    upstream.dialect = MISTRAL
+
+    answer = ask(alice, messages=[{"role": "user", "content": "what is max_completion_tokens?"}])
+
+    assert answer.status_code == 200
+    assert sent(upstream, "max_tokens") == [4096]
+
+
 def test_an_upstream_that_refuses_without_a_name(alice: ApiClient, upstream: OpenAIDouble) -> None:
     upstream.plan(Behaviour(status=400, error={"message": "Extra inputs are not permitted", "code": None}))
 

@@ -74,7 +74,7 @@ class Request:
             return self.body
         sent = {name: value for name, value in self.body.items() if name not in left_out}
         for name, other in BOUNDS.items():
-            if name in self.body and name in self._known.refused:
+            if name in self.body and name in left_out:
                 if other not in left_out:
                     sent[other] = self.body[name]
                 elif name in self.call.asked:
