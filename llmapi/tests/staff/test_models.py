@@ -61,9 +61,9 @@ def test_shows_price_context_and_end(
     # Above stand those of the navigation.
     luna, omni, mine = Cells(answer.content.decode()).rows[-3:]
     prices = ["$0.1 ($0.2 above 272,000)", "$0.01 ($0.02 above 272,000)", "$0.125 ($0.25 above 272,000)"]
-    assert luna == ["gpt-6-luna", "gpt-6-luna, old-name", *prices, "$0.5 ($0.75 above 272,000)", "1,050,000", "–", "–"]
-    assert omni[1:] == ["gpt-4o", "$2.5", "$1.25", "–", "$10", "128,000", "2027-01-14, as announced", "gpt-6-luna"]
-    assert mine[1:] == ["my-model", "–", "–", "–", "–", "8,192", "2031-05-06, as the provider tells", "–"]
+    assert luna == ["gpt-6-luna", "gpt-6-luna, old-name", "–", "–", "1,050,000", *prices, "$0.5 ($0.75 above 272,000)"]
+    assert omni[1:] == ["gpt-4o", "2027-01-14, as announced", "gpt-6-luna", "128,000", "$2.5", "$1.25", "–", "$10"]
+    assert mine[1:] == ["my-model", "2031-05-06, as the provider tells", "–", "8,192", "–", "–", "–", "–"]
 
 
 def test_the_dashboard_warns_of_what_ends(staff: Client) -> None:
