@@ -206,6 +206,27 @@ def test_a_prompt_that_names_the_bound_does_not_lose_it(alice: ApiClient, upstre
     assert sent(upstream, "max_tokens") == [4096]
 
 
+@pytest.mark.parametrize("quoting", ["Hi", "what are max_tokens and max_completion_tokens?"])
+def test_an_upstream_that_knows_no_bound_is_not_asked_for_ever(
+    alice: ApiClient, upstream: OpenAIDouble, quoting: str
+) -> None:
+    """The client is told of the bound that it has sent."""
+    upstream.choose = lambda body: next(
+        (
+            Behaviour(status=400, error={"message": f"Unknown parameter: '{name}'.", "param": name, "code": None})
+            for name in ("max_tokens", "max_completion_tokens")
+            if name in body
+        ),
+        None,
+    )
+
+    answer = ask(alice, messages=[{"role": "user", "content": quoting}], max_completion_tokens=9)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] in {"max_tokens", "max_completion_tokens"}
+    assert len(upstream.requests) <= 4
+
+
 def test_an_upstream_that_refuses_without_a_name(alice: ApiClient, upstream: OpenAIDouble) -> None:
     upstream.plan(Behaviour(status=400, error={"message": "Extra inputs are not permitted", "code": None}))
 

@@ -95,10 +95,13 @@ class Request:
         for text in texts_of(self.call.body["messages"]):
             answer = answer.replace(text, "").replace(json.dumps(text)[1:-1], "")
         answer = NO_SUBJECT.sub("", answer)
-        for name in OURS:
-            if name in sent and self._is_about(name, problem, answer):
-                return self._leave_out(name, sent, answer)
-        return self._rewrite(sent, answer) or self._go_without(sent, answer)
+        name = next((name for name in OURS if name in sent and self._is_about(name, problem, answer)), None)
+        if name:
+            has_learnt = self._leave_out(name, sent, answer)
+        else:
+            has_learnt = self._rewrite(sent, answer) or self._go_without(sent, answer)
+        # The same request again would get the same refusal, for ever.
+        return has_learnt and self.sent() != sent
 
     def _rewrite(self, sent: Body, answer: str) -> bool:
         for name, (pattern, rewrite) in REWRITES.items():
