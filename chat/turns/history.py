@@ -22,7 +22,7 @@ class Group:
 
     messages: list[dict[str, Any]]
     begins_turn: bool = False
-    is_new: bool = False  # with a message of this very turn
+    new: int = 0  # messages of this very turn
     rows: list[Message] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)  # ids of its calls that have a result
 
@@ -65,7 +65,7 @@ def group(rows: Sequence[Message], new: list[dict[str, Any]], *, is_whole: bool)
             continue
         owner = owner or Group([], begins_turn or (is_whole and not groups))
         owner.messages.append(message)
-        owner.is_new = owner.is_new or row is None
+        owner.new += row is None
         owner.rows += [row] if row else []
         groups.append(owner)
         for call in message.get("tool_calls", ()):
@@ -102,7 +102,7 @@ def without_open_calls(found: Group) -> Group | None:
     """Leave out calls that have no result. What a client sends right now is its own to complete."""
     reply = found.messages[0]
     calls = reply.get("tool_calls")
-    if not calls or all(call["id"] in found.answered for call in calls) or (found.is_new and not found.rows):
+    if not calls or all(call["id"] in found.answered for call in calls) or (found.new and not found.rows):
         return found
     answered = [call for call in calls if call["id"] in found.answered]
     reply = canonical({**reply, "tool_calls": answered})  # type: ignore[assignment]

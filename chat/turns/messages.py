@@ -33,8 +33,12 @@ def canonical(message: dict[str, Any]) -> dict[str, Any] | None:
     if role == "tool":
         found["tool_call_id"] = str(message.get("tool_call_id") or "")
     elif message.get("name"):
-        found["name"] = NOT_IN_NAMES.sub("_", str(message["name"]))[:64]
+        found["name"] = canonical_name(message["name"])
     return found
+
+
+def canonical_name(name: Any) -> str:
+    return NOT_IN_NAMES.sub("_", str(name))[:64]
 
 
 def canonical_content(content: Any, role: str) -> str | list[dict[str, Any]]:
@@ -60,7 +64,7 @@ def canonical_reply(message: dict[str, Any]) -> dict[str, Any] | None:
     if calls:
         found["tool_calls"] = calls
     if message.get("name"):
-        found["name"] = message["name"]
+        found["name"] = canonical_name(message["name"])
     if len(message) > len(found):
         for name in RETURNABLE.keys() & settings.UPSTREAM_MESSAGE_FIELDS:
             if value := message.get(name) or message.get(RETURNABLE[name]):

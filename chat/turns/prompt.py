@@ -10,7 +10,6 @@ from chat.exceptions import ContextLengthExceeded
 from chat.models import Conversation
 from chat.turns.cuts import Cut, Stored, cut
 from chat.turns.history import Group, count_known, group
-from chat.turns.messages import canonical
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def build(
     stored = Stored.read(conversation) if conversation else None
     known = count_known(stored.rows, new) if stored else 0
     groups = grouped(stored, new[known:])
-    current = [found for found in groups if found.is_new]
+    current = [found for found in groups if found.new]
     size = sum((found.size for found in current), estimates.estimate_messages(system))
     size += estimates.estimate_parameters(parameters)
     room = context - reply - size.likely
@@ -51,7 +50,7 @@ def build(
     # What does not fit the model is refused by the upstream, and costs nothing.
     size = estimates.Estimate(size.likely, min(size.most + estimates.PRIMING_TOKENS, max(context - reply, 0)))
     messages = [*system, *(message for found in [*history.groups, *current] for message in found.messages)]
-    first_new = len(messages) - sum(canonical(message) is not None for message in new[known:]) - known
+    first_new = len(messages) - sum(found.new for found in current) - known
     return Prompt(messages, first_new, known, history, size, reply)
 
 

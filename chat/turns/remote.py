@@ -120,7 +120,7 @@ class RemoteLog(ReplyLog):
         self.looked_up_at = 0.0
         self._found = threading.Event()
         self._position = 0
-        self._partial = b""  # the beginning of a line
+        self._partial: list[bytes] = []  # the beginning of a line, which may come in many frames
         # To be told what follows the position. No earlier log of this process has asked by the same number.
         self._attempt = next(_attempts)
         self._lost_at: float | None = self.heard_at  # None: what arrives continues what has arrived.
@@ -176,9 +176,12 @@ class RemoteLog(ReplyLog):
             self._found.set()
             fresh = data[self._position - offset :]
             self._position += len(fresh)
-            *lines, self._partial = (self._partial + fresh).split(b"\n")
+            *lines, last = fresh.split(b"\n")
             for line in lines:
+                line = b"".join([*self._partial, line])
+                self._partial.clear()
                 self._take(line[:1], line[1:])
+            self._partial.append(last)
             if lines:  # A reader that wakes up without any takes it for a silence.
                 self._changed.notify_all()
 

@@ -25,17 +25,14 @@ CONNECT_SECONDS = 10
 END_SECONDS = 15
 # Longer than any reply; a longer answer is not a completion.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-# Failures before the request is sent: nothing was sold.
-NEVER_SENT = (
-    *(httpx2.ConnectTimeout, httpx2.ConnectError, httpx2.PoolTimeout, httpx2.ProxyError),
-    *(httpx2.UnsupportedProtocol, httpx2.LocalProtocolError),
-)
-# What a provider says of a request that it does not take as it is.
-REFUSALS = {400, 404, 413, 415, 422}
 # Of an error's body.
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_BODY_SECONDS = 5
-# Those that a setting causes: no other try can help.
+# What a provider says of a request that it does not take as it is.
+REFUSALS = {400, 404, 413, 415, 422}
+# Failures before the request is sent, for which nothing was sold; and those of them that a setting causes, so that no
+# other try can help.
+NEVER_SENT = (httpx2.ConnectTimeout, httpx2.ConnectError, httpx2.PoolTimeout, httpx2.ProxyError)
 UNUSABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 _is_stopping = threading.Event()
 
@@ -86,8 +83,9 @@ def complete(reply: Reply) -> Completion:
     Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes. Raises ApiError where the upstream refuses
     the request, and UpstreamError where the upstream fails.
     """
+    deadline = Deadline()
     with post(reply.call, reply.call.body) as response:
-        for _ in take(reply, frames(read(response, Deadline()))):
+        for _ in take(reply, frames(read(response, deadline))):
             pass
     return reply.completion()
 
@@ -206,9 +204,7 @@ def open_answer(call: Call, body: dict[str, Any]) -> "openai.Stream[object]":
         except Exception as exc:
             # Before a connection is made everything fails for the same reason: a key, an address or a proxy that
             # cannot be used. Nothing has left this machine.
-            logger.warning("upstream cannot be called: %s", type(exc).__name__)
-            message = "The server cannot call the model's provider; the operator must look into its settings."
-            raise UpstreamError(message, should_retry=False) from exc
+            raise unusable(exc) from exc
 
 
 def send(call: Call, body: dict[str, Any]) -> "openai.Stream[object]":
@@ -236,14 +232,20 @@ def connection_error(exc: Exception) -> ApiError:
     if _is_stopping.is_set():
         return Interrupted()
     cause = exc.__cause__ or exc
+    if isinstance(cause, UNUSABLE):
+        return unusable(cause)
     logger.warning("upstream connection lost: %s", type(cause).__name__)
     is_billed = not isinstance(cause, NEVER_SENT)
-    if isinstance(cause, UNUSABLE):
-        message = "The server cannot call the model's provider; the operator must look into its settings."
-        return UpstreamError(message, should_retry=False)
     if isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException):
         return UpstreamTimeout("The model did not answer in time.", is_billed=is_billed)
     return UpstreamError("The connection to the model's provider failed.", is_billed=is_billed)
+
+
+def unusable(cause: BaseException) -> UpstreamError:
+    """Return the error of a key, an address or a proxy that cannot be used."""
+    logger.warning("upstream cannot be called: %s", type(cause).__name__)
+    message = "The server cannot call the model's provider; the operator must look into its settings."
+    return UpstreamError(message, should_retry=False)
 
 
 class Deadline:
