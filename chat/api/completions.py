@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from analytics import ledger
-from chat.api import openapi
+from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
 from chat.api.serializers import CompletionIn, upstream_parameters, validated
@@ -68,7 +68,7 @@ class CompletionViewSet(ClientViewSet):
             body, content_type=form.content_type, headers=headers | (REPLAYED if is_replay else {})
         )
 
-    @openapi.operation("Chat", openapi.CancellationOut, 404, 409, request=None)
+    @openapi.operation("Chat", answers.CancellationOut, 404, 409, request=None)
     def cancel(self, request: Request, request_id: str) -> Response:
         """Stop a reply that is being streamed. What has come of it is kept, and its tokens are estimated."""
         found = ledger.request_cancel(request_id, client_of(request).pk)

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from chat import conversations
-from chat.api import openapi
+from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.serializers import ConversationIn, ConversationUpdateIn, ItemListQuery, ItemsIn, validated
 from chat.conversations import conversation_object, item_id, item_of, message_pk
@@ -31,7 +31,7 @@ def owned(request: Request, conversation_id: str) -> Conversation:
 class ConversationViewSet(ClientViewSet):
     @openapi.operation(
         "Conversations",
-        openapi.ConversationOut,
+        answers.ConversationOut,
         *(400, 411, 413, 415),
         status=201,
         request=ConversationIn,
@@ -48,14 +48,14 @@ class ConversationViewSet(ClientViewSet):
         )
         return Response(conversation_object(conversation), status=status.HTTP_201_CREATED)
 
-    @openapi.operation("Conversations", openapi.ConversationOut, 404)
+    @openapi.operation("Conversations", answers.ConversationOut, 404)
     def retrieve(self, request: Request, conversation_id: str) -> Response:
         """Return a conversation without its messages."""
         return Response(conversation_object(owned(request, conversation_id)))
 
     @openapi.operation(
         "Conversations",
-        openapi.ConversationOut,
+        answers.ConversationOut,
         *openapi.BODY_ERRORS,
         operation_id="v1_conversations_update",
         request=ConversationUpdateIn,
@@ -68,7 +68,7 @@ class ConversationViewSet(ClientViewSet):
         conversation.save(update_fields=["metadata"])
         return Response(conversation_object(conversation))
 
-    @openapi.operation("Conversations", openapi.ConversationDeletedOut, 404)
+    @openapi.operation("Conversations", answers.ConversationDeletedOut, 404)
     def destroy(self, request: Request, conversation_id: str) -> Response:
         """Delete a conversation and its messages; what they cost stays in the ledger."""
         owned(request, conversation_id).delete()
@@ -76,7 +76,7 @@ class ConversationViewSet(ClientViewSet):
 
 
 class ItemViewSet(ClientViewSet):
-    @openapi.operation("Conversations", openapi.ItemListOut, 400, 404, parameters=[ItemListQuery])
+    @openapi.operation("Conversations", answers.ItemListOut, 400, 404, parameters=[ItemListQuery])
     def list(self, request: Request, conversation_id: str) -> Response:
         """List the messages of a conversation, page by page."""
         rows = owned(request, conversation_id).messages.all()
@@ -91,7 +91,7 @@ class ItemViewSet(ClientViewSet):
         return Response(item_list(found[: query["limit"]], has_more=len(found) > query["limit"]))
 
     @openapi.operation(
-        "Conversations", openapi.ItemListOut, *openapi.BODY_ERRORS, request=ItemsIn, examples=ITEM_EXAMPLES
+        "Conversations", answers.ItemListOut, *openapi.BODY_ERRORS, request=ItemsIn, examples=ITEM_EXAMPLES
     )
     def create(self, request: Request, conversation_id: str) -> Response:
         """Append up to 20 messages without asking the model."""
@@ -99,7 +99,7 @@ class ItemViewSet(ClientViewSet):
         added = conversations.add_items(conversation, validated(ItemsIn(data=request.data))["items"])
         return Response(item_list(added, has_more=False))
 
-    @openapi.operation("Conversations", openapi.ItemOut, 404)
+    @openapi.operation("Conversations", answers.ItemOut, 404)
     def retrieve(self, request: Request, conversation_id: str, item_id: str) -> Response:
         """Return one message."""
         message = self.one(owned(request, conversation_id), item_id).first()
@@ -107,7 +107,7 @@ class ItemViewSet(ClientViewSet):
             raise ItemNotFound
         return Response(item_of(message))
 
-    @openapi.operation("Conversations", openapi.ConversationOut, 404)
+    @openapi.operation("Conversations", answers.ConversationOut, 404)
     def destroy(self, request: Request, conversation_id: str, item_id: str) -> Response:
         """Delete one message; the answer is its conversation."""
         conversation = owned(request, conversation_id)

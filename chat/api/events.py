@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from analytics import ledger
-from chat.api import openapi
+from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.serializers import KnownFieldsSerializer, Metadata, Text, validated
 from chat.exceptions import ApiError, CompletionNotFound, ConversationNotFound
@@ -82,7 +82,7 @@ class EventsIn(KnownFieldsSerializer):
         return attrs
 
 
-EventsOut = openapi.shape(
+EventsOut = answers.shape(
     "EventsOut",
     object="events",
     stored=int,

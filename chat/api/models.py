@@ -4,18 +4,18 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from chat.api import openapi
+from chat.api import answers, openapi
 from chat.api.base import ClientViewSet
 from chat.exceptions import ModelNotFound
 
 
 class ModelViewSet(ClientViewSet):
-    @openapi.operation("Models", openapi.ModelListOut)
+    @openapi.operation("Models", answers.ModelListOut)
     def list(self, request: Request) -> Response:
         """List the models that a client may name."""
         return Response({"object": "list", "data": [model_object(name) for name in settings.OPENAI_MODELS]})
 
-    @openapi.operation("Models", openapi.ModelOut, 404)
+    @openapi.operation("Models", answers.ModelOut, 404)
     def retrieve(self, request: Request, model: str) -> Response:
         """Return one model."""
         if model not in settings.OPENAI_MODELS:

@@ -12,7 +12,7 @@ from analytics.metrics.sources import Table
 from analytics.metrics.usage import usage_by_day_and_model
 from analytics.query import MAX_USAGE_DAYS, Filters, InvalidQuery, Query
 from analytics.rollups.coverage import bring_up_to_date
-from chat.api import openapi
+from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
 from chat.api.serializers import validated
@@ -38,7 +38,7 @@ class UsageQuery(serializers.Serializer[Any]):
             raise serializers.ValidationError({exc.param: [str(exc)]}) from exc
 
 
-OwnUsageRow = openapi.shape(
+OwnUsageRow = answers.shape(
     "OwnUsageRow",
     day=serializers.DateField(),
     model=str,
@@ -51,8 +51,8 @@ OwnUsageRow = openapi.shape(
     cost_usd=serializers.FloatField(allow_null=True, help_text="Null where a price is unknown."),
 )
 RESETS_AT = serializers.IntegerField(allow_null=True, help_text="Seconds since 1970. Null: it comes back as turns end.")
-LimitStatusOut = openapi.shape("LimitStatusOut", name=str, most=float, left=float, resets_at=RESETS_AT)
-OwnUsageOut = openapi.shape(
+LimitStatusOut = answers.shape("LimitStatusOut", name=str, most=float, left=float, resets_at=RESETS_AT)
+OwnUsageOut = answers.shape(
     "OwnUsageOut",
     object="usage",
     **{day: serializers.DateField() for day in ("from", "to")},

@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from bench.dialects import VLLM, Dialect
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat.api import openapi
+from chat.api import answers
 from chat.api.protobuf import ROUTES
 from chat.api.serializers import MessageIn
 from chat.api.urls import urlpatterns
@@ -568,11 +568,11 @@ def test_every_route_has_its_messages() -> None:
     ("message", "described"),
     [
         (pb.ChatMessage, [MessageIn]),
-        (pb.ToolCall, [openapi.ToolCallOut, openapi.CallDelta]),
-        (pb.ChatResponse, [openapi.CompletionOut, openapi.ReplyOut]),
-        (pb.ChatChunk, [openapi.Chunk, openapi.DELTA]),
-        (pb.Item, [openapi.ItemOut]),
-        (pb.Usage, [openapi.UsageOut]),
+        (pb.ToolCall, [answers.ToolCallOut, answers.CallDelta]),
+        (pb.ChatResponse, [answers.CompletionOut, answers.ReplyOut]),
+        (pb.ChatChunk, [answers.Chunk, answers.DELTA]),
+        (pb.Item, [answers.ItemOut]),
+        (pb.Usage, [answers.UsageOut]),
     ],
 )
 def test_what_json_has_protobuf_has(message: type[Message], described: list[Any]) -> None:

@@ -54,8 +54,17 @@ def run(scenario: Callable[[], object]) -> Exception | None:
     return None
 
 
-def report(scenarios: dict[str, Callable[[], object]], failures: dict[str, Callable[[], object]]) -> None:
-    """Run them all. Of a failure, which is to happen, the name of the error is what counts."""
+def report(scenarios: dict[str, Callable[[], object]], complete: Callable[..., object]) -> None:
+    """Run them all, and what is to fail: `complete(text, token=…, model=…)` asks for one reply.
+
+    Of a failure the name of the error is what counts.
+    """
+    failures = {
+        "a wrong token": lambda: complete(NAME, token=WRONG_TOKEN),
+        "an unknown model": lambda: complete(NAME, model=UNKNOWN_MODEL),
+        "a prompt too long": lambda: complete(TOO_LONG),
+        "the provider's limit": lambda: complete(BUSY),
+    }
     outcomes = {}
     for name, scenario in scenarios.items():
         error = run(scenario)

@@ -135,10 +135,5 @@ say.report(
         "conversation": conversation,
         "conversation, tool loop": conversation_with_tools,
     },
-    {
-        "a wrong token": lambda: failing(say.NAME, token=say.WRONG_TOKEN),
-        "an unknown model": lambda: failing(say.NAME, model=say.UNKNOWN_MODEL),
-        "a prompt too long": lambda: failing(say.TOO_LONG),
-        "the provider's limit": lambda: failing(say.BUSY),
-    },
+    failing,
 )

@@ -157,10 +157,5 @@ say.report(
         "conversation": conversation,
         "conversation, tool loop": conversation_with_tools,
     },
-    {
-        "a wrong token": lambda: complete(say.NAME, token=say.WRONG_TOKEN),
-        "an unknown model": lambda: complete(say.NAME, model=say.UNKNOWN_MODEL),
-        "a prompt too long": lambda: complete(say.TOO_LONG),
-        "the provider's limit": lambda: complete(say.BUSY),
-    },
+    complete,
 )
