@@ -21,7 +21,6 @@ import time_machine
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connection, transaction
-from django.db.models import DateTimeField, Value
 from django.db.models.functions import Now
 from django.dispatch import receiver
 from django.test import Client
@@ -108,8 +107,8 @@ def now_sql(*args: Any, **kwargs: Any) -> tuple[str, list[Any]]:
     """What `Now()` compiles to in tests with `noon`. SQLite keeps milliseconds of it there too."""
     now = timezone.now().astimezone(UTC)
     if connection.vendor == "postgresql":
-        return "%s::timestamptz", [now]
-    return "%s", [now.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]]
+        return f"'{now.isoformat()}'::timestamptz", []
+    return f"'{now.strftime('%Y-%m-%d %H:%M:%S.%f')[:-3]}'", []
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +137,11 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`set_clock(at)` stops the clocks of the database and of this process, which `node` may set to another time."""
 
     def set_to(at: datetime, *, node: datetime | None = None) -> None:
-        now = Value(at, DateTimeField())
+        def as_sql(*args: Any, **kwargs: Any) -> tuple[str, list[Any]]:
+            value = str(connection.ops.adapt_datetimefield_value(at))
+            return (f"'{value}'::timestamptz" if connection.vendor == "postgresql" else f"'{value}'"), []
 
-        def as_sql(_: Now, compiler: Any, connection: Any, **context: Any) -> Any:
-            return now.resolve_expression(compiler.query, allow_joins=False).as_sql(compiler, connection)
-
-        for vendor in ("sqlite", "postgresql"):
-            monkeypatch.setattr(Now, f"as_{vendor}", as_sql)
+        monkeypatch.setattr(Now, f"as_{connection.vendor}", as_sql)
         monkeypatch.setattr(timezone, "now", lambda: node or at)
 
     return set_to

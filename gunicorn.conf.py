@@ -31,9 +31,10 @@ control_socket_disable = True
 def post_worker_init(worker: Any) -> None:
     # Django is set up by now. When this file is read, it is not, and gevent has not patched anything yet.
     from chat import background
-    from chat.turns import broadcast, registry
+    from chat.turns import broadcast, lanes, registry
 
     background.start()
+    lanes.open_all()
     broadcast.start()
     for module in (registry, broadcast):
         threading.Thread(target=module.watch, args=(lambda: worker.alive, turn_seconds(worker)), daemon=True).start()

@@ -7,9 +7,9 @@ import os
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
 
 from django.utils import timezone
 
@@ -35,37 +35,50 @@ time.time = lambda: real_time() + wrong_by()
 from llmapi.wsgi import application  # isort: skip  (it sets Django up)  # noqa: E402
 
 from analytics import ledger  # noqa: E402
-from chat.limits import budgets, rates  # noqa: E402
-from chat.limits.status import LimitStatus  # noqa: E402
-from chat.models import Budget, IdempotencyKey, Message, RateLimit  # noqa: E402
-from chat.turns import idempotency, registry  # noqa: E402
+from chat.models import IdempotencyKey  # noqa: E402
+from chat.sql import Statement  # noqa: E402
+from chat.turns import idempotency, registry, settling, store  # noqa: E402
 
 __all__ = ["application"]
 
-registry.LEASE = timedelta(seconds=float(os.environ["LEASE_SECONDS"]))
+
+def set_lease(lease: timedelta) -> None:
+    """Let turns be taken over so long after the death of their process."""
+    registry.LEASE = lease
+    for name in ("OPEN_USAGE", "CLAIM_KEYS"):
+        statement: Statement = getattr(store, name)
+        setattr(store, name, replace(statement, instants={**statement.instants, "lease_end": lease}))
+
+
+set_lease(timedelta(seconds=float(os.environ["LEASE_SECONDS"])))
 registry.RENEW_SECONDS = int(registry.LEASE.total_seconds() / 3)
+
+
+def replace_text(name: str, old: str, new: str) -> None:
+    """Change a statement of a turn before anybody uses it."""
+    statement: Statement = getattr(store, name)
+    assert old in statement.text
+    setattr(store, name, replace(statement, text=statement.text.replace(old, new)))
 
 
 def no_fencing() -> None:
     """End leases at once, and settle a turn that has lost its key all the same."""
-    registry.LEASE *= 0
-    idempotency.Idempotency.complete = lambda *_: True  # type: ignore[method-assign]
+    set_lease(timedelta(0))
+    replace_text("CLOSE_USAGE", store.HAS_LOST_KEY, "false")
 
 
 def no_transaction() -> None:
     """Write messages outside the transaction of their turn, and let the process die in between now and then."""
-    write = Message.objects.bulk_create
-
-    def lose_some(messages: Any, *args: Any) -> Any:
-        return [] if random.random() < 0.1 else write(messages, *args)  # noqa: S311
-
-    Message.objects.bulk_create = lose_some  # type: ignore[method-assign, assignment]
+    write = settling.message_rows
+    settling.message_rows = lambda kept: [] if random.random() < 0.1 else write(kept)  # noqa: S311
 
 
 def no_keys() -> None:
     """Make every request a turn of its own, whatever its key."""
-    idempotency.Idempotency.claim = lambda *_: idempotency.Claim()  # type: ignore[method-assign]
-    idempotency.Idempotency.complete = lambda *_: True  # type: ignore[method-assign]
+    idempotency.Idempotency.answer_of = lambda *_: None  # type: ignore[method-assign]
+    held = "CASE WHEN held.response_json IS NULL THEN held.locked_until < {now} ELSE held.created_at < {expired} END"
+    replace_text("CLAIM_KEYS", held, "true")
+    replace_text("CLOSE_USAGE", store.HAS_LOST_KEY, "false")
 
 
 def no_recovery() -> None:
@@ -75,28 +88,9 @@ def no_recovery() -> None:
 
 
 def check_then_add() -> None:
-    """Read limits first, and write them later, in two statements."""
-
-    def admit(key: str, limit: int, *, cost: int = 1, unit: str = "requests") -> LimitStatus:
-        backlog = rates.backlog_of(key)
-        time.sleep(0.05)
-        if backlog + cost * 60 / limit > 60:
-            return rates.status_of(limit, backlog, unit=unit, cost=cost, is_exceeded=True)
-        backlog += cost * 60 / limit
-        RateLimit.objects.update_or_create(key=key, defaults={"theoretical_arrival": real_time() + backlog})
-        return rates.status_of(limit, backlog, unit=unit, cost=cost)
-
-    def take(rows: list[Budget], wanted: dict[str, int]) -> set[str]:
-        used = budgets.read_used(rows)
-        time.sleep(0.05)
-        for row in rows:
-            values = {"client_token": row.client_token, "unit": row.unit, "period": row.period}
-            values |= {"used": used.get(row.key, 0) + wanted[row.key], "most": row.most}
-            Budget.objects.update_or_create(key=row.key, defaults=values)
-        return {row.key for row in rows}
-
-    rates.admit = admit
-    budgets._take = take
+    """Compare limits with what was read, and count whatever is asked for."""
+    for name, condition in (("ADMIT", "<= 60.0 + 0.00001"), ("RESERVE", "<= excluded.most")):
+        replace_text(name, condition, f"{condition} OR true")
 
 
 GUARDS: dict[str, Callable[[], None]] = {

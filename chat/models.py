@@ -206,17 +206,16 @@ class Message(models.Model):
     @classmethod
     def from_openai(cls, message: dict[str, Any], *, conversation_id: str, request_id: str) -> Self:
         """Make the row of an OpenAI message; `as_openai` returns exactly the same message."""
+        return cls(conversation_id=conversation_id, request_id=request_id, **cls.columns_of(message))
+
+    @staticmethod
+    def columns_of(message: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns that hold an OpenAI message."""
         extra = {name: value for name, value in message.items() if name not in {"role", "content"}}
         content = message.get("content")
         if not isinstance(content, str):
             extra["content"] = content
-        return cls(
-            conversation_id=conversation_id,
-            request_id=request_id,
-            role=message["role"],
-            content=text_of(content),
-            extra=extra or None,
-        )
+        return {"role": message["role"], "content": text_of(content), "extra": extra or None}
 
     def as_openai(self) -> dict[str, Any]:
         return {"role": self.role, "content": self.content, **(self.extra or {})}

@@ -53,8 +53,8 @@ def number(name: str, default: int, *, least: int = 0) -> int:
     return int(value)
 
 
-def flag(name: str) -> bool:
-    value = text(name, "false").lower()
+def flag(name: str, *, default: bool = False) -> bool:
+    value = text(name, str(default)).lower()
     if value not in {"true", "false", "1", "0", "yes", "no", "on", "off"}:
         raise ImproperlyConfigured(f"{name} is {value!r}; set it to true or false.")
     return value in {"true", "1", "yes", "on"}
@@ -142,6 +142,8 @@ if RAW_RETENTION_DAYS == 1 or RAW_RETENTION_DAYS > 36_500:
 UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
 IDEMPOTENCY_WAIT_SECONDS = number("IDEMPOTENCY_WAIT_SECONDS", 25)
 
+# Whether statements of a turn are prepared on connections of their own. PgBouncer before 1.21 takes none.
+PREPARED_STATEMENTS = flag("PREPARED_STATEMENTS", default=True)
 DATABASES = {"default": database(text("DATABASE_URL", "sqlite:///db.sqlite3"))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

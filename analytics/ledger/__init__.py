@@ -5,14 +5,14 @@ from analytics.ledger.invalidation import SETTLE_GRACE, database_now, invalidate
 from analytics.ledger.prices import cost_nanos, most_cost_nanos
 from analytics.ledger.refusals import count_refusal, flush_at_exit, flush_refusals
 from analytics.ledger.turns import (
-    CloseResult,
+    LATE_AFTER,
+    Ending,
     LlmTokens,
     Status,
     abandon,
     abandon_stale,
     cancel_requested,
     close_usage,
-    open_usage,
     renew_leases,
     request_cancel,
 )

@@ -7,6 +7,7 @@ is opened or closed before that needs no invalidation.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from django.db.models.expressions import Combinable
@@ -20,8 +21,8 @@ from analytics.models import UsageEvent
 Status = UsageEvent.Status
 # error_code of rows whose process died; replaced if the turn settles later.
 DIED = "abandoned"
-# More than a transaction takes from its update of a row to its commit.
-COMMIT_MARGIN = timedelta(minutes=10)
+# The age from which a row may be of a day that is final: more than a transaction takes from its update to its commit.
+LATE_AFTER = SETTLE_GRACE - timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -38,80 +39,93 @@ class LlmTokens:
 
 
 @dataclass(frozen=True)
-class CloseResult:
-    """What closing a row came to. `cost_nanos` None: the price is unknown. `was_abandoned`: it was closed before."""
-
-    cost_nanos: int | None
-    was_abandoned: bool = False
-
-
-def open_usage(subject: Subject, *, is_stream: bool, locked_until: Combinable, reserved: dict[str, int]) -> None:
-    """Insert the pending row of a turn. No other process may abandon it before `locked_until`."""
-    UsageEvent.objects.create(
-        **vars(subject),
-        is_stream=is_stream,
-        created_at=Now(),
-        locked_until=locked_until,
-        reserved_json=reserved or None,
-    )
-
-
-def close_usage(
-    subject: Subject,
-    *,
-    status: Status,
-    latency_ms: int,
-    code: str = "",
-    tokens: LlmTokens | None = None,
-    called_model: str = "",
-    served_model: str = "",
-    service_tier: str = "",
-    first_token_ms: int | None = None,
-) -> CloseResult | None:
-    """Close the row of a turn with what was bought, and record how the turn ended.
+class Ending:
+    """How a turn ended, and what was bought for it.
 
     `code` names a failure, or what is special about the end of a completed turn. `tokens` may have been bought by a
     failed turn, too; they have the price of the served model and tier. Where no answer named these, they are empty, and
     the price is that of `called_model`, which the upstream was asked for, in the default tier.
-    Returns None when the row was closed by an earlier try, whose answer got lost.
     """
-    values = {"status": status, "error_code": code, "latency_ms": latency_ms, "first_token_ms": first_token_ms}
-    if tokens:
-        counts = {f"{kind}_tokens": count for kind, count in vars(tokens).items() if kind != "is_estimated"}
-        cost = cost_nanos(
-            served_model or called_model or subject.model,
-            prompt_tokens=tokens.prompt,
-            cached_tokens=tokens.cached,
-            cache_write_tokens=tokens.cache_write,
-            completion_tokens=tokens.completion,
-            service_tier=service_tier,
+
+    subject: Subject
+    status: Status
+    latency_ms: int
+    code: str = ""
+    tokens: LlmTokens | None = None
+    called_model: str = ""
+    served_model: str = ""
+    service_tier: str = ""
+    first_token_ms: int | None = None
+
+    @cached_property
+    def cost_nanos(self) -> int | None:
+        """What the tokens cost; None where their price is unknown."""
+        if self.tokens is None:
+            return None
+        return cost_nanos(
+            self.served_model or self.called_model or self.subject.model,
+            prompt_tokens=self.tokens.prompt,
+            cached_tokens=self.tokens.cached,
+            cache_write_tokens=self.tokens.cache_write,
+            completion_tokens=self.tokens.completion,
+            service_tier=self.service_tier,
         )
-        values |= {**counts, "is_estimated": tokens.is_estimated, "cost_nanos": cost}
-        values |= {"served_model": served_model, "service_tier": service_tier}
-    closed = _close(subject.request_id, values)
-    if closed and status == Status.COMPLETED:
-        total = tokens.total if tokens else 0
-        metadata = {"model": served_model, "latency_ms": latency_ms, "total_tokens": total}
-        record_event("chat.completed", subject, metadata)
-    elif closed and status == Status.FAILED:
-        record_event("chat.failed", subject, {"code": code, "latency_ms": latency_ms})
-    return closed
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of the usage row that are known once its turn has ended."""
+        tokens = self.tokens or LlmTokens()
+        return {
+            "status": self.status.value,
+            "error_code": self.code,
+            "latency_ms": self.latency_ms,
+            "first_token_ms": self.first_token_ms,
+            "prompt_tokens": tokens.prompt,
+            "cached_tokens": tokens.cached,
+            "cache_write_tokens": tokens.cache_write,
+            "completion_tokens": tokens.completion,
+            "reasoning_tokens": tokens.reasoning,
+            "total_tokens": tokens.total,
+            "is_estimated": tokens.is_estimated,
+            "cost_nanos": self.cost_nanos,
+            "served_model": self.served_model if self.tokens else "",
+            "service_tier": self.service_tier if self.tokens else "",
+        }
+
+    def event(self) -> tuple[str, dict[str, Any]] | None:
+        """Return the name and the metadata of the event that tells the ending; None for an abandoned turn."""
+        if self.status == Status.COMPLETED:
+            total = self.tokens.total if self.tokens else 0
+            metadata = {"model": self.served_model, "latency_ms": self.latency_ms, "total_tokens": total}
+            return "chat.completed", metadata
+        if self.status == Status.FAILED:
+            return "chat.failed", {"code": self.code, "latency_ms": self.latency_ms}
+        return None
 
 
-def _close(request_id: str, values: dict[str, Any]) -> CloseResult | None:
+def close_usage(ending: Ending) -> bool | None:
+    """Close the row of a turn, and record how it ended, whenever it was opened.
+
+    Returns whether the row had been closed as abandoned before; None where an earlier try, whose answer got lost, has
+    closed it.
+    """
+    was_abandoned = _close(ending.subject.request_id, ending.columns())
+    if was_abandoned is not None and (event := ending.event()):
+        record_event(event[0], ending.subject, event[1])
+    return was_abandoned
+
+
+def _close(request_id: str, values: dict[str, Any]) -> bool | None:
     values |= {"reserved_json": None, "finished_at": Now()}
-    result = CloseResult(values.get("cost_nanos", 0))
     rows = UsageEvent.objects.filter(request_id=request_id)
     # A row that is younger than this is of a day that is not final before this transaction commits.
-    if rows.pending().filter(created_at__gt=Now() - (SETTLE_GRACE - COMMIT_MARGIN)).update(**values):
-        return result
-    if not rows.pending().update(**values):
-        if not rows.filter(status=Status.ABANDONED, error_code=DIED).update(**values):
-            return None
-        result = CloseResult(result.cost_nanos, was_abandoned=True)
+    if rows.pending().filter(created_at__gt=Now() - LATE_AFTER).update(**values):
+        return False
+    was_abandoned = not rows.pending().update(**values)
+    if was_abandoned and not rows.filter(status=Status.ABANDONED, error_code=DIED).update(**values):
+        return None
     opened: datetime = rows.values_list("created_at", flat=True).get()
     invalidate([opened.astimezone(UTC).date()])
-    return result
+    return was_abandoned
 
 
 def renew_leases(request_ids: Collection[str], locked_until: Combinable) -> None:

@@ -8,12 +8,14 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from chat.models import ClientToken
+from chat.turns.admission import SETTING, Admission, admissions
 
 
 class ClientTokenAuthentication(BaseAuthentication):
     """Authenticates `Authorization: Bearer <token>` (RFC 6750) by the table of tokens, or by CLIENT_API_TOKEN.
 
-    Without that header it looks for the token in those of Azure's and Anthropic's SDKs.
+    Without that header it looks for the token in those of Azure's and Anthropic's SDKs. With the client it learns
+    whether the client's requests per minute admit the request; `ClientThrottle` refuses it.
     """
 
     def authenticate(self, request: Request) -> tuple[None, ClientToken] | None:
@@ -25,23 +27,26 @@ class ClientTokenAuthentication(BaseAuthentication):
                 return None
         elif scheme.lower() != "bearer" or not token:
             raise AuthenticationFailed("Send the token as `Authorization: Bearer <token>`.")
-        client = self.find(token)
-        if client is None:
+        admission = self.find(token)
+        if admission is None:
             raise AuthenticationFailed("The token is unknown, expired or revoked; ask the operator for a new one.")
-        return None, client
+        request._request.admission = admission  # type: ignore[attr-defined]
+        return None, admission.client
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="llmapi"'
 
-    def find(self, token: str) -> ClientToken | None:
+    def find(self, token: str) -> Admission | None:
         digest = ClientToken.digest_of(token)
         if settings.CLIENT_API_TOKEN and hmac.compare_digest(digest, ClientToken.digest_of(settings.CLIENT_API_TOKEN)):
-            client, _ = ClientToken.objects.get_or_create(is_setting=True, defaults={"name": "CLIENT_API_TOKEN"})
-            return client if client.is_usable else None
-        found = ClientToken.objects.filter(digest=digest).first()
-        if found is None or not hmac.compare_digest(digest, found.digest or "") or not found.is_usable:
-            return None
-        return found
+            found = admissions.run(SETTING)
+            if found is None:
+                # One of the first requests, unless the token is revoked.
+                client, _ = ClientToken.objects.get_or_create(is_setting=True, defaults={"name": "CLIENT_API_TOKEN"})
+                found = admissions.run(SETTING) if client.is_usable else None
+            return found
+        found = admissions.run(digest)
+        return found if found and hmac.compare_digest(digest, found.client.digest or "") else None
 
 
 class IsClient(BasePermission):

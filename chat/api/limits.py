@@ -10,7 +10,6 @@ from rest_framework.throttling import BaseThrottle
 
 from analytics import ledger
 from chat.exceptions import RateLimitExceeded, UpstreamRateLimited
-from chat.limits import rates
 from chat.limits.status import LimitStatus
 from chat.models import ClientToken
 
@@ -44,16 +43,16 @@ def limits_of(request: Request) -> list[LimitStatus]:
 
 
 class ClientThrottle(BaseThrottle):
-    """Refuse requests over the client token's requests per minute."""
+    """Refuse requests over the client token's requests per minute, as its authentication has found."""
 
     def allow_request(self, request: Request, view: object) -> bool:
         client = request.auth
         if not isinstance(client, ClientToken):
             return True
         request._request.throttled_client = client  # type: ignore[attr-defined]
-        if not client.requests_per_minute:
+        status: LimitStatus | None = request._request.admission.status  # type: ignore[attr-defined]
+        if status is None:
             return True
-        status = rates.admit(f"rpm:{client.pk}", client.requests_per_minute)
         limits_of(request).append(status)
         if status.is_exceeded:
             message = "Too many requests in this minute; wait as long as Retry-After says."

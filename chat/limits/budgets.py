@@ -6,32 +6,37 @@ figure replaces what it had reserved.
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 
-from django.db import connection
 from django.db.models import F
 
 from chat.exceptions import ApiError, BudgetExceeded, RateLimitExceeded
 from chat.limits.status import NANOS, LimitStatus, describe_amount
 from chat.models import Budget, ClientToken
+from chat.sql import Row
 
 Unit = Budget.Unit
 
-# All of them or none: where a row is missing from the answer, its limit refuses the turn, and the transaction is
-# rolled back. Limits are compared by the statement that counts, so that parallel turns cannot both take what is left.
-# The text is the same for SQLite and PostgreSQL.
-RESERVE = """
-    INSERT INTO budgets AS held (key, client_token_id, user_id, unit, period, used, most, resets_at)
-    VALUES {rows}
-    ON CONFLICT (key) DO UPDATE
-        SET used = held.used + excluded.used, most = excluded.most
-        WHERE excluded.most IS NULL OR held.used + excluded.used <= excluded.most
-    RETURNING key
-"""
+
+class Allowance(NamedTuple):
+    """A limit on what is spent in one period, as `budgets` counts it. `most` None: it is counted and not limited."""
+
+    key: str
+    client_token_id: int
+    user_id: str  # empty: of all users together
+    unit: Unit
+    period: str
+    most: int | None
+    resets_at: datetime | None
+
+    def row(self, wanted: int) -> Row:
+        """Return what the statement takes that reserves `wanted` of it."""
+        resets_at = f"{self.resets_at:%Y-%m-%d %H:%M:%S}" if self.resets_at else None
+        return {**self._asdict(), "used": wanted, "resets_at": resets_at}
 
 
-def budgets_of(client: ClientToken, user_id: str, now: datetime) -> list[Budget]:
-    """List the budgets that bind a turn of that user now, as rows that are not saved; empty where there is none.
+def budgets_of(client: ClientToken, user_id: str, now: datetime) -> list[Allowance]:
+    """List the budgets that bind a turn of that user now; empty where there is none.
 
     The count of turns at once comes first, and is kept wherever there is any budget: whoever writes a client's
     budgets takes that row's lock first, so that no two transactions wait for each other.
@@ -45,36 +50,33 @@ def budgets_of(client: ClientToken, user_id: str, now: datetime) -> list[Budget]
             tokens: int | None = getattr(client, f"{scope}{span}_tokens")
             usd: Decimal | None = getattr(client, f"{scope}{span}_usd")
             if tokens is not None:
-                found.append(_budget(client, Unit.TOKENS, tokens, period, resets_at, user))
+                found.append(_allowance(client, Unit.TOKENS, tokens, period, resets_at, user))
             if usd is not None:
-                found.append(_budget(client, Unit.NANOS, int(usd * NANOS), period, resets_at, user))
+                found.append(_allowance(client, Unit.NANOS, int(usd * NANOS), period, resets_at, user))
     if found or client.concurrent_turns:
-        found.insert(0, _budget(client, Unit.TURNS, client.concurrent_turns))
+        found.insert(0, _allowance(client, Unit.TURNS, client.concurrent_turns))
     return found
 
 
-def _budget(
+def _allowance(
     client: ClientToken,
     unit: Unit,
     most: int | None,
     period: str = "",
     resets_at: datetime | None = None,
     user: str = "",
-) -> Budget:
-    key = f"{client.pk}:{unit}:{period}:{user}"
-    return Budget(
-        key=key, client_token=client, user_id=user, unit=unit, period=period, used=0, most=most, resets_at=resets_at
-    )
+) -> Allowance:
+    return Allowance(f"{client.pk}:{unit}:{period}:{user}", client.pk, user, unit, period, most, resets_at)
 
 
-def read_statuses(budgets: list[Budget], now: datetime) -> list[LimitStatus]:
+def read_statuses(budgets: list[Allowance], now: datetime) -> list[LimitStatus]:
     """Return the status of those budgets that have a limit, in their order."""
     limited = [budget for budget in budgets if budget.most is not None]
     used = read_used(limited)
     return [_status(budget, used.get(budget.key, 0), now) for budget in limited]
 
 
-def _status(budget: Budget, used: int, now: datetime, *, is_exceeded: bool = False) -> LimitStatus:
+def _status(budget: Allowance, used: int, now: datetime, *, is_exceeded: bool = False) -> LimitStatus:
     # The name of the limit's column: `day_tokens`, `user_month_usd`, `concurrent_turns`, …
     span = {10: "day", 7: "month", 0: "concurrent"}[len(budget.period)]
     unit = "usd" if budget.unit == Unit.NANOS else budget.unit
@@ -91,38 +93,13 @@ def _status(budget: Budget, used: int, now: datetime, *, is_exceeded: bool = Fal
     )
 
 
-def reserve(
-    budgets: list[Budget], *, tokens: int, nanos: int, now: datetime, limits: list[LimitStatus]
-) -> dict[str, int]:
-    """Reserve the most that one turn can cost, inside its opening transaction. Returns what was reserved, by key.
-
-    Raises RateLimitExceeded where too many turns run, and BudgetExceeded where too little is left, whose status is
-    added to `limits`.
-    """
+def wanted_of(budgets: list[Allowance], *, tokens: int, nanos: int) -> dict[str, int]:
+    """Return the most that one turn can cost of each budget, by its key."""
     costs = {Unit.TURNS: 1, Unit.TOKENS: tokens, Unit.NANOS: nanos}
-    wanted = {budget.key: costs[Unit(budget.unit)] for budget in budgets}
-    refused = [budget for budget in budgets if budget.most is not None and wanted[budget.key] > budget.most]
-    if budgets and not refused:
-        admitted = _take(budgets, wanted)
-        refused = [budget for budget in budgets if budget.key not in admitted]
-    if refused:
-        raise refuse(refused[0], wanted[refused[0].key], now, limits)
-    return wanted
+    return {budget.key: costs[budget.unit] for budget in budgets}
 
 
-def _take(rows: list[Budget], wanted: dict[str, int]) -> set[str]:
-    values: list[Any] = []
-    for row in rows:
-        resets_at = row.resets_at and connection.ops.adapt_datetimefield_value(row.resets_at)
-        values += [row.key, row.client_token_id, row.user_id, row.unit, row.period, wanted[row.key]]
-        values += [row.most, resets_at]
-    places = ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s)"] * len(rows))
-    with connection.cursor() as cursor:
-        cursor.execute(RESERVE.format(rows=places), values)
-        return {key for (key,) in cursor.fetchall()}
-
-
-def refuse(budget: Budget, wanted: int, now: datetime, limits: list[LimitStatus]) -> ApiError:
+def refuse(budget: Allowance, wanted: int, now: datetime, limits: list[LimitStatus]) -> ApiError:
     """Say how much is left, and when that changes."""
     if budget.resets_at is None:
         return RateLimitExceeded(
@@ -139,28 +116,35 @@ def refuse(budget: Budget, wanted: int, now: datetime, limits: list[LimitStatus]
     )
 
 
-def read_used(budgets: list[Budget]) -> dict[str, int]:
+def read_used(budgets: list[Allowance]) -> dict[str, int]:
     """Read what is used of each budget, by its key. Those that no turn has touched in their period are missing."""
     return dict(Budget.objects.filter(pk__in=[budget.key for budget in budgets]).values_list("key", "used"))
 
 
-def settle(reserved: dict[str, int], *, tokens: int | None, nanos: int | None, was_abandoned: bool) -> None:
-    """Replace what a turn had reserved by what it has cost, in the transaction that closes it.
+def differences(
+    reserved: dict[str, int], *, tokens: int | None, nanos: int | None, was_abandoned: bool
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return by how much the budgets change when what a turn had reserved becomes what it has cost, by their keys.
 
+    The counts of running turns come apart, because they are written first; so they are where nothing of them changes.
     `tokens` or `nanos` None: they are unknown, so the reserved figure stays. An abandoned turn no longer counts as
     running.
     """
-    end_turn(reserved, by=0 if was_abandoned else 1)
+    turns, spent = {}, {}
     for key, amount in reserved.items():
-        cost = {Unit.TURNS: amount, Unit.TOKENS: tokens, Unit.NANOS: nanos}[_unit(key)]
-        if cost is not None and cost != amount:
-            Budget.objects.filter(pk=key).update(used=F("used") + (cost - amount))
+        unit = _unit(key)
+        cost = {Unit.TURNS: amount, Unit.TOKENS: tokens, Unit.NANOS: nanos}[unit]
+        if unit == Unit.TURNS:
+            turns[key] = 0 if was_abandoned else -1
+        elif cost is not None and cost != amount:
+            spent[key] = cost - amount
+    return turns, spent
 
 
-def end_turn(reserved: dict[str, int], *, by: int = 1) -> None:
-    """Count one running turn less. The row is written in any case: its lock protects the client's other budgets."""
+def end_turn(reserved: dict[str, int]) -> None:
+    """Count one running turn less, of a turn whose process died."""
     running = [key for key in reserved if _unit(key) == Unit.TURNS]
-    Budget.objects.filter(pk__in=running).update(used=F("used") - by)
+    Budget.objects.filter(pk__in=running).update(used=F("used") - 1)
 
 
 def _unit(key: str) -> Unit:

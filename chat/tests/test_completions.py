@@ -259,13 +259,13 @@ def test_a_turn_is_a_constant_number_of_queries(
     for _ in range(3):
         alice.say(cid, "Hi")
 
-    # authenticate, throttle; savepoint, conversation, history, usage row, release;
+    # authenticate, admit; conversation, history; savepoint, usage row, release;
     # savepoint, usage row, event, conversation, messages, release
     with django_assert_num_queries(13):
         alice.say(cid, "Hi")
-    # and, with a key: claim, look at the claim; store the answer
+    # and, with a key: look at it, claim it; store the answer
     with django_assert_num_queries(16):
         alice.say(cid, "Hi", key="k")
-    # a replay: authenticate, throttle; savepoint, claim, look, event, release
-    with django_assert_num_queries(7):
+    # a replay: authenticate, admit; key, conversation, history; event
+    with django_assert_num_queries(6):
         alice.say(cid, "Hi", key="k")

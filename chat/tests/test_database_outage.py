@@ -7,7 +7,8 @@ from django.db import OperationalError
 
 from bench.openai_double import OpenAIDouble
 from chat.models import Message
-from chat.turns import lifecycle, store
+from chat.turns import lifecycle
+from chat.turns.settling import settlements
 from conftest import ApiClient
 
 
@@ -27,16 +28,16 @@ def test_a_database_that_is_away_is_a_503(alice: ApiClient) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_paid_reply_outlives_a_short_outage(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
-    original = store.settle_turn
+    original = settlements.work
     failures = iter([OperationalError("gone"), OperationalError("gone")])
 
-    def flaky(*args: Any, **kwargs: Any) -> Any:
+    def flaky(*args: Any) -> Any:
         for failure in failures:
             raise failure
-        return original(*args, **kwargs)
+        return original(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "settle_turn", flaky)
+        patch.setattr(settlements, "work", flaky)
         patch.setattr(lifecycle, "RETRY_DELAYS", (0.01, 0.01, 0.01))
         answer = alice.say(cid, "Hi")
 

@@ -206,7 +206,7 @@ def test_a_bug_is_a_500_without_traceback_and_frees_the_key(alice: ApiClient, up
 def test_a_bug_while_settling_loses_no_cost(alice: ApiClient, upstream: OpenAIDouble, key: str | None) -> None:
     cid = alice.conversation()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Message, "from_openai", lambda *args, **kwargs: 1 / 0)
+        patch.setattr(Message, "columns_of", lambda *args, **kwargs: 1 / 0)
         answer = alice.say(cid, "Hi", key=key)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")

@@ -13,7 +13,8 @@ from pytest_django import Settings
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import IdempotencyKey, Message
-from chat.turns import lifecycle, store
+from chat.turns import lifecycle
+from chat.turns.settling import settlements
 from conftest import ApiClient
 
 URL = "/v1/chat/completions"
@@ -166,16 +167,16 @@ def test_a_superseded_turn_counts_tokens_and_writes_no_reply(alice: ApiClient, u
 
 def test_settling_twice_is_settling_once(alice: ApiClient, upstream: OpenAIDouble) -> None:
     """The answer to a commit got lost: the same turn is written again."""
-    original = store.settle_turn
+    original = settlements.work
 
-    def twice(*args: Any, **kwargs: Any) -> Any:
-        original(*args, **kwargs)
-        return original(*args, **kwargs)
+    def twice(*args: Any) -> Any:
+        original(*args)
+        return original(*args)
 
     cid = alice.conversation()
     for key in (None, "k-1"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store, "settle_turn", twice)
+            patch.setattr(settlements, "work", twice)
             assert alice.say(cid, "Hi", key=key).status_code == 200
 
     assert Message.objects.count() == 4

@@ -16,16 +16,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from typing import Any
 from weakref import WeakValueDictionary
 
 import psycopg
 from django.db import Error, connection
 from psycopg import Notify
-from psycopg.rows import tuple_row
 
 from chat.turns import registry
 from chat.turns.idempotency import Idempotency
+from chat.turns.prepared import connect
 from chat.turns.remote import Publication, RemoteLog
 from chat.turns.reply_log import ReplyLog
 
@@ -129,7 +128,7 @@ class Listener(threading.Thread):
             try:
                 time.sleep(pause)
                 self._rescue()
-                with psycopg.connect(**parameters(), autocommit=True, row_factory=tuple_row) as own:
+                with connect(application_name="llmapi-listener") as own:
                     self._listen(own)
                     pause = 0
                     self._serve(own)
@@ -270,12 +269,6 @@ def rescue(silent: Iterable[RemoteLog]) -> None:
                 log.break_off()
     finally:
         connection.close()
-
-
-def parameters() -> dict[str, Any]:
-    """Return how to connect outside of the pool. A network that is gone is noticed by keepalives, within 25 seconds."""
-    keepalives = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-    return {**connection.get_connection_params(), **keepalives, "application_name": "llmapi-listener"}
 
 
 _listener: Listener | None = None

@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 
 from chat.models import Conversation, Message
-from chat.turns.history import Group, group
+from chat.turns.history import Group, StoredMessage, group
 
 # Messages read of a history, however many would fit: the work of a request must not grow with the table.
 MAX_MESSAGES = 400
@@ -36,29 +36,29 @@ class Stored:
     """What was read of a conversation, oldest first. `is_full`: there was more than is read at once."""
 
     conversation: Conversation
-    rows: list[Message]
+    rows: list[StoredMessage]
     is_full: bool
 
     @classmethod
-    def read(cls, conversation: Conversation) -> "Stored":
-        newest_first = list(conversation.history().order_by("-id")[: MAX_MESSAGES + 1])
-        return cls(conversation, newest_first[:MAX_MESSAGES][::-1], len(newest_first) > MAX_MESSAGES)
+    def of(cls, conversation: Conversation, rows: list[StoredMessage]) -> "Stored":
+        """Take its newest messages: MAX_MESSAGES of them, and one more where there are more."""
+        return cls(conversation, rows[-MAX_MESSAGES:], len(rows) > MAX_MESSAGES)
 
     @property
     def is_whole(self) -> bool:
         """Tell whether these are all messages of the conversation."""
         return not self.is_full and not self.conversation.history_from
 
-    def callers(self, results: set[str]) -> list[Message]:
+    def callers(self, results: set[str]) -> list[StoredMessage]:
         """Read the replies before these rows whose calls have the `results`, whose ids are given, only now."""
         before = self.conversation.messages.filter(role=Message.Role.ASSISTANT, extra__isnull=False)
         if self.rows:
             before = before.filter(pk__lt=self.rows[0].pk)
-        found = list(before.order_by("-pk")[:MAX_CALLS])
+        found = StoredMessage.read(before.order_by("-pk")[:MAX_CALLS])
         return [row for row in reversed(found) if results & {call.get("id") for call in calls_of(row)}]
 
 
-def calls_of(row: Message) -> list[dict[str, Any]]:
+def calls_of(row: StoredMessage) -> list[dict[str, Any]]:
     calls = (row.extra or {}).get("tool_calls")
     return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
@@ -154,7 +154,7 @@ def instructions_of(stored: Stored, groups: list[Group]) -> list[Group]:
         conversation = stored.conversation
         if conversation.history_from and not conversation.instructions_to:
             return []
-        first = conversation.messages.order_by("pk")[:MAX_INSTRUCTIONS]
+        first = StoredMessage.read(conversation.messages.order_by("pk")[:MAX_INSTRUCTIONS])
         groups = group([row for row in first if row.role in {"system", "developer"}], [], is_whole=True)
     leading = next((index for index, found in enumerate(groups) if not found.is_instruction), len(groups))
     return groups[:leading]
@@ -166,5 +166,5 @@ def question_of(stored: Stored, older: list[Group], kept: list[Group]) -> Group 
         return found
     first = min((row.pk for found in [*older, *kept] for row in found.rows), default=None)
     before = stored.conversation.messages.filter(role=Message.Role.USER)
-    row = (before.filter(pk__lt=first) if first else before).order_by("-pk").first()
-    return group([row], [], is_whole=True)[0] if row else None
+    rows = StoredMessage.read((before.filter(pk__lt=first) if first else before).order_by("-pk")[:1])
+    return group(rows, [], is_whole=True)[0] if rows else None

@@ -7,13 +7,32 @@ conversation is never wedged by what is in it: results without a call and calls 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, Self
+
+from django.db.models import QuerySet
 
 from chat.estimates import Estimate, estimate_message
 from chat.models import Message
 from chat.turns.messages import canonical
 
 ANSWERS = {"assistant", "tool"}
+
+
+class StoredMessage(NamedTuple):
+    """The row of a message, as far as turns read it. A tuple, because one is made for each message of a history."""
+
+    pk: int
+    role: str
+    content: str
+    extra: dict[str, Any] | None
+    request_id: str
+
+    @classmethod
+    def read(cls, messages: QuerySet[Message]) -> list[Self]:
+        return [cls(*row) for row in messages.values_list(*cls._fields)]
+
+    def as_openai(self) -> dict[str, Any]:
+        return {"role": self.role, "content": self.content, **(self.extra or {})}
 
 
 @dataclass(eq=False)
@@ -23,7 +42,7 @@ class Group:
     messages: list[dict[str, Any]]
     begins_turn: bool = False
     new: int = 0  # messages of this very turn
-    rows: list[Message] = field(default_factory=list)
+    rows: list[StoredMessage] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)  # ids of its calls that have a result
 
     @property
@@ -40,7 +59,7 @@ class Group:
         return sum(more, first)
 
 
-def group(rows: Sequence[Message], new: list[dict[str, Any]], *, is_whole: bool) -> list[Group]:
+def group(rows: Sequence[StoredMessage], new: list[dict[str, Any]], *, is_whole: bool) -> list[Group]:
     """Group stored rows, oldest first, and the `new` messages of a turn, each canonical, calls beside their results.
 
     A turn that answered calls may have been settled after another one: its calls move down to their results, which
@@ -73,7 +92,7 @@ def group(rows: Sequence[Message], new: list[dict[str, Any]], *, is_whole: bool)
     return [kept for found in groups if (kept := without_open_calls(found))]
 
 
-def count_known(rows: Sequence[Message], new: list[dict[str, Any]]) -> int:
+def count_known(rows: Sequence[StoredMessage], new: list[dict[str, Any]]) -> int:
     """Count the messages at the beginning of `new` that the conversation ends with.
 
     A library that runs a tool loop sends the whole exchange with each step, and a client may send the reply back before

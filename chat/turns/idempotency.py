@@ -7,30 +7,33 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 from rest_framework.request import Request
 
 from chat.exceptions import ApiError, IdempotencyInProgress, IdempotencyKeyReused
-from chat.models import KEY_TTL, ClientToken, IdempotencyKey, IdempotencyKeyQuerySet
+from chat.models import ClientToken, IdempotencyKey, IdempotencyKeyQuerySet
+from chat.sql import Row
 
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
 # Fields that say how the answer is delivered: a streamed turn can be replayed as JSON, and the other way round.
 DELIVERY_FIELDS = {"stream", "stream_options"}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """The result of claiming a key: it is ours where `answer` is None; else `answer` is the stored one.
+class HeldKey(NamedTuple):
+    """The row of a key: the turn that runs or ran under it, what it was asked, and its answer once that is there."""
 
-    `superseded` is the request id of a turn that died while it held the key.
-    """
+    request_id: str
+    request_hash: str
+    response_json: str | None
+    is_expired: bool
+    is_locked: bool
 
-    answer: dict[str, Any] | None = None
-    superseded: str | None = None
+    @property
+    def is_dead(self) -> bool:
+        """Tell whether the turn died that holds the key."""
+        return self.response_json is None and not self.is_locked
 
 
 @dataclass(frozen=True)
@@ -60,57 +63,32 @@ class Idempotency:
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return cls(request.auth, key, hashlib.sha256(canonical.encode()).hexdigest())
 
-    def claim(self, request_id: str, locked_until: Combinable) -> Claim:
-        """Take the key for the turn `request_id`, inside its opening transaction.
+    def row(self, request_id: str) -> Row:
+        """Return what statements take that read or write the key for the turn `request_id`."""
+        return {
+            "client_token_id": self.client.pk,
+            "idempotency_key": self.key,
+            "request_hash": self.request_hash,
+            "request_id": request_id,
+        }
 
-        It inserts first, and then looks: of two requests at once one inserts, and the other finds that row. Raises
-        IdempotencyInProgress or IdempotencyKeyReused where another request has the key.
+    def answer_of(self, held: HeldKey) -> dict[str, Any] | None:
+        """Return the stored answer; None where the key is over or its turn died, so that it may be claimed.
+
+        Raises IdempotencyInProgress or IdempotencyKeyReused where another request has the key.
         """
-        row = IdempotencyKey(
-            client_token=self.client,
-            idempotency_key=self.key,
-            request_hash=self.request_hash,
-            request_id=request_id,
-            locked_until=locked_until,
-            created_at=Now(),
-        )
-        IdempotencyKey.objects.bulk_create([row], ignore_conflicts=True)
-        found = self._rows().annotate(now=Now()).first()
-        if found is None:  # Its turn failed just now, and released it.
-            raise IdempotencyInProgress
-        if found.request_id == request_id:
-            return Claim()
-        now: datetime = found.now  # type: ignore[attr-defined]
-        is_expired = found.created_at < now - KEY_TTL
-        if not is_expired and found.request_hash != self.request_hash:
+        if not held.is_expired and held.request_hash != self.request_hash:
             raise IdempotencyKeyReused
-        if found.response_json is not None and not is_expired:
-            return Claim(answer=json.loads(found.response_json))
-        if found.response_json is None and found.locked_until >= now:
+        if held.response_json is None and held.is_locked:
             raise IdempotencyInProgress
-        # Take it over, unless another request does so at the same time.
-        taken = IdempotencyKey.objects.filter(pk=found.pk, request_id=found.request_id).update(
-            request_id=request_id,
-            request_hash=self.request_hash,
-            response_json=None,
-            locked_until=locked_until,
-            created_at=Now(),
-        )
-        if not taken:
-            raise IdempotencyInProgress
-        return Claim(superseded=found.request_id if found.response_json is None else None)
+        if held.response_json is None or held.is_expired:
+            return None
+        answer: dict[str, Any] = json.loads(held.response_json)
+        return answer
 
-    def complete(self, request_id: str, answer: dict[str, Any]) -> bool:
-        """Store the answer. False where the turn no longer holds the key."""
-        return self._held_by(request_id).update(response_json=json.dumps(answer, ensure_ascii=False)) == 1
-
-    def release(self, request_id: str) -> None:
-        """Delete the key of a turn that failed, so that a retry runs."""
-        self._held_by(request_id).delete()
-
-    def forget(self, request_id: str) -> None:
-        """Delete the key of a turn whose answer must not be given again."""
-        self._rows().filter(request_id=request_id).delete()
+    def is_held_by(self, request_id: str) -> bool:
+        """Tell whether the key is that of the turn, with its answer or without one."""
+        return self._rows().filter(request_id=request_id).exists()
 
     def holder(self) -> str | None:
         """Return the id of the turn that runs the same request under the key, and still has its lease."""
@@ -124,9 +102,6 @@ class Idempotency:
             return None, False
         answer = None if row.response_json is None else json.loads(row.response_json)
         return answer, answer is None and row.locked_until >= row.now  # type: ignore[attr-defined]
-
-    def _held_by(self, request_id: str) -> IdempotencyKeyQuerySet:
-        return self._rows().held().filter(request_id=request_id)
 
     def _rows(self) -> IdempotencyKeyQuerySet:
         return IdempotencyKey.objects.filter(client_token=self.client, idempotency_key=self.key)

@@ -10,18 +10,19 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from django.conf import settings
-from django.db import Error, IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db import Error, IntegrityError, InterfaceError, OperationalError, connections
 
-from analytics.ledger import LlmTokens
+from analytics import ledger
 from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unavailable
-from chat.turns import registry, store
+from chat.turns import opening, registry
 from chat.turns.capacity import acquire_slot
+from chat.turns.lanes import in_transaction
 from chat.turns.request import Turn, TurnRequest, TurnResult
+from chat.turns.settling import Settlement, settlements
 from chat.upstream import client as upstream
 from chat.upstream.replies import Completion, Reply
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 J = TypeVar("J")
 
 # error_code of a completed turn whose model has used up its tokens before the first word.
@@ -54,8 +55,7 @@ def open_or_replay(request: TurnRequest, join: Callable[[str], J | None] = lambd
     deadline = time.monotonic() + settings.IDEMPOTENCY_WAIT_SECONDS
     while True:
         try:
-            with transaction.atomic():
-                return store.open_turn(request)
+            return opening.open_turn(request)
         except IdempotencyInProgress:
             if request.idempotency is None:
                 raise
@@ -88,15 +88,19 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     answer = answer_of(turn, completion)
     if "incomplete_details" in answer:
         code = code or EMPTY_REPLY
-    problems: list[ApiError | None] = []
-
-    def attempt() -> ApiError | None:
-        # A try whose answer got lost has closed the row, and has said why: the next finds nothing to do.
-        problems.append(store.settle_turn(turn, completion, answer, first_token_ms=first_token_ms, code=code))
-        return next((problem for problem in problems if problem), None)
-
+    ending = ledger.Ending(
+        turn.request.subject,
+        ledger.Status.COMPLETED,
+        answer["usage"]["latency_ms"],
+        code=code,
+        tokens=completion.tokens,
+        called_model=turn.call.body["model"],
+        served_model=completion.model[:100],
+        service_tier=completion.service_tier,
+        first_token_ms=first_token_ms,
+    )
     try:
-        problem = retry_transaction(attempt)
+        problem = retry_while_away(Settlement(turn, ending, answer, completion.message))
     except (OperationalError, InterfaceError) as exc:
         logger.exception("turn %s was paid for and could not be settled", turn.call.request_id)
         raise Unavailable(should_retry=None if turn.request.idempotency else False) from exc
@@ -128,14 +132,19 @@ def fail(turn: Turn, exc: BaseException, find_bought: Callable[[], Completion | 
         bought = None
     tokens = bought.tokens if bought else None
     if tokens is None and error.is_billed:
-        tokens = LlmTokens(prompt=turn.call.prompt_tokens, total=turn.call.prompt_tokens, is_estimated=True)
-    served_model, service_tier = (bought.model[:100], bought.service_tier) if bought else ("", "")
+        tokens = ledger.LlmTokens(prompt=turn.call.prompt_tokens, total=turn.call.prompt_tokens, is_estimated=True)
+    ending = ledger.Ending(
+        turn.request.subject,
+        ledger.Status.FAILED,
+        turn.latency_ms,
+        code=error.default_code,
+        tokens=tokens,
+        called_model=turn.call.body["model"],
+        served_model=bought.model[:100] if bought else "",
+        service_tier=bought.service_tier if bought else "",
+    )
     try:
-        retry_transaction(
-            lambda: store.fail_turn(
-                turn, error.default_code, tokens, served_model=served_model, service_tier=service_tier
-            )
-        )
+        retry_while_away(Settlement(turn, ending))
     except Error:
         logger.exception("turn %s failed and could not be closed", turn.call.request_id)
     if error is exc or not isinstance(exc, Exception):
@@ -144,26 +153,28 @@ def fail(turn: Turn, exc: BaseException, find_bought: Callable[[], Completion | 
     raise error from exc
 
 
-def retry_transaction(write: Callable[[], T]) -> T:
-    """Run `write` in a transaction, and again for some seconds where the database is away: its turn was paid for."""
+def retry_while_away(settlement: Settlement) -> ApiError | None:
+    """Write down how a turn ended, again for some seconds where the database is away: the turn was paid for.
+
+    An error is returned where the tokens are committed and the reply is not.
+    """
     for delay in RETRY_DELAYS:
         try:
-            with transaction.atomic():
-                return write()
+            return settlements.run(settlement)
         except (OperationalError, InterfaceError, IntegrityError) as exc:
-            if connection.in_atomic_block:
+            if in_transaction():
                 raise
             logger.warning("settling again: %s", type(exc).__name__)
             close_connection()
             time.sleep(delay)
-    with transaction.atomic():
-        return write()
+    return settlements.run(settlement)
 
 
 def close_connection() -> None:
-    """Give the connection back to the pool while waiting for something else."""
-    if not connection.in_atomic_block:
-        connection.close()
+    """Give the connection back to the pool while waiting for something else. Most turns have none."""
+    for found in connections.all(initialized_only=True):
+        if not found.in_atomic_block:
+            found.close()
 
 
 def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from django.conf import settings
 
 from chat import estimates
 from chat.exceptions import ContextLengthExceeded
-from chat.models import Conversation
 from chat.turns.cuts import Cut, Stored, cut
 from chat.turns.history import Group, count_known, group
 
@@ -24,16 +23,13 @@ class Prompt:
     most_reply_tokens: int
 
 
-def build(
-    conversation: Conversation | None, new: list[dict[str, Any]], *, model: str, parameters: dict[str, Any]
-) -> Prompt:
+def build(stored: Stored | None, new: list[dict[str, Any]], *, model: str, parameters: dict[str, Any]) -> Prompt:
     """Lay out the system prompt, the history that fits, and the `new` messages that the conversation has not yet.
 
     Raises ContextLengthExceeded when the new messages alone do not fit.
     """
     system = [{"role": "system", "content": settings.SYSTEM_PROMPT}] if settings.SYSTEM_PROMPT else []
     context, reply = estimates.context_tokens(model), estimates.most_reply_tokens(model, parameters)
-    stored = Stored.read(conversation) if conversation else None
     known = count_known(stored.rows, new) if stored else 0
     groups = grouped(stored, new[known:])
     current = [found for found in groups if found.new]

@@ -26,6 +26,14 @@ class TurnRequest:
     # The limits that the request is counted against, for the headers of its answer.
     limits: list[LimitStatus] = field(default_factory=list)
 
+    @property
+    def request_id(self) -> str:
+        return self.subject.request_id
+
+    @property
+    def key(self) -> str:
+        return self.idempotency.key if self.idempotency else ""
+
 
 @dataclass(frozen=True)
 class TurnResult:

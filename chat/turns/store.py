@@ -1,155 +1,295 @@
-"""The two transactions of a turn, with their statements in the order in which they run.
+"""The statements of a turn, in the order in which they run: here a reader counts what a request costs.
 
-Nothing else writes a turn. Each function runs inside a transaction of its caller.
+Each takes the rows of all turns that run it together (`chat.sql`, `chat.turns.lanes`). All transactions lock rows in
+the order of this page, and those of one table by their keys, so that no two wait for each other.
 """
 
-from dataclasses import replace
-from typing import Any
+from analytics.ledger import LATE_AFTER
+from chat.limits.rates import HELD, MAX_BACKLOG, PERIOD
+from chat.models import KEY_TTL, ClientToken
+from chat.sql import Statement
+from chat.turns.cuts import MAX_MESSAGES
+from chat.turns.registry import LEASE
 
-from django.conf import settings
-from django.db.models import Case, F, Value, When
-from django.utils import timezone
+# --- authenticate and admit ---
 
-from analytics import ledger
-from chat.exceptions import ApiError, ConversationNotFound, IdempotencyInProgress
-from chat.limits.reservations import Reservation, release
-from chat.models import Conversation, Message
-from chat.turns import prompt
-from chat.turns.registry import lease
-from chat.turns.request import Turn, TurnRequest, TurnResult
-from chat.upstream.parameters import completed, thinks
-from chat.upstream.replies import Call, Completion
+CLIENT = ", ".join(f"client_tokens.{field.column}" for field in ClientToken._meta.concrete_fields)
 
+FIND_CLIENT = Statement(
+    "find_client",
+    f"SELECT {CLIENT} FROM {{new}} JOIN client_tokens ON client_tokens.digest = new.digest",
+    {"digest": "text"},
+)
+# The one row that stands for CLIENT_API_TOKEN.
+FIND_SETTING_CLIENT = Statement(
+    "find_setting_client",
+    f"SELECT {CLIENT} FROM {{new}} JOIN client_tokens ON client_tokens.is_setting WHERE new.is_setting",
+    {"is_setting": "boolean"},
+)
+# The generic cell rate algorithm (ITU-T I.371) as one statement, so that no two requests take the same place. It
+# returns a row where all that is asked for is admitted. `cost` is in seconds of the bucket's period, and at most all of
+# them. The margin is for the rounding of sums.
+ADMIT = Statement(
+    "admit",
+    f"""
+    INSERT INTO rate_limits AS held (key, theoretical_arrival)
+    SELECT new.key, {{epoch}} + new.cost FROM {{new}} WHERE true
+    ON CONFLICT (key) DO UPDATE SET theoretical_arrival = {HELD} + (excluded.theoretical_arrival - {{epoch}})
+    WHERE {HELD} + excluded.theoretical_arrival - 2 * {{epoch}} <= {PERIOD} + 0.00001
+    RETURNING key, theoretical_arrival - {{epoch}}
+    """,
+    {"key": "text", "cost": "float8"},
+)
 
-def open_turn(request: TurnRequest) -> Turn | TurnResult:
-    """Open the turn, or find the answer of an earlier request under the same key.
+# --- open: claim, own, remember, reserve ---
 
-    Raises ApiError where the key, the conversation, the model's context or a limit refuses the turn.
+FIND_KEYS = Statement(
+    "find_keys",
     """
-    if request.idempotency:
-        # INSERT the key if it is new, and SELECT its row. UPDATE it where it is over or its turn died.
-        claim = request.idempotency.claim(request.subject.request_id, lease())
-        if claim.answer is not None:
-            # INSERT the event of a replay: of no model, because none is asked.
-            original = {"original_request_id": claim.answer["id"]}
-            ledger.record_event("chat.replayed", replace(request.subject, model=""), original)
-            return TurnResult(claim.answer, is_replay=True)
-        if claim.superseded:
-            # UPDATE the usage row of the turn that died, INSERT its event, UPDATE its client's running turns.
-            release(ledger.abandon([claim.superseded]))
-    conversation = None
-    if request.subject.conversation_id:
-        # SELECT the conversation if it is the client's.
-        conversation = Conversation.objects.owned_by(request.client).filter(pk=request.subject.conversation_id).first()
-        if conversation is None:
-            raise ConversationNotFound
-    model = settings.MODEL_ALIASES.get(request.subject.model, request.subject.model)
-    parameters = completed(
-        request.parameters,
-        model,
-        client_id=request.client.pk,
-        user_id=request.subject.user_id,
-        conversation_id=request.subject.conversation_id,
+    SELECT new.request_id, held.request_id, held.request_hash, held.response_json,
+        held.created_at < {expired}, held.locked_until >= {now}
+    FROM {new} JOIN idempotency_keys AS held
+        ON held.client_token_id = new.client_token_id AND held.idempotency_key = new.idempotency_key
+    """,
+    {"request_id": "text", "client_token_id": "bigint", "idempotency_key": "text"},
+    {"expired": -KEY_TTL},
+)
+OWNED = """
+    {new} JOIN conversations ON conversations.conversation_id = new.conversation_id
+        AND conversations.client_token_id = new.client_token_id
+"""
+ASKED = {"request_id": "text", "client_token_id": "bigint", "conversation_id": "text"}
+FIND_CONVERSATIONS = Statement(
+    "find_conversations",
+    f"""
+    SELECT new.request_id, new.conversation_id, conversations.history_from, conversations.instructions_to FROM {OWNED}
+    """,
+    ASKED,
+)
+# One message more than is used tells that there are more.
+READ_HISTORIES = Statement(
+    "read_histories",
+    f"""
+    SELECT new.request_id, messages.id, messages.role, messages.content, CAST(messages.extra AS text),
+        messages.request_id
+    FROM {OWNED} JOIN messages ON messages.conversation_id = conversations.conversation_id AND messages.id >= (
+        SELECT min(newest.id) FROM (
+            SELECT id FROM messages
+            WHERE conversation_id = new.conversation_id AND id >= COALESCE(conversations.history_from, 0)
+            ORDER BY id DESC LIMIT {MAX_MESSAGES + 1}
+        ) AS newest
     )
-    # SELECT the newest messages of the conversation.
-    built = prompt.build(conversation, request.messages, model=model, parameters=parameters)
-    body = {**parameters, "model": model, "messages": built.messages}
-    # INSERT or UPDATE all budgets at once, then the tokens of the minute; neither where the client has no limits.
-    reservation = Reservation.take(
-        request.client,
-        request.subject.user_id,
-        body,
-        prompt=built.size,
-        reply_tokens=built.most_reply_tokens,
-        limits=request.limits,
-    )
-    # INSERT the usage row.
-    ledger.open_usage(
-        request.subject,
-        is_stream=request.is_stream,
-        locked_until=lease(),
-        reserved=reservation.budgets if reservation else {},
-    )
-    call = Call(
-        request.subject.request_id,
-        body,
-        built.size.likely,
-        asked=frozenset(request.parameters),
-        first_new=built.first_new,
-    )
-    new = request.messages[built.known :]
-    return Turn(request, call, new, built.cut, reservation)
-
-
-def settle_turn(
-    turn: Turn, completion: Completion, answer: dict[str, Any], *, first_token_ms: int | None, code: str
-) -> ApiError | None:
-    """Write down a whole turn, whose `answer` a client is given after the commit.
-
-    An error is returned, not raised, where the tokens are to be committed and the reply is not. An earlier try, whose
-    answer got lost, may have written everything: then this one changes nothing.
+    ORDER BY messages.id
+    """,
+    ASKED,
+)
+# The key is new, or its answer is too old, or its turn died.
+CLAIM_KEYS = Statement(
+    "claim_keys",
     """
-    request = turn.request
-    # UPDATE the key with the answer, if the turn still holds it.
-    holds_key = not request.idempotency or request.idempotency.complete(request.subject.request_id, answer)
-    is_first_try = close_turn(
-        turn,
-        completion.tokens,
-        status=ledger.Status.COMPLETED if holds_key else ledger.Status.ABANDONED,
-        code=code if holds_key else "superseded",
-        served_model=completion.model[:100],
-        service_tier=completion.service_tier,
-        latency_ms=answer["usage"]["latency_ms"],
-        first_token_ms=first_token_ms,
+    INSERT INTO idempotency_keys AS held
+        (client_token_id, idempotency_key, request_hash, response_json, request_id, locked_until, created_at)
+    SELECT client_token_id, idempotency_key, request_hash, NULL, request_id, {lease_end}, {now} FROM {new} WHERE true
+    ON CONFLICT (client_token_id, idempotency_key) DO UPDATE SET
+        request_hash = excluded.request_hash, response_json = NULL, request_id = excluded.request_id,
+        locked_until = excluded.locked_until, created_at = excluded.created_at
+    WHERE CASE WHEN held.response_json IS NULL THEN held.locked_until < {now} ELSE held.created_at < {expired} END
+    RETURNING request_id
+    """,
+    {"client_token_id": "bigint", "idempotency_key": "text", "request_hash": "text", "request_id": "text"},
+    {"expired": -KEY_TTL, "lease_end": LEASE},
+)
+# All of a client's budgets or none: where a row is missing from the answer, its limit refuses the turn, and the
+# transaction is rolled back. The statement that counts compares, so that parallel turns cannot both take what is left.
+RESERVE = Statement(
+    "reserve",
+    """
+    INSERT INTO budgets AS held (key, client_token_id, user_id, unit, period, used, most, resets_at)
+    SELECT key, client_token_id, user_id, unit, period, used, most, resets_at {utc} FROM {new} WHERE true
+    ON CONFLICT (key) DO UPDATE
+        SET used = held.used + excluded.used, most = excluded.most
+        WHERE excluded.most IS NULL OR held.used + excluded.used <= excluded.most
+    RETURNING key
+    """,
+    {
+        "key": "text",
+        "client_token_id": "bigint",
+        "user_id": "text",
+        "unit": "text",
+        "period": "text",
+        "used": "bigint",
+        "most": "bigint",
+        "resets_at": "timestamp",
+    },
+)
+# Then ADMIT, for the tokens of the minute.
+OPEN_USAGE = Statement(
+    "open_usage",
+    """
+    INSERT INTO usage_events (request_id, client_token_id, user_id, conversation_id, model, served_model, service_tier,
+        app_version, status, error_code, prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens,
+        reasoning_tokens, total_tokens, is_estimated, is_stream, is_cancel_asked, locked_until, reserved_json,
+        created_at)
+    SELECT request_id, client_token_id, user_id, conversation_id, model, '', '', app_version, 'pending', '', 0, 0, 0, 0,
+        0, 0, {false}, is_stream, {false}, {lease_end}, CAST(reserved_json AS {json}), {now} FROM {new}
+    """,
+    {
+        "request_id": "text",
+        "client_token_id": "bigint",
+        "user_id": "text",
+        "conversation_id": "text",
+        "model": "text",
+        "app_version": "text",
+        "is_stream": "boolean",
+        "reserved_json": "text",
+    },
+    {"lease_end": LEASE},
+)
+
+# --- settle ---
+
+HELD_KEY = {"client_token_id": "bigint", "idempotency_key": "text", "request_id": "text"}
+IS_HELD_KEY = """
+    idempotency_keys.client_token_id = new.client_token_id AND idempotency_keys.idempotency_key = new.idempotency_key
+        AND idempotency_keys.request_id = new.request_id
+"""
+HAS_LOST_KEY = f"new.is_fenced AND NOT EXISTS (SELECT 1 FROM idempotency_keys WHERE {IS_HELD_KEY})"
+COMPLETE_KEYS = Statement(
+    "complete_keys",
+    f"""
+    UPDATE idempotency_keys SET response_json = new.response_json FROM {{new}}
+    WHERE {IS_HELD_KEY} AND idempotency_keys.response_json IS NULL
+    """,
+    {**HELD_KEY, "response_json": "text"},
+)
+# Of turns that failed, so that a retry runs.
+RELEASE_KEYS = Statement(
+    "release_keys",
+    f"""
+    DELETE FROM idempotency_keys WHERE id IN (
+        SELECT idempotency_keys.id FROM {{new}} JOIN idempotency_keys ON {IS_HELD_KEY} WHERE response_json IS NULL
     )
-    if not is_first_try:
-        return None
-    if not holds_key:
-        return IdempotencyInProgress()
-    if request.subject.conversation_id:
-        # UPDATE the conversation. DELETE the key where the conversation is gone.
-        if not lock_conversation(turn):
-            if request.idempotency:
-                request.idempotency.forget(request.subject.request_id)
-            return ConversationNotFound("The conversation was deleted while the reply was written.")
-        # INSERT the new messages and the reply.
-        Message.objects.bulk_create(
-            Message.from_openai(
-                message, conversation_id=request.subject.conversation_id, request_id=request.subject.request_id
-            )
-            for message in [*turn.new, {"role": "assistant", **completion.message}]
-        )
-    return None
-
-
-def fail_turn(turn: Turn, code: str, tokens: ledger.LlmTokens | None, *, served_model: str, service_tier: str) -> None:
-    """Close a turn that has no reply, and free its key for a retry."""
-    # DELETE the key. It comes first wherever a key and a usage row are locked together.
-    if turn.request.idempotency:
-        turn.request.idempotency.release(turn.call.request_id)
-    failed = ledger.Status.FAILED
-    served = {"served_model": served_model, "service_tier": service_tier}
-    close_turn(turn, tokens, status=failed, code=code, latency_ms=turn.latency_ms, **served)
-
-
-def close_turn(turn: Turn, tokens: ledger.LlmTokens | None, **ending: Any) -> bool:
-    """Close the usage row, and give back what was reserved and not used. False where an earlier try has done so."""
-    # UPDATE the usage row, and INSERT the event.
-    closed = ledger.close_usage(turn.request.subject, tokens=tokens, called_model=turn.call.body["model"], **ending)
-    if closed and turn.reservation:
-        is_unknown = tokens is not None and tokens.is_estimated and thinks(turn.call.body)
-        # UPDATE the running turns, each budget, and the tokens of the minute.
-        turn.reservation.settle(closed, None if is_unknown else tokens.total if tokens else 0)
-    return closed is not None
-
-
-def lock_conversation(turn: Turn) -> bool:
-    """Lock the conversation's row, so that turns commit in the order of their messages. False where it is gone."""
-    subject, cut = turn.request.subject, turn.cut
-    return bool(
-        Conversation.objects.filter(pk=subject.conversation_id).update(
-            updated_at=timezone.now(),
-            user_id=Case(When(user_id="", then=Value(subject.user_id)), default=F("user_id")),
-            **({"history_from": cut.history_from, "instructions_to": cut.instructions_to} if cut.history_from else {}),
-        )
+    """,
+    HELD_KEY,
+)
+# Closes pending rows of days that are not final before this transaction commits. A turn that has lost its key to
+# another is abandoned.
+CLOSE_USAGE = Statement(
+    "close_usage",
+    f"""
+    UPDATE usage_events SET
+        status = CASE WHEN {HAS_LOST_KEY} THEN 'abandoned' ELSE new.status END,
+        error_code = CASE WHEN {HAS_LOST_KEY} THEN 'superseded' ELSE new.error_code END,
+        latency_ms = new.latency_ms, first_token_ms = new.first_token_ms, prompt_tokens = new.prompt_tokens,
+        cached_tokens = new.cached_tokens, cache_write_tokens = new.cache_write_tokens,
+        completion_tokens = new.completion_tokens, reasoning_tokens = new.reasoning_tokens,
+        total_tokens = new.total_tokens, is_estimated = new.is_estimated, cost_nanos = new.cost_nanos,
+        served_model = new.served_model, service_tier = new.service_tier, reserved_json = NULL, finished_at = {{now}}
+    FROM {{new}}
+    WHERE usage_events.request_id = new.request_id AND usage_events.status = 'pending'
+        AND usage_events.created_at > {{recent}}
+    RETURNING usage_events.request_id, usage_events.status
+    """,
+    {
+        **HELD_KEY,
+        "is_fenced": "boolean",
+        "status": "text",
+        "error_code": "text",
+        "latency_ms": "bigint",
+        "first_token_ms": "bigint",
+        "prompt_tokens": "bigint",
+        "cached_tokens": "bigint",
+        "cache_write_tokens": "bigint",
+        "completion_tokens": "bigint",
+        "reasoning_tokens": "bigint",
+        "total_tokens": "bigint",
+        "is_estimated": "boolean",
+        "cost_nanos": "bigint",
+        "served_model": "text",
+        "service_tier": "text",
+    },
+    {"recent": -LATE_AFTER},
+)
+ADD_EVENTS = Statement(
+    "add_events",
+    """
+    INSERT INTO analytics_events (event_name, request_id, client_token_id, user_id, conversation_id, app_version, model,
+        metadata_json, created_at)
+    SELECT event_name, request_id, client_token_id, user_id, conversation_id, app_version, model,
+        CAST(metadata_json AS {json}), {now} FROM {new}
+    """,
+    {
+        "event_name": "text",
+        "request_id": "text",
+        "client_token_id": "bigint",
+        "user_id": "text",
+        "conversation_id": "text",
+        "app_version": "text",
+        "model": "text",
+        "metadata_json": "text",
+    },
+)
+# What was reserved becomes what was used. It runs for the counts of running turns first: whoever writes a client's
+# budgets takes that row's lock before.
+SETTLE_BUDGETS = Statement(
+    "settle_budgets",
+    "UPDATE budgets SET used = used + new.difference FROM {new} WHERE budgets.key = new.key",
+    {"key": "text", "difference": "bigint"},
+)
+# More was used than was estimated.
+CHARGE = Statement(
+    "charge",
+    f"""
+    UPDATE rate_limits AS held SET theoretical_arrival = {{least}}({HELD} + new.cost, {{epoch}} + {MAX_BACKLOG})
+    FROM {{new}} WHERE held.key = new.key
+    """,
+    {"key": "text", "cost": "float8"},
+)
+GIVE_BACK = Statement(
+    "give_back",
+    "UPDATE rate_limits SET theoretical_arrival = theoretical_arrival - new.cost FROM {new} "
+    "WHERE rate_limits.key = new.key",
+    {"key": "text", "cost": "float8"},
+)
+# Locks each conversation's row, so that turns commit in the order of their messages.
+TOUCH_CONVERSATIONS = Statement(
+    "touch_conversations",
+    """
+    UPDATE conversations SET
+        updated_at = {now},
+        user_id = CASE WHEN conversations.user_id = '' THEN new.user_id ELSE conversations.user_id END,
+        history_from = COALESCE(new.history_from, conversations.history_from),
+        instructions_to = CASE WHEN new.history_from IS NULL THEN conversations.instructions_to
+            ELSE new.instructions_to END
+    FROM {new} WHERE conversations.conversation_id = new.conversation_id
+    RETURNING conversations.conversation_id
+    """,
+    {"conversation_id": "text", "user_id": "text", "history_from": "bigint", "instructions_to": "bigint"},
+)
+ADD_MESSAGES = Statement(
+    "add_messages",
+    """
+    INSERT INTO messages (conversation_id, role, content, extra, request_id, created_at)
+    SELECT conversations.conversation_id, new.role, new.content, CAST(new.extra AS {json}), new.request_id, {now}
+    FROM {new} JOIN conversations ON conversations.conversation_id = new.conversation_id
+    ORDER BY new.position
+    """,
+    {
+        "position": "bigint",
+        "conversation_id": "text",
+        "role": "text",
+        "content": "text",
+        "extra": "text",
+        "request_id": "text",
+    },
+)
+# Of turns whose conversation was deleted meanwhile: their answer must not be given again.
+FORGET_KEYS = Statement(
+    "forget_keys",
+    f"""
+    DELETE FROM idempotency_keys WHERE id IN (
+        SELECT idempotency_keys.id FROM {{new}} JOIN idempotency_keys ON {IS_HELD_KEY}
     )
+    """,
+    HELD_KEY,
+)

@@ -76,15 +76,16 @@ class Turn:
         if self.outcome in ("abandoned", "late"):
             assert ledger.abandon([self.request_id])
         if self.outcome != "abandoned":
-            assert ledger.close_usage(
+            ending = ledger.Ending(
                 Subject(self.request_id, **self.who),
-                status=status,
-                latency_ms=self.latency_ms,
+                status,
+                self.latency_ms,
                 code="" if status == Status.COMPLETED else self.outcome,
                 tokens=self.tokens,
                 served_model=self.who["model"],
                 first_token_ms=self.first_token_ms if status == Status.COMPLETED else None,
             )
+            assert ledger.close_usage(ending) is not None
 
 
 @dataclass

@@ -230,7 +230,7 @@ def test_what_comes_late_today_is_counted(db: None, set_clock: Callable[..., Non
         ledger.record_client_events(1, [ledger.Event("client.thumbs_up", subject, age=timedelta(hours=4))])
     else:
         bought = ledger.LlmTokens(9, 1, 10)
-        ledger.close_usage(subject, status=ledger.Status.ABANDONED, code="superseded", latency_ms=1, tokens=bought)
+        ledger.close_usage(ledger.Ending(subject, ledger.Status.ABANDONED, 1, code="superseded", tokens=bought))
     set_clock(at(TODAY, 16))
     bring_up_to_date()
 

@@ -5,7 +5,6 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from analytics import ledger
@@ -13,10 +12,12 @@ from analytics.metrics import cohorts, engagement, usage
 from analytics.metrics.prometheus import Totals
 from analytics.metrics.sources import Table
 from analytics.models import AnalyticsEvent, RollupDay, UsageEvent
-from analytics.query import DAY, Filters, Period, Query
+from analytics.query import Filters, Period, Query
 from analytics.rollups import build, schedule
 from analytics.rollups.store import build_day
 from analytics.tests.sample_week import ANN, BOB, CID, SAT, SUN, TODAY, at, event, row, table, turn, week, write_week
+from chat.sql import DjangoSession
+from chat.turns import store
 
 SETTLED = TODAY + timedelta(hours=1)
 BOUGHT: dict[str, Any] = {"served_model": "gpt", "tokens": ledger.LlmTokens(9, 1, 10), "latency_ms": 1000}
@@ -79,7 +80,7 @@ def test_a_turn_that_ends_after_its_day_was_closed_is_counted(
 
     set_clock(SETTLED, node=SETTLED + timedelta(minutes=minutes))
     subject = ledger.Subject(request_id, 1, "ann", model="gpt")
-    ledger.close_usage(subject, status=ledger.Status.COMPLETED, **BOUGHT)
+    ledger.close_usage(ledger.Ending(subject, ledger.Status.COMPLETED, **BOUGHT))
 
     roll()
     assert usage.turns(Table(week()))["completed"] == 2
@@ -93,7 +94,7 @@ def test_rows_are_dated_by_the_clock_of_the_database(db: None, set_clock: Callab
     subject = ledger.Subject("r_1", 1, "ann")
 
     set_clock(SETTLED, node=at(SUN, 23, 58))
-    ledger.open_usage(subject, is_stream=False, locked_until=Now() + DAY, reserved={})
+    DjangoSession().run((store.OPEN_USAGE, [{**vars(subject), "is_stream": False}]))
     ledger.record_event("chat.replayed", subject)
     ledger.record_client_events(1, [ledger.Event("client.opened", subject, age=age)])
 
@@ -115,7 +116,7 @@ def test_a_turn_is_late_before_its_day_can_be_built(
 
     set_clock(at(SUN, 23, 59) + timedelta(minutes=minutes))
     subject = ledger.Subject(request_id, 1, "ann", model="gpt")
-    ledger.close_usage(subject, status=ledger.Status.COMPLETED, **BOUGHT)
+    ledger.close_usage(ledger.Ending(subject, ledger.Status.COMPLETED, **BOUGHT))
 
     assert RollupDay.objects.filter(changes=1).exists() == is_late
 

@@ -127,9 +127,10 @@ def test_a_day_is_closed_when_it_is_over_by_an_hour(db: None) -> None:
 @pytest.mark.parametrize(
     "close",
     [
-        lambda subject: ledger.close_usage(subject, status=ledger.Status.COMPLETED, **BOUGHT),
-        lambda subject: ledger.close_usage(
-            subject, status=ledger.Status.FAILED, code="internal_error", latency_ms=86_400_000
+        lambda subject: ledger.close_usage(ledger.Ending(subject, ledger.Status.COMPLETED, **BOUGHT)) is not None,
+        lambda subject: (
+            ledger.close_usage(ledger.Ending(subject, ledger.Status.FAILED, 86_400_000, code="internal_error"))
+            is not None
         ),
         lambda subject: ledger.abandon([subject.request_id]),
     ],
@@ -153,7 +154,7 @@ def test_a_row_that_was_given_up_too_early_makes_its_day_stale(db: None) -> None
     request_id = row(ANN, at(SUN, 23), "abandoned", error_code=DIED)
     roll()
 
-    ledger.close_usage(ledger.Subject(request_id, 1, "ann"), status=ledger.Status.COMPLETED, **BOUGHT)
+    ledger.close_usage(ledger.Ending(ledger.Subject(request_id, 1, "ann"), ledger.Status.COMPLETED, **BOUGHT))
 
     assert schedule.due(SETTLED) == [SUN.date()]
 
@@ -162,7 +163,7 @@ def test_a_turn_of_today_makes_nothing_stale(db: None, django_assert_num_queries
     now = timezone.now()
     request_id = row(ANN, now, "pending")
     ledger.invalidate([now.date()])
-    ledger.close_usage(ledger.Subject(request_id, 1, "ann"), status=ledger.Status.COMPLETED, **BOUGHT)
+    ledger.close_usage(ledger.Ending(ledger.Subject(request_id, 1, "ann"), ledger.Status.COMPLETED, **BOUGHT))
 
     assert not RollupDay.objects.exists()
 

@@ -1,0 +1,184 @@
+"""The opening of a turn: what is read before it, and the transaction that claims, reserves and opens it.
+
+`look` and `write` take all turns that open together (`chat.turns.lanes`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from django.conf import settings
+from django.db import transaction
+
+from analytics import ledger
+from chat.exceptions import ConversationNotFound, IdempotencyInProgress
+from chat.limits import rates
+from chat.limits.budgets import Allowance
+from chat.limits.reservations import Reservation, release
+from chat.models import Conversation
+from chat.sql import Row, Session
+from chat.turns import prompt, store
+from chat.turns.cuts import Stored
+from chat.turns.history import StoredMessage
+from chat.turns.idempotency import HeldKey
+from chat.turns.lanes import Alone, Lane
+from chat.turns.request import Turn, TurnRequest, TurnResult
+from chat.upstream.parameters import completed
+from chat.upstream.replies import Call
+
+
+@dataclass
+class Before:
+    """What the database says before a turn opens. `conversation` None: it is not the client's."""
+
+    key: HeldKey | None = None
+    conversation: Conversation | None = None
+    messages: list[StoredMessage] = field(default_factory=list)
+
+
+def open_turn(request: TurnRequest) -> Turn | TurnResult:
+    """Open the turn, or find the answer of an earlier request under the same key.
+
+    Raises ApiError where the key, the conversation, the model's context or a limit refuses the turn.
+    """
+    subject = request.subject
+    before = looks.run(request) if request.idempotency or subject.conversation_id else Before()
+    if request.idempotency and before.key:
+        if answer := request.idempotency.answer_of(before.key):
+            # The event of a replay is of no model, because none is asked.
+            original = {"original_request_id": answer["id"]}
+            ledger.record_event("chat.replayed", replace(subject, model=""), original)
+            return TurnResult(answer, is_replay=True)
+        if before.key.is_dead:
+            with transaction.atomic():
+                release(ledger.abandon([before.key.request_id]))
+    if subject.conversation_id and before.conversation is None:
+        raise ConversationNotFound
+    turn = plan(request, before)
+    openings.run(turn)
+    return turn
+
+
+def plan(request: TurnRequest, before: Before) -> Turn:
+    """Lay out the call to the upstream, and what it can cost."""
+    subject = request.subject
+    model = settings.MODEL_ALIASES.get(subject.model, subject.model)
+    parameters = completed(
+        request.parameters,
+        model,
+        client_id=request.client.pk,
+        user_id=subject.user_id,
+        conversation_id=subject.conversation_id,
+    )
+    stored = Stored.of(before.conversation, before.messages) if before.conversation else None
+    built = prompt.build(stored, request.messages, model=model, parameters=parameters)
+    body = {**parameters, "model": model, "messages": built.messages}
+    reservation = Reservation.plan(
+        request.client,
+        subject.user_id,
+        body,
+        prompt=built.size,
+        reply_tokens=built.most_reply_tokens,
+        limits=request.limits,
+    )
+    asked = frozenset(request.parameters)
+    call = Call(subject.request_id, body, built.size.likely, asked=asked, first_new=built.first_new)
+    return Turn(request, call, request.messages[built.known :], built.cut, reservation)
+
+
+def look(session: Session, requests: Sequence[TurnRequest]) -> list[Before]:
+    """Read the keys that the requests name, and their conversations with their newest messages."""
+    keys = [request.idempotency.row(request.request_id) for request in requests if request.idempotency]
+    asked = [
+        {
+            "request_id": request.request_id,
+            "client_token_id": request.client.pk,
+            "conversation_id": request.subject.conversation_id,
+        }
+        for request in requests
+        if request.subject.conversation_id
+    ]
+    # SELECT the keys, the conversations if they are the clients', and the newest messages of these.
+    held, owned, messages = session.run(
+        (store.FIND_KEYS, keys), (store.FIND_CONVERSATIONS, asked), (store.READ_HISTORIES, asked)
+    )
+    found = {request.request_id: Before() for request in requests}
+    for request_id, *columns in held:
+        found[request_id].key = HeldKey(*columns)
+    for request_id, conversation_id, history_from, instructions_to in owned:
+        found[request_id].conversation = Conversation(
+            conversation_id=conversation_id, history_from=history_from, instructions_to=instructions_to
+        )
+    for request_id, pk, role, content, extra, written_by in messages:
+        row = StoredMessage(pk, role, content, json.loads(extra) if extra else None, written_by)
+        found[request_id].messages.append(row)
+    return [found[request.request_id] for request in requests]
+
+
+def write(session: Session, turns: Sequence[Turn]) -> list[None]:
+    """Claim the keys of turns, reserve what they can cost, and open their usage rows.
+
+    Raises Alone where that does not succeed for each of many, and what refuses it for a single turn.
+    """
+    limited = [turn.reservation for turn in turns if turn.reservation]
+    keys = sorted((turn.request for turn in turns if turn.request.idempotency), key=lambda request: request.key)
+    buckets = tokens_wanted(limited)
+    if any(cost > rates.PERIOD for cost in buckets.values()):
+        raise Alone
+    # INSERT the keys, or UPDATE those that are over or whose turn died. INSERT or UPDATE all budgets at once, then the
+    # tokens of the minute. INSERT the usage rows.
+    claimed, reserved, taken, _ = session.run(
+        (store.CLAIM_KEYS, [request.idempotency.row(request.request_id) for request in keys if request.idempotency]),
+        (store.RESERVE, budgets_wanted(limited)),
+        (store.ADMIT, [{"key": key, "cost": cost} for key, cost in sorted(buckets.items())]),
+        (store.OPEN_USAGE, [usage_row(turn) for turn in turns]),
+    )
+    admitted = {key for (key,) in reserved}
+    backlogs: dict[str, float] = dict(taken)
+    is_whole = len(claimed) == len(keys) and all(admitted.issuperset(one.wanted) for one in limited)
+    if len(turns) > 1 and not (is_whole and backlogs.keys() == buckets.keys()):
+        raise Alone
+    if len(claimed) < len(keys):
+        raise IdempotencyInProgress
+    for reservation in reversed(limited):
+        reservation.check(admitted)
+        if reservation.bucket and reservation.bucket not in backlogs:
+            reservation.refuse_tokens()
+        if reservation.bucket:
+            reservation.note_tokens(backlogs[reservation.bucket])
+            backlogs[reservation.bucket] -= reservation.bucket_seconds
+    return [None for _ in turns]
+
+
+def tokens_wanted(limited: Iterable[Reservation]) -> dict[str, float]:
+    """Add up what turns take of their clients' tokens per minute, in seconds, by the keys of the buckets."""
+    wanted: Counter[str] = Counter()
+    for reservation in limited:
+        if reservation.bucket:
+            wanted[reservation.bucket] += reservation.bucket_seconds  # type: ignore[assignment]
+    return dict(wanted)
+
+
+def budgets_wanted(limited: Iterable[Reservation]) -> list[Row]:
+    """Add up what turns reserve of each budget: of running turns first, and each by its key."""
+    wanted: Counter[str] = Counter()
+    allowances: dict[str, Allowance] = {}
+    for reservation in limited:
+        wanted.update(reservation.wanted)
+        allowances |= {allowance.key: allowance for allowance in reservation.allowances}
+    ordered = sorted(allowances.values(), key=lambda allowance: (allowance.period != "", allowance.key))
+    return [allowance.row(wanted[allowance.key]) for allowance in ordered]
+
+
+def usage_row(turn: Turn) -> Row:
+    reserved = turn.reservation.wanted if turn.reservation else None
+    return {
+        **vars(turn.request.subject),
+        "is_stream": turn.request.is_stream,
+        "reserved_json": json.dumps(reserved) if reserved else None,
+    }
+
+
+looks: Lane[TurnRequest, Before] = Lane("look", look, is_atomic=False)
+openings: Lane[Turn, None] = Lane("open", write)
