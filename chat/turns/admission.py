@@ -1,8 +1,9 @@
 """Who sends a request, and whether the client's requests per minute allow one more: the first that a request costs."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from django.db import connection
@@ -35,7 +36,7 @@ def admit(session: Session, digests: Sequence[str]) -> list[Admission | None]:
     setting = [{"is_setting": True}] if SETTING in digests else []
     # SELECT the tokens, by their digests and by being the setting's.
     by_digest, by_setting = session.run((store.FIND_CLIENT, named), (store.FIND_SETTING_CLIENT, setting))
-    clients = {client.digest or SETTING: client for client in clients_of([*by_digest, *by_setting])}
+    clients = {client.digest or SETTING: client for client in map(client_of, [*by_digest, *by_setting])}
     asked = Counter(digests)
     statuses = {
         digest: take(session, client, asked[digest])
@@ -74,13 +75,14 @@ def take(session: Session, client: ClientToken, count: int) -> Iterator[LimitSta
         yield from [refused] * count
 
 
-def clients_of(rows: Iterable[tuple[Any, ...]]) -> Iterator[ClientToken]:
-    """Make the models of rows as the database returns them."""
-    columns = [field.get_col(ClientToken._meta.db_table) for field in ClientToken._meta.concrete_fields]
+@lru_cache(maxsize=1000)
+def client_of(row: tuple[Any, ...]) -> ClientToken:
+    """Make the model of a row as the database returns it. Equal rows are the same client."""
+    fields = ClientToken._meta.concrete_fields
     compiler = ClientToken.objects.all().query.get_compiler(connection=connection)
-    names = [field.attname for field in ClientToken._meta.concrete_fields]
-    for values in compiler.apply_converters(rows, compiler.get_converters(columns)):
-        yield ClientToken.from_db(None, names, values)
+    converters = compiler.get_converters([field.get_col(ClientToken._meta.db_table) for field in fields])
+    (values,) = compiler.apply_converters([row], converters)
+    return ClientToken.from_db(None, [field.attname for field in fields], values)
 
 
 # Nothing is read before it is written, so each statement is a transaction of its own.

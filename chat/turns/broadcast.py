@@ -23,8 +23,8 @@ from django.db import Error, connection
 from psycopg import Notify
 
 from chat.turns import registry
+from chat.turns.connections import connect
 from chat.turns.idempotency import Idempotency
-from chat.turns.prepared import connect
 from chat.turns.remote import Publication, RemoteLog
 from chat.turns.reply_log import ReplyLog
 

@@ -11,14 +11,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Generic, TypeVar
 
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, transaction
 
 from chat.sql import DjangoSession, Session
-from chat.turns.prepared import PreparedSession
+from chat.turns.connections import LastingSession, lasting_session
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -69,18 +69,14 @@ class Lane(Generic[Item, Result]):
         self.name = name
         self.work = work
         self.is_atomic = is_atomic
-        self._prepared = PreparedSession(name)
         self._queue: queue.SimpleQueue[Ticket[Item, Result]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed_until = 0.0
 
     def run(self, item: Item) -> Result:
-        """Return what came of one request, once it is committed. Raises what `work` raises for this request alone.
-
-        Inside a transaction of the caller it is a part of that one.
-        """
-        if _are_open and time.monotonic() >= self._closed_until and not in_transaction():
+        """Return what came of one request, once it is committed. Raises what `work` raises for this request alone."""
+        if _are_open and time.monotonic() >= self._closed_until:
             with suppress(Alone):
                 return self._queued(item)
         with transaction.atomic() if self.is_atomic else nullcontext():
@@ -97,25 +93,26 @@ class Lane(Generic[Item, Result]):
         return ticket.wait()
 
     def _serve(self) -> None:
+        session = lasting_session(self.name)
         while True:
             tickets = [self._queue.get()]
             with suppress(queue.Empty):
                 while len(tickets) < MAX_BATCH:
                     tickets.append(self._queue.get_nowait())
-            self._commit(tickets)
+            self._commit(session, tickets)
             for ticket in tickets:
                 ticket.done.release()
 
-    def _commit(self, tickets: list[Ticket[Item, Result]]) -> None:
+    def _commit(self, session: LastingSession, tickets: list[Ticket[Item, Result]]) -> None:
         """Run a batch, and note with each ticket what came of it. Whether a commit was made that fails is unknown."""
         results = None
         try:
-            with self._transaction() as session:
+            with session.transaction(is_atomic=self.is_atomic):
                 results = self.work(session, [ticket.item for ticket in tickets])
         except Exception as exc:
             if not isinstance(exc, Alone):
                 logger.warning("%s: a batch of %d failed: %s", self.name, len(tickets), type(exc).__name__)
-            if connection.vendor == "postgresql" and not self._prepared.is_connected:
+            if not session.is_connected:
                 self._closed_until = time.monotonic() + RETRY_SECONDS
             for ticket in tickets:
                 ticket.error = Alone() if results is None else OperationalError("The commit failed.")
@@ -123,24 +120,8 @@ class Lane(Generic[Item, Result]):
         for ticket, result in zip(tickets, results, strict=True):
             ticket.result = result
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Session]:
-        if connection.vendor == "postgresql":
-            with self._prepared.transaction(is_atomic=self.is_atomic):
-                yield self._prepared
-        elif self.is_atomic:
-            with transaction.atomic():
-                yield DjangoSession()
-        else:
-            yield DjangoSession()
-
-
-def in_transaction() -> bool:
-    """Tell whether the caller has one. Django makes no connection for the question."""
-    return any(found.in_atomic_block for found in connections.all(initialized_only=True))
-
 
 def open_all() -> None:
-    """Let requests of this process share transactions. Until then each has its own."""
+    """Let requests of this process share transactions. Until then each has its own, or is a part of its caller's."""
     global _are_open
     _are_open = True

@@ -16,7 +16,6 @@ from analytics import ledger
 from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unavailable
 from chat.turns import opening, registry
 from chat.turns.capacity import acquire_slot
-from chat.turns.lanes import in_transaction
 from chat.turns.request import Turn, TurnRequest, TurnResult
 from chat.turns.settling import Settlement, settlements
 from chat.upstream import client as upstream
@@ -162,7 +161,7 @@ def retry_while_away(settlement: Settlement) -> ApiError | None:
         try:
             return settlements.run(settlement)
         except (OperationalError, InterfaceError, IntegrityError) as exc:
-            if in_transaction():
+            if any(found.in_atomic_block for found in connections.all(initialized_only=True)):
                 raise
             logger.warning("settling again: %s", type(exc).__name__)
             close_connection()

@@ -1,15 +1,17 @@
-"""Connections to PostgreSQL of our own, beside Django's pool, and prepared statements on them."""
+"""Connections that last, beside those of requests: one for each lane, without what Django does around a statement."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
+from typing import Any, Protocol
 
 import psycopg
 from django.conf import settings
 from django.db import connection
 from psycopg.rows import tuple_row
 
-from chat.sql import Found, Statement, Step, clock, dumped, written
+from chat.sql import Found, Session, Statement, Step, clock, dumped, written
 
 # Milliseconds that a batch waits for a row which somebody else has locked. Its requests then run alone.
 LOCK_TIMEOUT_MS = 1000
@@ -24,8 +26,58 @@ def connect(**more: Any) -> psycopg.Connection[tuple[Any, ...]]:
     return psycopg.connect(**parameters, autocommit=True, row_factory=tuple_row)
 
 
-class PreparedSession:
-    """Runs statements on a connection of its own. All those of one `run` cost one round trip.
+class LastingSession(Session, Protocol):
+    """Runs statements on a connection of one thread, which lasts."""
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    def transaction(self, *, is_atomic: bool) -> AbstractContextManager[None]:
+        """Run what follows in one transaction; where not `is_atomic`, each `run` of PostgreSQL is one by itself."""
+
+
+def lasting_session(name: str) -> LastingSession:
+    return PostgreSQLSession(name) if connection.vendor == "postgresql" else SQLiteSession()
+
+
+class SQLiteSession:
+    """Uses Django's connection of this thread, and nothing of Django's between it and SQLite."""
+
+    is_connected = True
+
+    def __init__(self) -> None:
+        connection.ensure_connection()
+        self._connection: sqlite3.Connection = connection.connection
+
+    @contextmanager
+    def transaction(self, *, is_atomic: bool) -> Iterator[None]:
+        if not is_atomic:
+            yield
+            return
+        # The write lock is taken at once, so that no transaction fails halfway because another has it.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def run(self, *steps: Step) -> list[Found]:
+        return [
+            self._connection.execute(in_sqlite(statement), [dumped(rows)]).fetchall() if rows else []
+            for statement, rows in steps
+        ]
+
+
+@cache
+def in_sqlite(statement: Statement) -> str:
+    return statement.sql("sqlite", clock()) % "?"
+
+
+class PostgreSQLSession:
+    """Runs prepared statements. All those of one `run` cost one round trip.
 
     They are sent as one text of EXECUTE commands, because PostgreSQL takes only one statement with parameters at once.
     """
@@ -42,7 +94,6 @@ class PreparedSession:
 
     @contextmanager
     def transaction(self, *, is_atomic: bool) -> Iterator[None]:
-        """Begin with the first statement. Where not `is_atomic`, each `run` is a transaction of its own."""
         if not self.is_connected:
             # A server behind PgBouncer takes no options, and prepares nothing for longer than a transaction.
             options = {"options": f"-c lock_timeout={LOCK_TIMEOUT_MS} {PLANS}"} if settings.PREPARED_STATEMENTS else {}
