@@ -1,0 +1,173 @@
+"""Group commit: what comes at once is committed together, and nobody pays for another's failure."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, transaction
+
+from analytics.models import UsageEvent
+from bench.openai_double import OpenAIDouble
+from chat.models import Conversation, Message
+from chat.turns import lanes
+from chat.turns.lanes import Alone, Lane
+from conftest import Server, wait_until
+
+URL = "/v1/chat/completions"
+
+
+class Journal:
+    """A session that keeps a journal of its transactions."""
+
+    def __init__(self) -> None:
+        self.is_connected = True
+        self.fails_to_commit = False
+        self.entries: list[str] = []
+
+    @contextmanager
+    def transaction(self, *, is_atomic: bool) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.entries.append("rollback")
+            raise
+        if self.fails_to_commit:
+            raise OSError("gone")
+        self.entries.append("commit")
+
+    def run(self, *steps: Any) -> list[Any]:
+        return []
+
+
+class Shop:
+    """A lane whose work is shut until `gate` opens, so that a queue forms before it."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.begun = threading.Event()
+        self.batches: list[list[int]] = []
+        self.lane: Lane[int, int] = Lane("shop", self.work)
+
+    def work(self, session: Any, items: Sequence[int]) -> list[int]:
+        self.begun.set()
+        if isinstance(session, Journal):
+            self.gate.wait(10)
+            self.batches.append(list(items))
+        if any(item < 0 for item in items):
+            raise Alone if len(items) > 1 else ValueError("negative")
+        return [2 * item for item in items]
+
+    def run(self, pool: ThreadPoolExecutor, items: Sequence[int]) -> list[Future[int]]:
+        """Send the first, and the others while it is at work."""
+        first = pool.submit(self.lane.run, items[0])
+        assert self.begun.wait(10)
+        others = [pool.submit(self.lane.run, item) for item in items[1:]]
+        wait_until(lambda: self.lane._queue.qsize() == len(items) - 1)
+        self.gate.set()
+        return [first, *others]
+
+
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
+    journal = Journal()
+    monkeypatch.setattr(lanes, "lasting_session", lambda name: journal)
+    monkeypatch.setattr(lanes, "_are_open", True)
+    # Who runs alone has Django's connection, which this test has no need of.
+    monkeypatch.setattr(transaction, "atomic", nullcontext)
+    return journal
+
+
+def test_what_queues_is_committed_together(journal: Journal) -> None:
+    shop = Shop()
+
+    with ThreadPoolExecutor(8) as pool:
+        results = [future.result(10) for future in shop.run(pool, [1, 2, 3, 4, 5])]
+
+    assert results == [2, 4, 6, 8, 10]
+    assert [sorted(batch) for batch in shop.batches] == [[1], [2, 3, 4, 5]]
+    assert journal.entries == ["commit", "commit"]
+
+
+def test_a_request_alone_waits_for_nobody(journal: Journal) -> None:
+    shop = Shop()
+    shop.gate.set()
+
+    assert [shop.lane.run(item) for item in (1, 2)] == [2, 4]
+    assert shop.batches == [[1], [2]]
+
+
+def test_one_that_fails_spoils_no_other(journal: Journal) -> None:
+    shop = Shop()
+
+    with ThreadPoolExecutor(8) as pool:
+        futures = shop.run(pool, [1, 2, -3, 4])
+        results = [future.exception(10) or future.result(10) for future in futures]
+
+    assert [results[0], results[1], results[3]] == [2, 4, 8]
+    assert str(results[2]) == "negative"
+    assert journal.entries == ["commit", "rollback"]
+
+
+def test_a_commit_that_fails_is_told_and_not_repeated(journal: Journal) -> None:
+    """Nobody knows whether the database has made it."""
+    shop = Shop()
+    shop.gate.set()
+    journal.fails_to_commit = True
+
+    with pytest.raises(OperationalError):
+        shop.lane.run(1)
+
+    assert shop.batches == [[1]]
+
+
+def test_a_lane_without_a_database_is_passed_by(journal: Journal) -> None:
+    shop = Shop()
+    shop.gate.set()
+    journal.is_connected = False
+
+    with pytest.raises(ValueError, match="negative"):
+        shop.lane.run(-1)
+    assert shop.lane.run(2) == 4
+
+    assert shop.batches == [[-1]]
+
+
+def test_turns_at_once_share_transactions_and_lose_nothing(server: Server, upstream: OpenAIDouble) -> None:
+    cids = [server.conversation() for _ in range(4)]
+    with ThreadPoolExecutor(16) as pool:
+        asks = [({"conversation_id": cids[n % 4], "message": f"Hi {n}"}, f"k-{n}") for n in [*range(40), *range(8)]]
+        statuses = {status for status, _, _ in pool.map(lambda ask: server.post(URL, *ask), asks)}
+
+    assert statuses == {200}
+    assert UsageEvent.objects.filter(status="completed").count() == 40 == len(upstream.requests)
+    pairs = Message.objects.order_by("id").values_list("role", "request_id")
+    assert [role for role, _ in pairs] == ["user", "assistant"] * 40
+    assert all(one[1] == other[1] for one, other in zip(pairs[::2], pairs[1::2], strict=True))
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has neither")
+class TestPostgreSQL:
+    def test_a_lane_whose_connection_was_ended_connects_again(self, server: Server, upstream: OpenAIDouble) -> None:
+        ask = {"conversation_id": server.conversation(), "message": "Hi"}
+        assert server.post(URL, ask)[0] == 200
+
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^llmapi-'")
+
+        assert [server.post(URL, ask)[0] for _ in range(4)] == [200] * 4
+
+    def test_a_row_that_somebody_has_locked_holds_up_its_own_turn_alone(
+        self, server: Server, upstream: OpenAIDouble
+    ) -> None:
+        locked, free = server.conversation(), server.conversation()
+        with ThreadPoolExecutor(1) as pool, transaction.atomic():
+            Conversation.objects.select_for_update().get(pk=locked)
+            waiting = pool.submit(server.post, URL, {"conversation_id": locked, "message": "Hi"})
+            wait_until(lambda: bool(upstream.requests))
+            assert server.post(URL, {"conversation_id": free, "message": "Hi"})[0] == 200
+            assert not waiting.done()
+            transaction.set_rollback(True)
+        assert waiting.result(10)[0] == 200
