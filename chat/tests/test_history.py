@@ -5,12 +5,18 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from django.test import override_settings
+from hypothesis import given
+from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from bench.dialects import GROQ, MISTRAL
 from bench.openai_double import Behaviour, OpenAIDouble
 from bench.openai_rules import refusal_of
 from chat.models import Conversation, Message
+from chat.turns import prompt
+from chat.turns.cuts import Stored
+from chat.turns.history import StoredMessage
 from chat.turns.messages import canonical
 from conftest import ApiClient
 
@@ -419,3 +425,26 @@ def test_what_one_provider_said_another_takes(alice: ApiClient, upstream: OpenAI
     for dialect in (MISTRAL, GROQ):
         upstream.dialect = dialect
         assert alice.say(cid, "hi").status_code == 200
+
+
+@given(
+    contents=st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text(max_size=40)), max_size=12),
+    tokens=st.sampled_from([0, 30, 16_000]),
+    model=st.sampled_from(["gpt-4o-mini", "small"]),
+)
+def test_a_history_of_texts_is_sent_as_any_other(contents: list[tuple[str, str]], tokens: int, model: str) -> None:
+    """The short way through it gives what the long way gives."""
+    rows = [StoredMessage(n + 1, role, text, None, f"r_{n // 2}") for n, (role, text) in enumerate(contents)]
+    stored = Stored.of(Conversation(conversation_id="c_1", history_from=None, instructions_to=None), rows)
+    new = [{"role": "user", "content": "Hi"}]
+
+    with override_settings(HISTORY_TOKENS=tokens, OPENAI_CONTEXT_TOKENS=400):
+        short = prompt.build(stored, new, model=model, parameters={"max_tokens": 200})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prompt, "whole_history", lambda _: None)
+            long = prompt.build(stored, new, model=model, parameters={"max_tokens": 200})
+
+    def visible(built: prompt.Prompt) -> tuple[Any, ...]:
+        return built.messages, built.size, built.first_new, built.cut.is_truncated, built.cut.history_from
+
+    assert visible(short) == visible(long)

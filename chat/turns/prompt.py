@@ -7,8 +7,12 @@ from django.conf import settings
 
 from chat import estimates
 from chat.exceptions import ContextLengthExceeded
+from chat.models import Message
 from chat.turns.cuts import Cut, Stored, cut
 from chat.turns.history import Group, count_known, group
+
+# Messages as they are sent, and their size.
+History = tuple[list[dict[str, Any]], estimates.Estimate]
 
 
 @dataclass(frozen=True)
@@ -31,23 +35,49 @@ def build(stored: Stored | None, new: list[dict[str, Any]], *, model: str, param
     system = [{"role": "system", "content": settings.SYSTEM_PROMPT}] if settings.SYSTEM_PROMPT else []
     context, reply = estimates.context_tokens(model), estimates.most_reply_tokens(model, parameters)
     known = count_known(stored.rows, new) if stored else 0
-    groups = grouped(stored, new[known:])
+    whole = whole_history(stored) if stored else None
+    groups = grouped(stored if whole is None else None, new[known:])
     current = [found for found in groups if found.new]
     size = sum((found.size for found in current), estimates.estimate_messages(system))
     size += estimates.estimate_parameters(parameters)
     room = context - reply - size.likely
     if room < 0:
         raise ContextLengthExceeded.of(context, prompt=size.likely, reply=reply)
+    if whole and whole[1].likely > room:
+        whole, groups = None, grouped(stored, new[known:])
     history = Cut()
-    if stored:
+    if stored and whole is None:
         older = groups[: len(groups) - len(current)]
         history = cut(stored, older, current, room=room, window=context - reply)
-    size = sum((found.size for found in history.groups), size)
+    older_messages, older_size = whole or merged(history.groups)
+    size += older_size
     # What does not fit the model is refused by the upstream, and costs nothing.
     size = estimates.Estimate(size.likely, min(size.most + estimates.PRIMING_TOKENS, max(context - reply, 0)))
-    messages = [*system, *(message for found in [*history.groups, *current] for message in found.messages)]
+    messages = [*system, *older_messages, *(message for found in current for message in found.messages)]
     first_new = len(messages) - sum(found.new for found in current) - known
     return Prompt(messages, first_new, known, history, size, reply)
+
+
+def whole_history(stored: Stored) -> History | None:
+    """Return a history that has only text, and of which nothing is cut for its cost: most need no groups.
+
+    None where it must be looked at more closely.
+    """
+    messages, likely, most = [], 0, 0
+    for _, role, content, extra, _ in stored.rows:
+        if extra is not None or not content or role == Message.Role.TOOL:
+            return None
+        size = len(content) if content.isascii() else len(content.encode())
+        likely += -(-size // estimates.BYTES_A_TOKEN) + estimates.FRAME_TOKENS
+        most += size + estimates.FRAME_TOKENS
+        messages.append({"role": role, "content": content})
+    is_cut = not stored.is_whole or 0 < settings.HISTORY_TOKENS < likely
+    return None if is_cut else (messages, estimates.Estimate(likely, most))
+
+
+def merged(groups: list[Group]) -> History:
+    messages = [message for found in groups for message in found.messages]
+    return messages, sum((found.size for found in groups), estimates.Estimate())
 
 
 def grouped(stored: Stored | None, new: list[dict[str, Any]]) -> list[Group]:
