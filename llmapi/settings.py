@@ -60,6 +60,14 @@ def flag(name: str, *, default: bool = False) -> bool:
     return value in {"true", "1", "yes", "on"}
 
 
+def choice(name: str, *choices: str) -> str:
+    """Return one of the choices; the first by default."""
+    value = text(name, choices[0]).upper()
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name} is {value!r}; set it to {' or '.join(choices)}.")
+    return value
+
+
 def database(url: str) -> dict[str, Any]:
     """Return Django's settings for SQLite or PostgreSQL, tuned for short transactions in many greenlets."""
     hint = "use sqlite:///db.sqlite3 or postgres://user:password@host:5432/name."
@@ -73,10 +81,11 @@ def database(url: str) -> dict[str, Any]:
         name = config["NAME"] if config["NAME"] == ":memory:" else str(BASE_DIR / config["NAME"])
         # WAL lets others read while one writes. IMMEDIATE takes the write lock when a transaction begins, so no
         # transaction fails halfway because another holds the lock.
+        synchronous = choice("SQLITE_SYNCHRONOUS", "NORMAL", "FULL")
         options = {
             "transaction_mode": "IMMEDIATE",
             "timeout": 5,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous};",
         }
         # A file, because tests also run real server processes, which must see the same database.
         return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
@@ -142,7 +151,7 @@ if RAW_RETENTION_DAYS == 1 or RAW_RETENTION_DAYS > 36_500:
 UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
 IDEMPOTENCY_WAIT_SECONDS = number("IDEMPOTENCY_WAIT_SECONDS", 25)
 
-# Whether statements of a turn are prepared on connections of their own. PgBouncer before 1.21 takes none.
+# Whether the statements of turns are prepared. PgBouncer in transaction mode keeps none that SQL has prepared.
 PREPARED_STATEMENTS = flag("PREPARED_STATEMENTS", default=True)
 DATABASES = {"default": database(text("DATABASE_URL", "sqlite:///db.sqlite3"))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
