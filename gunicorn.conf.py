@@ -1,8 +1,16 @@
 """Settings of the server. It runs greenlets, because a turn mostly waits. GUNICORN_CMD_ARGS overrides any setting."""
 
+from gevent import monkey
+
+# First, because the application is loaded before the workers are forked, and nothing of it may hold what blocks.
+monkey.patch_all()
+
+import gc
 import os
 import sqlite3
+import ssl
 import threading
+from importlib import import_module
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -20,6 +28,10 @@ worker_class = "gevent"
 worker_connections = 2000
 # SQLite allows one writer at a time, and its waiting is slow and unfair. One process never waits for another.
 workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
+# Workers share the memory of what is loaded before they are forked, as long as they do not write to it.
+preload_app = True
+# What would be loaded at the first request, and then by each worker for itself.
+LATE_IMPORTS = [settings.ROOT_URLCONF, "httpcore2", *([] if IS_SQLITE else ["psycopg_pool"])]
 # Seconds. A stop also waits for idle connections, so they are kept only briefly.
 keepalive = 5
 # Seconds. A stop waits this long for turns to end, minus the time to settle the rest.
@@ -28,8 +40,21 @@ loglevel = "warning"
 control_socket_disable = True
 
 
+def when_ready(server: Any) -> None:
+    """Load the rest before the first worker is forked, and keep the garbage collector from writing to any of it."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    for name in LATE_IMPORTS:
+        import_module(name)
+    get_snapshot()
+    # OpenSSL loads its algorithms with the first context.
+    ssl.create_default_context()
+    gc.collect()
+    gc.freeze()
+
+
 def post_worker_init(worker: Any) -> None:
-    # Django is set up by now. When this file is read, it is not, and gevent has not patched anything yet.
+    # Threads and connections belong to one process, so they begin only here.
     from chat import background
     from chat.turns import broadcast, lanes, registry
 

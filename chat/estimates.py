@@ -55,18 +55,19 @@ COMPRESSED_AUDIO_BYTES = (16_000, 1_000)
 
 def estimate_message(message: dict[str, Any]) -> Estimate:
     """Estimate one chat message, with all its fields."""
-    size, media = 0, Estimate(FRAME_TOKENS, FRAME_TOKENS)
+    size = 0
+    media: list[Estimate] = []
     for name, value in message.items():
         if name == "content" and isinstance(value, list):
             for part in value:
                 estimate = MEDIA.get(part.get("type"))
                 if estimate:
-                    media += estimate(part)
+                    media.append(estimate(part))
                 else:
                     size += text_bytes(part)
         elif name != "role":
             size += text_bytes(value)
-    return estimate_bytes(size) + media
+    return sum(media, estimate_bytes(size, extra=FRAME_TOKENS))
 
 
 def estimate_messages(messages: Iterable[dict[str, Any]]) -> Estimate:

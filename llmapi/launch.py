@@ -64,56 +64,20 @@ def check_env_file() -> None:
             raise CannotStart(f"Line {number} of .env is not NAME=value; correct it, or turn it into a comment with #.")
 
 
-def prepare_database() -> str | None:
-    """Migrate the database. On the first run, return the password of the new staff user `admin`."""
-    # Django is imported only now: its settings must see `.env` and the trial model.
-    import django
-    from django.contrib.auth import get_user_model
-    from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import call_command
-    from django.db import Error, connection
+def prepare() -> str | None:
+    """Migrate the database and run the checks. On the first run, return the password of the new staff user `admin`.
 
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmapi.settings")
-    try:
-        django.setup()
-        connection.ensure_connection()
-    except ImproperlyConfigured as exc:
-        raise CannotStart(str(exc)) from exc
-    except Error as exc:
-        hint = "check that its server runs, and check the user, the password and the name."
-        raise CannotStart(f"The database of DATABASE_URL cannot be opened ({first_line(exc)}); {hint}") from exc
-    try:
-        call_command("migrate", interactive=False, verbosity=0)
-        call_command("settle_abandoned", verbosity=0)
-        users = get_user_model().objects
-        password = None if users.filter(is_staff=True).exists() else secrets.token_urlsafe(12)
-        if password:
-            users.create_superuser("admin", password=password)
-    except Error as exc:
-        hint = "check that the database is intact and that its user may change tables, then run again."
-        raise CannotStart(f"The database cannot be migrated ({first_line(exc)}); {hint}") from exc
-    finally:
-        connection.close()
-    return password
-
-
-def run_checks() -> None:
-    """Run Django's checks, and the deployment checks if the server answers to other hosts than this machine."""
-    from django.conf import settings
-    from django.core.checks import ERROR, run_checks
-
-    problems = run_checks(include_deployment_checks=not settings.LOOPBACK_ONLY, databases=["default"])
-    for problem in problems:
-        if not problem.is_silenced():
-            print(f"{problem.msg} {problem.hint or ''}".strip(), file=sys.stderr)
-    if any(problem.is_serious(ERROR) and not problem.is_silenced() for problem in problems):
-        raise CannotStart(
-            "These settings are not safe for a server; correct them in .env or the environment, then run again."
-        )
-
-
-def first_line(exc: Exception) -> str:
-    return str(exc).strip().partition("\n")[0][:200]
+    A process of its own does this: Django would keep 70 MB of this one for as long as the server runs.
+    """
+    command = [sys.executable, "-m", "llmapi.prepare"]
+    # In its own session, as all processes that this one starts and stops.
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE, start_new_session=True, check=False
+    )
+    if done.returncode:
+        # It has said why.
+        sys.exit(done.returncode)
+    return done.stdout.strip() or None
 
 
 def check_port(port: int) -> None:
@@ -158,11 +122,14 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a process in its own session. So Ctrl-C does not reach it: this process stops it."""
     output = subprocess.DEVNULL if quiet else None
-    # An empty value means unset. gunicorn reads WEB_CONCURRENCY itself and would fail on an empty one.
-    env = {name: value for name, value in os.environ.items() if value}
-    child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
+    child = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=output, stderr=output, start_new_session=True)
     children.append(child)
     return child
+
+
+def environment() -> dict[str, str]:
+    """Return the settings for a process. Empty means unset: gunicorn would fail on an empty WEB_CONCURRENCY."""
+    return {name: value for name, value in os.environ.items() if value}
 
 
 def wait_for(url: str, child: subprocess.Popen[bytes], failure: str) -> None:
@@ -199,8 +166,7 @@ def start(children: list[subprocess.Popen[bytes]]) -> None:
     is_local = not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL")
     if is_local:
         start_local_model(children)
-    password = prepare_database()
-    run_checks()
+    password = prepare()
     server = spawn(children, [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"])
     wait_for(f"http://127.0.0.1:{port}/ready", server, "The server did not start; its messages are above.")
     print(banner(os.environ, port, is_local=is_local, password=password), flush=True)

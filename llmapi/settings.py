@@ -178,14 +178,14 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "llmapi.logging.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "llmapi.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "llmapi.cors.AnyHeaderCorsMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "llmapi.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "llmapi.middleware.AuthenticationMiddleware",
+    "llmapi.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "chat.api.limits.LimitsMiddleware",
 ]

@@ -12,10 +12,10 @@ from llmapi.health import HealthView, ReadyView
 OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
 
 urlpatterns = [
+    path("v1/", include("chat.api.urls")),
     path("", TemplateView.as_view(template_name="web/index.html"), name="home"),
     path("health", HealthView.as_view(**OPEN)),
     path("ready", ReadyView.as_view(**OPEN)),
-    path("v1/", include("chat.api.urls")),
     path("", include("analytics.api.urls")),
     path("schema", SpectacularAPIView.as_view(**OPEN), name="schema"),
     path("docs", SpectacularSwaggerSplitView.as_view(template_name="llmapi/docs.html", **OPEN), name="docs"),

@@ -12,7 +12,8 @@ from rest_framework.response import Response
 from analytics import ledger
 from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
-from chat.api.serializers import KnownFieldsSerializer, Metadata, Text, validated
+from chat.api.scalars import Text
+from chat.api.serializers import KnownFieldsSerializer, Metadata, validated
 from chat.exceptions import ApiError, CompletionNotFound, ConversationNotFound
 from chat.models import ClientToken, Conversation
 

@@ -3,15 +3,18 @@
 Null means absent: the JSON of many clients has null for each field that they do not use.
 """
 
-import copy
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from django.conf import settings
+from django.utils.functional import cached_property
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from chat.api import messages, parts
 from chat.api.fields import OWN
+from chat.api.scalars import Flag, Number, Text, Whole
 from chat.exceptions import ModelNotFound
 
 MOST = 2**31 - 1  # tokens
@@ -33,56 +36,21 @@ def validated(asked: serializers.BaseSerializer[Any]) -> Any:
     return asked.validated_data
 
 
-class Text(serializers.CharField):
-    """A string as it was sent. A number is refused, and white space is kept."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trim_whitespace=False, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return super().to_internal_value(data)
-
-
-class Flag(serializers.BooleanField):
-    """True or false of JSON. DRF also takes words such as "on", which OpenAI refuses."""
-
-    def to_internal_value(self, data: Any) -> bool:
-        if not isinstance(data, bool):
-            raise serializers.ValidationError("Send true or false.")
-        return data
-
-
-class Number(serializers.FloatField):
-    """A number of JSON. DRF also takes strings, among them "nan", and true."""
-
-    def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, int | float):
-            raise serializers.ValidationError("Send a number.")
-        try:
-            return float(data)
-        except OverflowError as exc:
-            raise serializers.ValidationError("Send a number that fits 64 bits.") from exc
-
-
-class Whole(serializers.IntegerField):
-    """A whole number, which some languages write as 100.0."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not (isinstance(data, int) or (isinstance(data, float) and data.is_integer())):
-            raise serializers.ValidationError("Send a whole number.")
-        return int(data)
+@cache
+def bound_fields(kind: type[serializers.Serializer[Any]]) -> Mapping[str, Any]:
+    """Return the fields of a serializer, for all requests. A field keeps nothing of the data that it checks."""
+    return kind().fields
 
 
 class KnownFieldsSerializer(serializers.Serializer[Any]):
-    def get_fields(self) -> dict[str, Any]:
-        """Return the fields that the request has or must have. DRF copies each, which costs more than reading it."""
+    @cached_property
+    def fields(self) -> Any:
+        """Return the fields that the request has or must have. DRF would copy all of them for each request."""
         data = getattr(self, "initial_data", None)
         if not isinstance(data, dict):
-            return super().get_fields()
-        declared = self._declared_fields.items()
-        return {name: copy.deepcopy(field) for name, field in declared if name in data or field.required}
+            return super().fields
+        declared = bound_fields(type(self)).items()
+        return {name: field for name, field in declared if name in data or field.required}
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):

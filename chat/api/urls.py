@@ -15,11 +15,12 @@ item = ItemViewSet.as_view({"get": "retrieve", "delete": "destroy"})
 completions = CompletionViewSet.as_view({"post": "create"})
 
 urlpatterns = [
+    # Django tries routes one after another, and most requests are for this one.
+    path("chat/completions", completions),
     path("conversations", conversations),
     path("conversations/<slug:conversation_id>", conversation),
     path("conversations/<slug:conversation_id>/items", items),
     path("conversations/<slug:conversation_id>/items/<slug:item_id>", item),
-    path("chat/completions", completions),
     path("chat/completions.pb", completions, {"format": "pb"}),
     path("chat/completions/<slug:request_id>/cancel", CompletionViewSet.as_view({"post": "cancel"})),
     path("models", ModelViewSet.as_view({"get": "list"})),

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 import time_machine
+from genai_prices import Usage
 from genai_prices.data_snapshot import get_snapshot
 
 from analytics.ledger.prices import PRICED_TIERS, cost_nanos, find_prices, most_cost_nanos
@@ -95,6 +96,22 @@ def test_no_way_of_billing_is_dearer_than_the_most(size: int) -> None:
                 for cached, written in ways
             ]
             assert max(cost for cost in costs if cost is not None) == most, (model.id, tier)
+
+
+@pytest.mark.parametrize("size", [1000, 300_000])
+def test_a_completion_costs_what_genai_prices_says(size: int) -> None:
+    """Of all models of OpenAI that the price list knows."""
+    read, written = size // 3, size // 4
+    usage = Usage(input_tokens=size, cache_read_tokens=read, cache_write_tokens=written, output_tokens=500)
+    for model in OPENAI.models:
+        prices = find_prices(model.id, "default")
+        dollars = prices.calc_price(usage)["total_price"] if prices else None
+
+        cost = cost_nanos(
+            model.id, prompt_tokens=size, cached_tokens=read, cache_write_tokens=written, completion_tokens=500
+        )
+
+        assert cost == (None if dollars is None else round(dollars * 1_000_000_000)), model.id
 
 
 def test_no_tier_of_the_price_list_is_priced_in_part() -> None:

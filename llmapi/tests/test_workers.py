@@ -1,0 +1,63 @@
+"""The master loads the application and forks the workers: what they share, and what becomes of one that ends."""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bench.openai_double import Behaviour, OpenAIDouble
+from bench.stack import children_of
+from conftest import Server, wait_until
+
+Serve = Callable[..., Server]
+URL = "/v1/chat/completions"
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+def memory_kb(pid: int, kind: str) -> int:
+    (found,) = re.findall(rf"^{kind}: +(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return int(found)
+
+
+def replaced(server: Server, old: list[int]) -> bool:
+    """Tell whether two workers run, and none of the `old` ones."""
+    workers = children_of(server.process.pid)
+    return len(workers) == 2 and not set(workers) & set(old)
+
+
+def test_workers_share_most_of_their_memory(serve: Serve) -> None:
+    server = serve(WEB_CONCURRENCY="2")
+
+    for worker in children_of(server.process.pid):
+        assert memory_kb(worker, "Shared_Dirty") > memory_kb(worker, "Private_Dirty")
+
+
+def test_a_killed_worker_is_replaced(serve: Serve) -> None:
+    server = serve(WEB_CONCURRENCY="2")
+    killed = children_of(server.process.pid)
+
+    for worker in killed:
+        os.kill(worker, signal.SIGKILL)
+
+    wait_until(lambda: replaced(server, killed))
+    assert server.post(URL, HI)[0] == 200
+
+
+def test_a_reload_lets_turns_end(serve: Serve, upstream: OpenAIDouble) -> None:
+    server = serve(WEB_CONCURRENCY="2")
+    old = children_of(server.process.pid)
+    gate = threading.Event()
+    upstream.default = Behaviour(text="one two three", gate=gate)
+    with ThreadPoolExecutor(1) as pool:
+        turn = pool.submit(server.post, URL, HI)
+        wait_until(lambda: len(upstream.requests) == 1)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(set(children_of(server.process.pid)) - set(old)) == 2)
+        gate.set()
+
+        assert turn.result()[0] == 200
+
+    wait_until(lambda: replaced(server, old))
