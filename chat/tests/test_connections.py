@@ -1,0 +1,306 @@
+"""Connections to the model's provider: kept open, reused where that is safe, and never a reason to buy twice."""
+
+import gzip
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from bench.openai_double import Behaviour, OpenAIDouble
+from chat.exceptions import Cancelled, UpstreamError, UpstreamTimeout
+from chat.upstream import client, connections
+from chat.upstream.replies import Call, Reply
+from conftest import Server, wait_until
+
+Serve = Callable[..., Server]
+COMPLETIONS = "/v1/chat/completions"
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
+ANSWER = json.dumps({"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}).encode()
+
+
+class Provider(ThreadingHTTPServer):
+    """Answers each request, and counts connections and requests."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.connections = self.requests = self.closed = 0
+        self.is_closing = False  # after each answer, without a word
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.closed += 1
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Provider
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests += 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(ANSWER)))
+        self.end_headers()
+        self.wfile.write(ANSWER)
+        self.close_connection = self.server.is_closing
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing."""
+
+
+@pytest.fixture
+def provider(settings: Settings) -> Iterator[Provider]:
+    with Provider() as provider:
+        threading.Thread(target=provider.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        settings.OPENAI_BASE_URL = provider.url
+        yield provider
+        provider.shutdown()
+
+
+@pytest.fixture
+def connects(upstream: OpenAIDouble, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that were connected to, in a process that has no connection yet."""
+    made: list[str] = []
+    original = connections.Connection.connect
+
+    def connect(self: connections.Connection) -> None:
+        made.append(self.host)
+        original(self)
+
+    client.client().close()
+    client.client.cache_clear()
+    monkeypatch.setattr(connections.Connection, "connect", connect)
+    return made
+
+
+def reply() -> Reply:
+    return Reply(Call("r_1", {"model": "gpt-4o-mini", **HI}, 1))
+
+
+def ask() -> str:
+    content: str = client.complete(reply()).message["content"]
+    return content
+
+
+def test_an_idle_connection_that_was_closed_is_not_used(provider: Provider) -> None:
+    provider.is_closing = True
+    ask()
+    wait_until(lambda: provider.closed == 1)
+
+    assert ask() == "Hi"
+    assert (provider.connections, provider.requests) == (2, 2)
+
+
+def test_an_idle_connection_that_is_old_is_not_used(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask()
+    monkeypatch.setattr(connections, "IDLE_SECONDS", -1)
+
+    assert ask() == "Hi"
+    assert (provider.connections, provider.requests) == (2, 2)
+
+
+def test_all_connections_of_a_hundred_calls_at_once_are_kept(upstream: OpenAIDouble, connects: list[str]) -> None:
+    client.client()  # Each thread would make one.
+    for _ in range(2):
+        gate = threading.Event()
+        upstream.default = Behaviour(gate=gate)
+        upstream.requests.clear()
+        with ThreadPoolExecutor(100) as pool:
+            calls = [pool.submit(ask) for _ in range(100)]
+            wait_until(lambda: len(upstream.requests) == 100)
+            gate.set()
+            assert {call.result() for call in calls} == {"echo: Hi"}
+
+    assert len(connects) == 100
+
+
+def test_a_stream_leaves_its_connection_to_the_next_call(upstream: OpenAIDouble, connects: list[str]) -> None:
+    for _ in range(3):
+        list(client.stream(reply(), client.Cancellation()))
+
+    assert len(connects) == 1
+
+
+def test_a_cancelled_call_leaves_no_connection(upstream: OpenAIDouble, connects: list[str]) -> None:
+    cancellation = client.Cancellation()
+    upstream.plan(Behaviour(text="one two", stop_after=1, ending="hang"))
+    choices = client.stream(reply(), cancellation)
+    next(choices)
+    cancellation.request()
+    with pytest.raises(Cancelled):
+        list(choices)
+
+    assert ask() == "echo: Hi"
+    assert len(connects) == 2
+
+
+def test_an_answer_that_is_not_read_to_its_end_leaves_no_connection(
+    upstream: OpenAIDouble, connects: list[str]
+) -> None:
+    upstream.plan(Behaviour(text="word " * 50, pause=0.02))
+    with closing(client.stream(reply(), client.Cancellation())) as choices:
+        next(choices)
+
+    assert ask() == "echo: Hi"
+    assert len(connects) == 2
+
+
+def test_a_refusal_leaves_its_connection_to_the_next_call(upstream: OpenAIDouble, connects: list[str]) -> None:
+    upstream.plan(Behaviour(status=500))
+    with pytest.raises(UpstreamError):
+        ask()
+
+    assert ask() == "echo: Hi"
+    assert len(connects) == 1
+
+
+def test_a_compressed_answer(upstream: OpenAIDouble) -> None:
+    upstream.plan(Behaviour(raw=gzip.compress(ANSWER), headers={"Content-Encoding": "gzip"}))
+
+    assert ask() == "Hi"
+
+
+def test_an_answer_that_ends_with_its_connection(upstream: OpenAIDouble, connects: list[str]) -> None:
+    upstream.default = Behaviour(headers={"Connection": "close"})
+
+    assert [ask(), ask()] == ["echo: Hi"] * 2
+    assert len(connects) == 2
+
+
+def test_a_handshake_that_is_not_answered_costs_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        settings.OPENAI_BASE_URL = f"https://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        with pytest.raises(UpstreamTimeout) as failed:
+            ask()
+
+    assert failed.value.is_billed is False
+
+
+def test_a_proxy_forwards_calls_without_tls(
+    upstream: OpenAIDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("HTTP_PROXY", upstream.url.replace("//", "//user:p%40ss@"))
+        settings.OPENAI_BASE_URL = "http://example.invalid/v1"
+        assert ask() == "echo: Hi"
+
+    (request,) = upstream.requests
+    assert request["path"] == "http://example.invalid/v1/chat/completions"
+    assert request["headers"]["host"] == "example.invalid"
+    assert request["headers"]["proxy-authorization"] == "Basic dXNlcjpwQHNz"
+
+
+def test_no_proxy_stands_before_an_address_of_no_proxy(
+    provider: Provider, settings: Settings, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    settings.OPENAI_BASE_URL = provider.url
+
+    assert ask() == "Hi"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate of 127.0.0.1, and its key, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    files = ["-keyout", str(path), "-out", str(path.with_suffix(".crt"))]
+    subprocess.run(["openssl", "req", "-x509", "-days", "2", *key, *names, *files], check=True, capture_output=True)
+    with path.open("ab") as both:
+        both.write(path.with_suffix(".crt").read_bytes())
+    return path
+
+
+@pytest.fixture
+def tls(certificate: Path) -> Iterator[tuple[OpenAIDouble, ssl.SSLContext]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    double = OpenAIDouble()
+    double.server.socket = context.wrap_socket(double.server.socket, server_side=True)
+    with double:
+        yield double, context
+
+
+def secure(serve: Serve, double: OpenAIDouble, certificate: Path, **settings: str) -> Server:
+    url = double.url.replace("http:", "https:")
+    return serve(OPENAI_BASE_URL=url, SSL_CERT_FILE=str(certificate), WEB_CONCURRENCY="1", **settings)
+
+
+def test_turns_at_once_make_a_handshake_each_and_later_ones_none(
+    serve: Serve, tls: tuple[OpenAIDouble, ssl.SSLContext], certificate: Path
+) -> None:
+    double, context = tls
+    server = secure(serve, double, certificate)
+    wait_until(lambda: handshakes(context) == 1)  # The server asks for the models as it starts.
+
+    with ThreadPoolExecutor(5) as pool:
+        asked = [{**HI, "stream": number % 2 == 0} for number in range(30)]
+        answers = list(pool.map(lambda body: server.post(COMPLETIONS, body), asked))
+
+    assert {status for status, _, _ in answers} == {200}
+    assert len(double.requests) == 30
+    assert 2 <= handshakes(context) <= 1 + 5
+
+
+def handshakes(context: ssl.SSLContext) -> int:
+    return context.session_stats()["accept_good"]
+
+
+def test_a_stream_over_tls_is_cancelled(
+    serve: Serve, tls: tuple[OpenAIDouble, ssl.SSLContext], certificate: Path
+) -> None:
+    double, _ = tls
+    double.plan(Behaviour(text="one two three", stop_after=2, ending="hang"))
+    server = secure(serve, double, certificate, UPSTREAM_TIMEOUT_SECONDS="20")
+
+    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
+    body = json.dumps({**HI, "stream": True}).encode()
+    with urllib.request.urlopen(urllib.request.Request(server.url + COMPLETIONS, body, headers), timeout=5) as answer:
+        while b"two" not in answer.readline():
+            pass
+        cancelled, _, _ = server.post(f"{COMPLETIONS}/{answer.headers['x-request-id']}/cancel", {})
+        rest = answer.read()
+
+    assert cancelled == 200
+    assert b'"cancelled":true' in rest
+    assert "hang" in double.hung_up
+
+
+def test_a_stop_breaks_off_a_call_over_tls(
+    serve: Serve, tls: tuple[OpenAIDouble, ssl.SSLContext], certificate: Path
+) -> None:
+    double, _ = tls
+    double.default = Behaviour(delay=30)
+    server = secure(serve, double, certificate, GUNICORN_CMD_ARGS="--graceful-timeout 2")
+
+    with ThreadPoolExecutor(1) as pool:
+        turn = pool.submit(server.post, COMPLETIONS, HI)
+        wait_until(lambda: len(double.requests) == 1)
+        server.process.terminate()
+        status, _, body = turn.result()
+
+    assert (status, json.loads(body)["error"]["code"]) == (503, "unavailable")
