@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from chat.turns.reply_log import ReplyLog
+from chat.turns.reply_log import ReplyLog, dump
 from chat.upstream.replies import choice_of
 
 # What all chunks of a reply have in common, beside its id.
@@ -16,6 +16,21 @@ def chunk_of(head: dict[str, Any], request_id: str, /, *choices: dict[str, Any],
     """Make a chunk of the reply that `head` is the completion of, or its `Reply.head()`."""
     shared: dict[str, Any] = {name: head[name] for name in SHARED if name in head}
     return {"id": request_id, "object": "chat.completion.chunk", **shared, "choices": [*choices], **more}
+
+
+class ChunkEncoder:
+    """Makes the JSON of one reply's chunks. What they have in common is written once."""
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._head: dict[str, Any] | None = None
+        self._start = b""
+
+    def encode(self, head: dict[str, Any], choice: dict[str, Any]) -> bytes:
+        if head != self._head:  # Some providers say the service tier only in a later chunk.
+            self._head = head
+            self._start = dump(chunk_of(head, self._request_id)).removesuffix(b"]}")
+        return b"%b%b]}" % (self._start, dump(choice))
 
 
 def last_chunk(answer: dict[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,7 @@ class RemoteLog(ReplyLog):
         self.heard_at = time.monotonic()
         self.looked_up_at = 0.0
         self._found = threading.Event()
+        self._lock = threading.RLock()  # Several threads write.
         self._position = 0
         self._partial: list[bytes] = []  # the beginning of a line, which may come in many frames
         # To be told what follows the position. No earlier log of this process has asked by the same number.
@@ -141,7 +142,7 @@ class RemoteLog(ReplyLog):
 
     def resume(self) -> None:
         """Ask for everything that has not arrived: frames may have been lost."""
-        with self._changed:
+        with self._lock:
             self._attempt, self._lost_at = next(_attempts), time.monotonic()
             self._ask_at, self._pause = 0, ASK_AGAIN_SECONDS
 
@@ -151,7 +152,7 @@ class RemoteLog(ReplyLog):
         A question that is only late is not answered twice, because its number is the same.
         """
         now = time.monotonic()
-        with self._changed:
+        with self._lock:
             if self._is_closed or now < self._ask_at:
                 return None
             if self._lost_at is None:
@@ -163,7 +164,7 @@ class RemoteLog(ReplyLog):
 
     def receive(self, offset: int, data: bytes) -> None:
         """Take a frame. What has arrived before is skipped, and a frame beyond a gap is asked for again."""
-        with self._changed:
+        with self._lock:
             if self._is_closed:
                 return
             if offset > self._position:
@@ -183,11 +184,11 @@ class RemoteLog(ReplyLog):
                 self._take(line[:1], line[1:])
             self._partial.append(last)
             if lines:  # A reader that wakes up without any takes it for a silence.
-                self._changed.notify_all()
+                self._wake()
 
     def finish(self, answer: dict[str, Any]) -> None:
         """End the log with what of the stored answer has not arrived; by an error where that cannot be told exactly."""
-        with self._changed:
+        with self._lock:
             rest = rest_of_reply(answer, self._chunks)
             if rest is None:
                 self.break_off()
@@ -197,7 +198,7 @@ class RemoteLog(ReplyLog):
 
     def break_off(self) -> None:
         """End the log by an error, unless it has ended."""
-        with self._changed:
+        with self._lock:
             if not self._is_closed:
                 self.close(error=Unavailable("The reply broke off; send the same request again."))
 
@@ -207,8 +208,7 @@ class RemoteLog(ReplyLog):
         elif kind == b"e":
             self.close(error=load_error(content))
         else:
-            self.close()
-            self.usage = content or None
+            self._end(content or None, None)
 
 
 def dump_error(error: ApiError) -> bytes:

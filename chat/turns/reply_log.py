@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,10 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class ReplyLog:
-    """The chunks of one reply, each as JSON. One thread writes them; any number of threads read from the beginning."""
+    """The chunks of one reply, each as JSON. One thread writes them; any number of threads read from the beginning.
+
+    There is no lock: what a reader must see first is written first. Chunks before the end, the end before the bells.
+    """
 
     def __init__(self, idempotency: Idempotency | None = None) -> None:
         self.idempotency = idempotency
@@ -23,24 +27,24 @@ class ReplyLog:
         self._chunks: list[bytes] = []
         self._is_closed = False
         self._error: ApiError | None = None
-        self._changed = threading.Condition()
+        # One for each reader that waits: held until there is something new.
+        self._bells: list[threading.Lock] = []
 
     def append(self, chunk: dict[str, Any]) -> None:
-        with self._changed:
-            self._chunks.append(dump(chunk))
-            self._changed.notify_all()
+        self.write(dump(chunk))
+
+    def write(self, chunk: bytes) -> None:
+        """Append a chunk that is JSON already."""
+        self._chunks.append(chunk)
+        self._wake()
 
     def close(self, *, usage: dict[str, Any] | None = None, error: ApiError | None = None) -> None:
-        with self._changed:
-            self.usage = dump(usage) if usage else None
-            self._error = error
-            self._is_closed = True
-            self._changed.notify_all()
+        self._end(dump(usage) if usage else None, error)
 
     def since(self, seen: int) -> tuple[list[bytes], bool]:
         """Return the chunks after the first `seen`, and whether none will follow."""
-        with self._changed:
-            return self._chunks[seen:], self._is_closed
+        is_closed = self._is_closed  # Read first: then all chunks are there.
+        return self._chunks[seen:], is_closed
 
     def ending(self) -> tuple[bytes | None, ApiError | None]:
         """Return how a closed log ended: the usage chunk of a reply, or the error of a turn that failed."""
@@ -53,11 +57,8 @@ class ReplyLog:
         """
         seen = 0
         while True:
-            with self._changed:
-                if seen == len(self._chunks) and not self._is_closed:
-                    self._changed.wait(HEARTBEAT_SECONDS)
-                fresh = self._chunks[seen:]
-                is_over = self._is_closed
+            self._wait(seen)
+            fresh, is_over = self.since(seen)
             seen += len(fresh)
             if fresh or not is_over:
                 yield fresh
@@ -65,6 +66,30 @@ class ReplyLog:
                 raise self._error
             else:
                 return
+
+    def _end(self, usage: bytes | None, error: ApiError | None) -> None:
+        self.usage, self._error = usage, error
+        self._is_closed = True
+        self._wake()
+
+    def _wait(self, seen: int) -> None:
+        """Wait for more than `seen` chunks, or the end, for at most HEARTBEAT_SECONDS."""
+        deadline = time.monotonic() + HEARTBEAT_SECONDS
+        while not self._has_more(seen) and (seconds := deadline - time.monotonic()) > 0:
+            bell = threading.Lock()
+            bell.acquire()
+            self._bells.append(bell)
+            # What was written before the bell was hung up did not ring it.
+            if not self._has_more(seen):
+                bell.acquire(timeout=seconds)
+
+    def _has_more(self, seen: int) -> bool:
+        return len(self._chunks) > seen or self._is_closed
+
+    def _wake(self) -> None:
+        bells, self._bells = self._bells, []
+        for bell in bells:
+            bell.release()
 
 
 def dump(chunk: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 from chat.exceptions import ApiError, Cancelled, InternalError
 from chat.turns import broadcast, registry
 from chat.turns.capacity import acquire_slot, release_slot
-from chat.turns.chunks import chunk_of, last_chunk, replay, usage_chunk
+from chat.turns.chunks import ChunkEncoder, chunk_of, last_chunk, replay, usage_chunk
 from chat.turns.lifecycle import close_connection, fail, open_or_replay, settle
 from chat.turns.reply_log import ReplyLog
 from chat.turns.request import Turn, TurnRequest
@@ -83,6 +83,7 @@ class Reading:
         self.turn = turn
         self.log = log
         self.reply = Reply(turn.call)
+        self._encoder = ChunkEncoder(turn.call.request_id)
         self.first_token_ms: int | None = None
         self.code = ""  # "cancelled", where the client stopped the reply
 
@@ -106,7 +107,7 @@ class Reading:
         if self.first_token_ms is None:
             self.first_token_ms = self.turn.latency_ms
             self.begin("" if "content" in choice["delta"] else None)
-        self.log.append(chunk_of(self.reply.head(), self.turn.call.request_id, choice))
+        self.log.write(self._encoder.encode(self.reply.head(), choice))
 
     def begin(self, content: str | None = "") -> None:
         """Write the first chunk: it says who speaks, and where the reply belongs."""
