@@ -3,15 +3,11 @@
 import gzip
 import json
 import socket
-import ssl
-import subprocess
 import threading
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +17,8 @@ from bench.openai_double import Behaviour, OpenAIDouble
 from chat.exceptions import Cancelled, UpstreamError, UpstreamTimeout
 from chat.upstream import client, connections
 from chat.upstream.replies import Call, Reply
-from conftest import Server, wait_until
+from conftest import wait_until
 
-Serve = Callable[..., Server]
-COMPLETIONS = "/v1/chat/completions"
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 ANSWER = json.dumps({"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}).encode()
 
@@ -220,87 +214,3 @@ def test_no_proxy_stands_before_an_address_of_no_proxy(
     settings.OPENAI_BASE_URL = provider.url
 
     assert ask() == "Hi"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate of 127.0.0.1, and its key, in one file."""
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    files = ["-keyout", str(path), "-out", str(path.with_suffix(".crt"))]
-    subprocess.run(["openssl", "req", "-x509", "-days", "2", *key, *names, *files], check=True, capture_output=True)
-    with path.open("ab") as both:
-        both.write(path.with_suffix(".crt").read_bytes())
-    return path
-
-
-@pytest.fixture
-def tls(certificate: Path) -> Iterator[tuple[OpenAIDouble, ssl.SSLContext]]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    double = OpenAIDouble()
-    double.server.socket = context.wrap_socket(double.server.socket, server_side=True)
-    with double:
-        yield double, context
-
-
-def secure(serve: Serve, double: OpenAIDouble, certificate: Path, **settings: str) -> Server:
-    url = double.url.replace("http:", "https:")
-    return serve(OPENAI_BASE_URL=url, SSL_CERT_FILE=str(certificate), WEB_CONCURRENCY="1", **settings)
-
-
-def test_turns_at_once_make_a_handshake_each_and_later_ones_none(
-    serve: Serve, tls: tuple[OpenAIDouble, ssl.SSLContext], certificate: Path
-) -> None:
-    double, context = tls
-    server = secure(serve, double, certificate)
-    wait_until(lambda: handshakes(context) == 1)  # The server asks for the models as it starts.
-
-    with ThreadPoolExecutor(5) as pool:
-        asked = [{**HI, "stream": number % 2 == 0} for number in range(30)]
-        answers = list(pool.map(lambda body: server.post(COMPLETIONS, body), asked))
-
-    assert {status for status, _, _ in answers} == {200}
-    assert len(double.requests) == 30
-    assert 2 <= handshakes(context) <= 1 + 5
-
-
-def handshakes(context: ssl.SSLContext) -> int:
-    return context.session_stats()["accept_good"]
-
-
-def test_a_stream_over_tls_is_cancelled(
-    serve: Serve, tls: tuple[OpenAIDouble, ssl.SSLContext], certificate: Path
-) -> None:
-    double, _ = tls
-    double.plan(Behaviour(text="one two three", stop_after=2, ending="hang"))
-    server = secure(serve, double, certificate, UPSTREAM_TIMEOUT_SECONDS="20")
-
-    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
-    body = json.dumps({**HI, "stream": True}).encode()
-    with urllib.request.urlopen(urllib.request.Request(server.url + COMPLETIONS, body, headers), timeout=5) as answer:
-        while b"two" not in answer.readline():
-            pass
-        cancelled, _, _ = server.post(f"{COMPLETIONS}/{answer.headers['x-request-id']}/cancel", {})
-        rest = answer.read()
-
-    assert cancelled == 200
-    assert b'"cancelled":true' in rest
-    assert "hang" in double.hung_up
-
-
-def test_a_stop_breaks_off_a_call_over_tls(
-    serve: Serve, tls: tuple[OpenAIDouble, ssl.SSLContext], certificate: Path
-) -> None:
-    double, _ = tls
-    double.default = Behaviour(delay=30)
-    server = secure(serve, double, certificate, GUNICORN_CMD_ARGS="--graceful-timeout 2")
-
-    with ThreadPoolExecutor(1) as pool:
-        turn = pool.submit(server.post, COMPLETIONS, HI)
-        wait_until(lambda: len(double.requests) == 1)
-        server.process.terminate()
-        status, _, body = turn.result()
-
-    assert (status, json.loads(body)["error"]["code"]) == (503, "unavailable")
