@@ -71,7 +71,7 @@ class OwnPostgres:
 def find_binaries() -> Path:
     """Find initdb and pg_ctl. Debian does not have them in the PATH."""
     on_path = shutil.which("initdb")
-    found = [Path(on_path).parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = [Path(on_path).resolve().parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not found:
         raise SystemExit("PostgreSQL's server programs (initdb, pg_ctl) are missing; install them.")
     return found[-1]

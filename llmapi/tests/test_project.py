@@ -113,6 +113,7 @@ def test_unsafe_values_are_allowed_on_this_machine_only(settings: Settings) -> N
         ("OPENAI_MODELS", "=gpt-6-luna"),
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "nonsense"),
+        ("REPLICA_DATABASE_URL", "mysql://localhost/x"),
     ],
 )
 def test_a_bad_setting_is_reported_in_one_sentence(name: str, value: str) -> None:
@@ -202,6 +203,8 @@ def test_every_setting_is_documented() -> None:
         "PORT",
         "WEB_CONCURRENCY",
         "DATABASE_POOL_SIZE",
+        "REPLICA_DATABASE_URL",
+        "PGBOUNCER",
         "CORS_ALLOWED_ORIGINS",
         "RAW_RETENTION_DAYS",
         "UPSTREAM_FIELDS",
