@@ -38,6 +38,11 @@ class OwnPostgres:
         output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run([self.bin / program, *arguments], check=True, cwd="/", user=self.user, **output)  # type: ignore[call-overload]
 
+    @property
+    def pid(self) -> int:
+        """The process of which all of PostgreSQL's are children."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
     def start(self) -> None:
         self.run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.data / "log"), "start")
 

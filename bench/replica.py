@@ -80,11 +80,11 @@ def spared(primary: OwnPostgres, standby: Standby) -> Iterator[Row]:
     for name, replica_url in (("without", ""), ("with", standby.url)):
         with served(primary, replica_url) as stack:
             read_figures(stack.server)
-            before = [tree_seconds(master_of(server)) for server in (primary, standby)]
+            before = [tree_seconds(server.pid) for server in (primary, standby)]
             scans = rollup_scans(primary)
             read_figures(stack.server)
             spent = [
-                (tree_seconds(master_of(server)) - start) / READS * 1000
+                (tree_seconds(server.pid) - start) / READS * 1000
                 for server, start in zip((primary, standby), before, strict=True)
             ]
             scans = rollup_scans(primary) - scans
@@ -96,10 +96,6 @@ def spared(primary: OwnPostgres, standby: Standby) -> Iterator[Row]:
 def read_figures(server: str) -> None:
     for number in range(READS):
         assert call(server, FIGURES[number % len(FIGURES)]).status == 200
-
-
-def master_of(server: OwnPostgres) -> int:
-    return int((server.data / "postmaster.pid").read_text().split()[0])
 
 
 def rollup_scans(server: OwnPostgres) -> int:

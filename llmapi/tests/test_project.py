@@ -128,6 +128,15 @@ def test_a_bad_setting_is_reported_in_one_sentence(name: str, value: str) -> Non
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_pgbouncer_takes_no_cursors_of_a_session(value: str) -> None:
+    env = {**os.environ, "DATABASE_URL": "postgres://127.0.0.1/llmapi", "PGBOUNCER": value}
+    code = "from llmapi import settings; print(settings.DATABASES['default']['DISABLE_SERVER_SIDE_CURSORS'])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+
+    assert result.stdout == f"{value.title()}\n"
+
+
 def test_health_and_ready(client: Client, db: None) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/ready").json() == {"status": "ready"}
