@@ -86,8 +86,10 @@ def partition(now: datetime) -> None:
 def add_bound(cursor: CursorWrapper, table: str, bound: date) -> None:
     """Let the table say what it holds, so that it can be attached without being read under a lock."""
     name = f"{table}_is_before"
-    cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
-    cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK (created_at < '{instant(bound)}') NOT VALID")
+    with transaction.atomic():
+        cursor.execute(LOCK)
+        cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
+        cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK (created_at < '{instant(bound)}') NOT VALID")
     cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
 
 

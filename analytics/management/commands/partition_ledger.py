@@ -1,7 +1,7 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from analytics.ledger import partitions
@@ -20,5 +20,8 @@ class Command(BaseCommand):
         if partitions.is_partitioned():
             self.stdout.write(f"The ledger is partitioned; {partitions.add_months(now)} months added.")
             return
-        partitions.partition(now)
+        try:
+            partitions.partition(now)
+        except OperationalError as exc:
+            raise CommandError(f"Nothing is partitioned; run it again when the tables are less busy. {exc}") from exc
         self.stdout.write(f"The ledger is partitioned: {', '.join(partitions.partitions(partitions.TABLES[0]))}.")

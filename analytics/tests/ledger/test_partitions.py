@@ -142,6 +142,7 @@ def test_a_month_is_dropped_whole(partitioned: None, settings: Settings) -> None
     with time_machine.travel(datetime(2026, 8, 10, 12, tzinfo=UTC)):
         build(date(2026, 7, 1), date(2026, 8, 8))
         assert purge(timezone.now()) == {}
+        assert not RollupDay.objects.filter(purged_at__isnull=False).exists()
         figures = figures_of_july()
 
     with time_machine.travel(datetime(2026, 8, 11, 12, tzinfo=UTC)):
