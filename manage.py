@@ -7,6 +7,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import InterfaceError, OperationalError, ProgrammingError
 
+from analytics.replica import ReplicaUnavailable
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmapi.settings")
@@ -22,6 +24,8 @@ def main() -> None:
         # The reader has closed the pipe. At exit Python flushes again; into the pipe, that would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except ReplicaUnavailable as exc:
+        sys.exit(f"llmapi: {exc}")
     except (InterfaceError, OperationalError, ProgrammingError) as exc:
         if "--traceback" in sys.argv:
             raise

@@ -97,7 +97,7 @@ def of_metrics() -> Iterator[tuple[str, str]]:
     from analytics.models import UsageEvent
     from analytics.query import Period
 
-    newest = UsageEvent.objects.latest("created_at")
+    newest = UsageEvent.objects.exclude(app_version="").latest("created_at")
     since = {days: Period.last_days(days).first.isoformat() for days in DAYS}
     for days, first in since.items():
         yield f"/metrics, {days} days", f"/metrics?from={first}"

@@ -38,6 +38,11 @@ class OwnPostgres:
         output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run([self.bin / program, *arguments], check=True, cwd="/", user=self.user, **output)  # type: ignore[call-overload]
 
+    @property
+    def pid(self) -> int:
+        """The process of which all of PostgreSQL's are children."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
     def start(self) -> None:
         self.run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.data / "log"), "start")
 
@@ -71,7 +76,7 @@ class OwnPostgres:
 def find_binaries() -> Path:
     """Find initdb and pg_ctl. Debian does not have them in the PATH."""
     on_path = shutil.which("initdb")
-    found = [Path(on_path).parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = [Path(on_path).resolve().parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not found:
         raise SystemExit("PostgreSQL's server programs (initdb, pg_ctl) are missing; install them.")
     return found[-1]

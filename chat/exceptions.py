@@ -14,6 +14,8 @@ from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
+from analytics.replica import ReplicaUnavailable
+
 logger = logging.getLogger(__name__)
 
 NOTHING_HERE = "Nothing is here; /docs lists every route."
@@ -191,6 +193,8 @@ def known_error(exc: Exception) -> exceptions.APIException:
         return exceptions.NotFound(NOTHING_HERE)
     if isinstance(exc, PermissionDenied):
         return exceptions.PermissionDenied()
+    if isinstance(exc, ReplicaUnavailable):
+        return Unavailable(str(exc))
     if isinstance(exc, OperationalError | InterfaceError):
         return Unavailable()
     return InternalError()

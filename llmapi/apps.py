@@ -11,7 +11,7 @@ class ProjectConfig(AppConfig):
     def ready(self) -> None:
         # Models can be imported only once all apps are loaded.
         from analytics import ledger
-        from analytics.ledger import retention
+        from analytics.ledger import partitions, retention
         from analytics.rollups import schedule
         from chat import background
         from chat.upstream import lifetimes
@@ -23,6 +23,7 @@ class ProjectConfig(AppConfig):
         # asks the upstream comes last: it may wait for some seconds.
         background.JOBS["rollup"] = background.Job(timedelta(minutes=1), schedule.run_due)
         background.JOBS["purge_raw_rows"] = background.Job(timedelta(minutes=10), retention.run_due)
+        background.JOBS["add_ledger_months"] = background.Job(timedelta(days=1), partitions.add_months)
         background.JOBS["ask_upstream_models"] = background.Job(timedelta(days=1), lifetimes.ask_upstream)
         background.PER_PROCESS.append(ledger.flush_refusals)
 

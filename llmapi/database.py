@@ -24,9 +24,10 @@ def fail_waiting(pool: "ConnectionPool[Any]") -> None:
 
 def replace_pool(pool: "ConnectionPool[Any]") -> None:
     """Forget a pool, then close it. Django's own close_pool() closes it first, while requests still come to it."""
-    from django.db import connection
+    from django.db import connections
 
-    pools = getattr(connection, "_connection_pools", {})
-    if pools.get(connection.alias) is pool:
-        pools.pop(connection.alias, None)
-        pool.close()
+    for connection in connections.all():
+        pools = getattr(connection, "_connection_pools", {})
+        if pools.get(connection.alias) is pool:
+            pools.pop(connection.alias, None)
+            pool.close()

@@ -53,8 +53,8 @@ def number(name: str, default: int, *, least: int = 0) -> int:
     return int(value)
 
 
-def flag(name: str, *, default: bool = False) -> bool:
-    value = text(name, str(default)).lower()
+def flag(name: str) -> bool:
+    value = text(name, "false").lower()
     if value not in {"true", "false", "1", "0", "yes", "no", "on", "off"}:
         raise ImproperlyConfigured(f"{name} is {value!r}; set it to true or false.")
     return value in {"true", "1", "yes", "on"}
@@ -68,15 +68,19 @@ def choice(name: str, *choices: str) -> str:
     return value
 
 
-def database(url: str) -> dict[str, Any]:
-    """Return Django's settings for SQLite or PostgreSQL, tuned for short transactions in many greenlets."""
+def database(setting: str, default: str) -> dict[str, Any]:
+    """Return Django's settings for SQLite or PostgreSQL, tuned for short transactions in many greenlets.
+
+    `setting` names the setting that holds the URL.
+    """
+    url = text(setting, default)
     hint = "use sqlite:///db.sqlite3 or postgres://user:password@host:5432/name."
     if not url.startswith(("sqlite://", "postgres://", "postgresql://")):
-        raise ImproperlyConfigured(f"DATABASE_URL must name a SQLite or PostgreSQL database; {hint}")
+        raise ImproperlyConfigured(f"{setting} must name a SQLite or PostgreSQL database; {hint}")
     try:
         config: dict[str, Any] = dict(env.db_url_config(url))
     except ValueError as exc:  # for example a port that is no number
-        raise ImproperlyConfigured(f"DATABASE_URL cannot be read; {hint}") from exc
+        raise ImproperlyConfigured(f"{setting} cannot be read; {hint}") from exc
     if config["ENGINE"] == "django.db.backends.sqlite3":
         name = config["NAME"] if config["NAME"] == ":memory:" else str(BASE_DIR / config["NAME"])
         # WAL lets others read while one writes. IMMEDIATE takes the write lock when a transaction begins, so no
@@ -102,7 +106,13 @@ def database(url: str) -> dict[str, Any]:
     # Seconds to connect, and milliseconds that the server may leave a packet without an acknowledgement.
     options = {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2, "tcp_user_timeout": 3000}
     # Health checks replace a connection that a restart of the server has broken, before it is used.
-    return {**config, "OPTIONS": options, "CONN_HEALTH_CHECKS": True}
+    return {
+        **config,
+        "OPTIONS": options,
+        "CONN_HEALTH_CHECKS": True,
+        # A cursor of the server lives in one session, and each transaction gets another one.
+        "DISABLE_SERVER_SIDE_CURSORS": PGBOUNCER,
+    }
 
 
 # --- settings of operators ---
@@ -151,9 +161,14 @@ if RAW_RETENTION_DAYS == 1 or RAW_RETENTION_DAYS > 36_500:
 UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
 IDEMPOTENCY_WAIT_SECONDS = number("IDEMPOTENCY_WAIT_SECONDS", 25)
 
-# Whether the statements of turns are prepared. PgBouncer in transaction mode keeps none that SQL has prepared.
-PREPARED_STATEMENTS = flag("PREPARED_STATEMENTS", default=True)
-DATABASES = {"default": database(text("DATABASE_URL", "sqlite:///db.sqlite3"))}
+# DATABASE_URL is that of a PgBouncer in transaction mode.
+PGBOUNCER = flag("PGBOUNCER")
+DATABASES = {"default": database("DATABASE_URL", "sqlite:///db.sqlite3")}
+DATABASE_ROUTERS = ["llmapi.routers.ReplicaRouter"]
+if text("REPLICA_DATABASE_URL"):
+    DATABASES["replica"] = database("REPLICA_DATABASE_URL", "")
+    if DATABASES["replica"]["ENGINE"] != DATABASES["default"]["ENGINE"]:
+        raise ImproperlyConfigured("REPLICA_DATABASE_URL must name a replica of the database that DATABASE_URL names.")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Django ---

@@ -19,7 +19,7 @@ os.environ.update(
 )
 for name in (
     *("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "DEBUG", "METRICS_PUBLIC", "SYSTEM_PROMPT", "MAX_REQUEST_BYTES"),
-    "UPSTREAM_FIELDS",
+    *("PGBOUNCER", "REPLICA_DATABASE_URL", "UPSTREAM_FIELDS"),
 ):
     os.environ.pop(name, None)
 

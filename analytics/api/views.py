@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
+from analytics import replica
 from analytics.api.parameters import PARAMETERS, check_names, query_of
 from analytics.api.permissions import MayReadMetrics
 from analytics.api.renderers import CSVRenderer, FormatNegotiation, OpenMetricsRenderer, PrometheusRenderer
@@ -79,6 +80,7 @@ class MetricsView(MetricsAPIView):
             (200, "text/plain"): str,
         },
     )
+    @replica.reading()
     def get(self, request: Request) -> Response:
         """Return who uses the service, how well it works, and what it costs: over the last 30 days by default.
 
@@ -103,6 +105,7 @@ class MetricView(MetricsAPIView):
         parameters=[NAME, *PARAMETERS, METRIC_FORMAT],
         responses={(200, "application/json"): METRIC, (200, "text/csv"): str},
     )
+    @replica.reading()
     def get(self, request: Request, name: str, **kwargs: Any) -> Response:
         """Return one metric, and what it means."""
         if name not in METRICS:

@@ -1,5 +1,7 @@
 """Delete raw rows past RAW_RETENTION_DAYS, day by day. Their rollups stay, and are then all that is left of them.
 
+Where the ledger is partitioned by month, days are purged only when their whole month is over, and it is dropped.
+
 A day is sealed before its first row is deleted: from then on it is not built again. Neither is the day after it,
 whose replays are computed from the turns of the day before.
 """
@@ -14,7 +16,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from analytics.ledger import sums
+from analytics.ledger import partitions, sums
 from analytics.models import AnalyticsEvent, RollupDay, UsageEvent
 from analytics.query import DAY, Period, days_between
 
@@ -57,13 +59,22 @@ def expired(now: datetime) -> list[date]:
         return []
     last = now.astimezone(UTC).date() - timedelta(days=settings.RAW_RETENTION_DAYS + 1)
     first = sums.oldest_day()
+    if partitions.is_partitioned():
+        last = (last + DAY).replace(day=1) - DAY
     return list(days_between(first, last)) if first else []
 
 
 def purge_day(day: date) -> Iterator[tuple[str, int]]:
-    """Delete the day's rows, each batch in a transaction of its own. Yields what was deleted, and how many."""
+    """Delete the day's rows, each batch in a transaction of its own. Yields what was deleted, and how many.
+
+    The rows of a month that is a partition go together with its last day's: those before are sealed by then.
+    """
     seal(day)
     for what, table in TABLES.items():
+        if month := partitions.month_of(table._meta.db_table, day):
+            if (day + DAY).month != day.month:
+                yield what, partitions.drop(month)
+            continue
         rows = table.objects.filter(Period(day, day).instants)
         while batch := list(rows.values_list("pk", flat=True)[:BATCH]):
             yield what, rows.filter(pk__in=batch).delete()[0]

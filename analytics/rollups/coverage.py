@@ -10,6 +10,7 @@ from typing import Self
 from django.db import OperationalError
 from django.utils import timezone
 
+from analytics import replica
 from analytics.ledger import sums
 from analytics.models import RollupDay
 from analytics.query import DAY, midnight
@@ -55,8 +56,10 @@ def bring_up_to_date() -> Coverage:
     """Build the days that go on, where that is cheap, and say as of when the rollups are.
 
     To be called before figures are read: two statements where nothing has changed. A day of many rows is left to the
-    server's job, which builds it every minute.
+    server's job, which builds it every minute. So is every day where a replica is read: nothing can be built there.
     """
+    if replica.is_reading():
+        return coverage_of_replica()
     started = timezone.now()
     deadline = time.monotonic() + READER_SECONDS
     unsettled = list(RollupDay.objects.unsettled())
@@ -72,3 +75,11 @@ def bring_up_to_date() -> Coverage:
         # What is there can still be read, and says how old it is.
         logger.warning("rollups could not be built for a reader: %s", type(exc).__name__)
     return Coverage.of(list(RollupDay.objects.unsettled()))
+
+
+def coverage_of_replica() -> Coverage:
+    """Say as of when the replica's rollups are: of its newest commit, if no row of it is missing in them."""
+    replayed_to = replica.replayed_to()
+    unsettled = list(RollupDay.objects.unsettled())
+    is_current = next(open_days(replayed_to, unsettled), None) is None
+    return Coverage.of(unsettled, checked_at=replayed_to if is_current else None)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from django.db import connection
+from django.db import connections, router
 
 from analytics.ledger import sums
 from analytics.models import RollupDay, UserDay
@@ -87,6 +87,7 @@ def has_changed(row: RollupDay) -> bool:
     assert row.built_at is not None
     start, young = midnight(row.day), row.built_at - COMMIT_TIME
     instants = {"young": young, "start": start, "end": start + DAY}
+    connection = connections[router.db_for_read(RollupDay)]
     values = {name: connection.ops.adapt_datetimefield_value(at) for name, at in instants.items()}
     with connection.cursor() as cursor:
         cursor.execute(CHANGED, {**values, "day": connection.ops.adapt_datefield_value(row.day)})

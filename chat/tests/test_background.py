@@ -22,11 +22,12 @@ def test_each_is_done_when_it_is_due(db: None) -> None:
         return background.run_due()
 
     hourly = ["settle_abandoned", "purge_expired", "rollup", "purge_raw_rows"]
-    assert background.run_due() == [*hourly, "ask_upstream_models"]
+    daily = ["add_ledger_months", "ask_upstream_models"]
+    assert background.run_due() == [*hourly, *daily]
     assert after(seconds=1) == []
     assert after(seconds=20) == ["settle_abandoned"]
     assert after(hours=2) == hourly
-    assert after(days=1) == [*hourly, "ask_upstream_models"]
+    assert after(days=1) == [*hourly, *daily]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -95,8 +95,8 @@ class PostgreSQLSession:
     @contextmanager
     def transaction(self, *, is_atomic: bool) -> Iterator[None]:
         if not self.is_connected:
-            # A server behind PgBouncer takes no options, and prepares nothing for longer than a transaction.
-            options = {"options": f"-c lock_timeout={LOCK_TIMEOUT_MS} {PLANS}"} if settings.PREPARED_STATEMENTS else {}
+            # PgBouncer in transaction mode takes no options, and keeps nothing that was prepared.
+            options = {} if settings.PGBOUNCER else {"options": f"-c lock_timeout={LOCK_TIMEOUT_MS} {PLANS}"}
             self._connection = connect(
                 application_name=f"llmapi-{self._name}", cursor_factory=psycopg.ClientCursor, context=None, **options
             )
@@ -132,7 +132,7 @@ class PostgreSQLSession:
     def _command(self, statement: Statement) -> str:
         if statement.name not in self._prepared:
             sql = written(statement, "postgresql", clock())
-            if not settings.PREPARED_STATEMENTS:
+            if settings.PGBOUNCER:
                 return sql
             assert self._connection is not None
             self._connection.execute(f"PREPARE {statement.name} (json) AS {sql.replace('%s', '$1')}")

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.http import urlencode
 
+from analytics import replica
 from analytics.formatting import format_exact
 from analytics.metrics.sources import Table, usage_by
 from analytics.metrics.usage import burn, token_burn_by_client, token_burn_by_user, top
@@ -56,7 +57,8 @@ def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
         problem = f"The days or filters cannot be read: {exc.param} {exc}"
         messages.warning(request, f"{problem} Showing all usage of the last {DEFAULT_DAYS} days.")
         return redirect(request.path)
-    coverage = bring_up_to_date()
+    with replica.reading():
+        coverage, found = bring_up_to_date(), list(tables(query))
     filters = query.filters.as_params()
     links = [
         (days, urlencode({**filters, "from": Period.last_days(days).first.isoformat()})) for days in (1, 7, 30, 365)
@@ -69,7 +71,7 @@ def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
         as_of=coverage.as_of,
         filters=filters,
         periods=links,
-        tables=list(tables(query)),
+        tables=found,
         max_user_days=MAX_USER_DAYS,
     )
 

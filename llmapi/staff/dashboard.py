@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 
+from analytics import replica
 from analytics.query import DEFAULT_DAYS, MAX_DASHBOARD_DAYS, Filters, InvalidQuery, Query
 from analytics.reports.summary import summarize
 from analytics.rollups.coverage import bring_up_to_date
@@ -15,6 +16,7 @@ PERIODS = {7: "7 days", 30: "30 days", 90: "90 days", 365: "A year"}
 MAX_CLIENTS = 200
 
 
+@replica.reading()
 def dashboard_context(params: Mapping[str, str]) -> dict[str, Any]:
     """Build what the template shows. If the query cannot be read, show the default period and say what is wrong."""
     # The form sends its empty fields too.

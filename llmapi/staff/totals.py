@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from analytics import replica
 from analytics.formatting import format_exact
 from analytics.metrics.single_user import bought
 from analytics.metrics.sources import Usage, total, usage_of
@@ -22,6 +23,7 @@ class Totals:
     note: str = ""
 
 
+@replica.reading()
 def list_totals(changelist: KeysetChangeList) -> Totals | None:
     """Return the totals of the rows that the filters match; None where rollups cannot tell them."""
     filter_values, days = changelist.filter_values, changelist.days

@@ -10,6 +10,7 @@ from django.urls import URLPattern, path
 
 from analytics.formatting import NANOS_PER_DOLLAR, format_value
 from analytics.models import BROKEN, UsageEvent
+from analytics.replica import ReplicaUnavailable
 from llmapi.staff import breakdown, totals, users
 from llmapi.staff.base import ReadOnlyAdmin, column
 from llmapi.staff.lists import filters
@@ -66,7 +67,10 @@ class UsageEventAdmin(RowLinks, ReadOnlyAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         page: Any = super().changelist_view(request, extra_context)
         if changelist := getattr(page, "context_data", {}).get("cl"):
-            page.context_data["totals"] = totals.list_totals(changelist)
+            try:
+                page.context_data["totals"] = totals.list_totals(changelist)
+            except ReplicaUnavailable as exc:
+                page.context_data["totals"] = totals.Totals([], str(exc))
             page.context_data["has_breakdown"] = changelist.filter_values.keys() <= totals.ROLLED_UP
         return page  # type: ignore[no-any-return]
 

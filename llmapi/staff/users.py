@@ -5,6 +5,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 
+from analytics import replica
 from analytics.formatting import format_exact
 from analytics.metrics import single_user
 from analytics.metrics.sources import Key, Usage, total
@@ -30,8 +31,9 @@ def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
     days_text = request.GET.get("days", "")
     days = int(days_text) if days_text in map(str, PERIODS) else 30
     query = Query.last_days(days)
-    coverage = bring_up_to_date()
-    found = single_user.bought(user_id, query)
+    with replica.reading():
+        coverage = bring_up_to_date()
+        found, first_day = single_user.bought(user_id, query), single_user.first_day(user_id)
     turns = list(UsageEvent.objects.filter(user_id=user_id).order_by("-created_at", "-pk")[:NEWEST])
     clients = ClientToken.objects.in_bulk({turn.client_token_id for turn in turns} | {pk for pk, _ in found})
     return model_admin.render_page(
@@ -42,7 +44,7 @@ def page(model_admin: KeysetAdmin, request: HttpRequest) -> HttpResponse:
         days=days,
         as_of=coverage.as_of,
         periods=PERIODS,
-        first_day=single_user.first_day(user_id),
+        first_day=first_day,
         table=usage_table(user_id, query, clients, found),
         turns=turns,
         **other_tables(user_id, request, clients),

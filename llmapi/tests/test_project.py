@@ -113,6 +113,7 @@ def test_unsafe_values_are_allowed_on_this_machine_only(settings: Settings) -> N
         ("OPENAI_MODELS", "=gpt-6-luna"),
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "nonsense"),
+        ("REPLICA_DATABASE_URL", "mysql://localhost/x"),
     ],
 )
 def test_a_bad_setting_is_reported_in_one_sentence(name: str, value: str) -> None:
@@ -125,6 +126,15 @@ def test_a_bad_setting_is_reported_in_one_sentence(name: str, value: str) -> Non
     assert result.stderr.startswith("llmapi: ")
     assert name in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_pgbouncer_takes_no_cursors_of_a_session(value: str) -> None:
+    env = {**os.environ, "DATABASE_URL": "postgres://127.0.0.1/llmapi", "PGBOUNCER": value}
+    code = "from llmapi import settings; print(settings.DATABASES['default']['DISABLE_SERVER_SIDE_CURSORS'])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+
+    assert result.stdout == f"{value.title()}\n"
 
 
 def test_health_and_ready(client: Client, db: None) -> None:
@@ -202,6 +212,8 @@ def test_every_setting_is_documented() -> None:
         "PORT",
         "WEB_CONCURRENCY",
         "DATABASE_POOL_SIZE",
+        "REPLICA_DATABASE_URL",
+        "PGBOUNCER",
         "CORS_ALLOWED_ORIGINS",
         "RAW_RETENTION_DAYS",
         "UPSTREAM_FIELDS",

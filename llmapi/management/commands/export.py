@@ -5,6 +5,7 @@ from typing import IO, Any
 from django.contrib import admin
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
+from analytics import replica
 from analytics.management.arguments import iso_day
 from analytics.management.progress import advancing
 from analytics.models import AnalyticsEvent, UsageEvent
@@ -28,10 +29,13 @@ class Command(BaseCommand):
         parser.add_argument("--client", metavar="NAME", help="only rows of this client token, by its name or id")
         parser.add_argument("--output", metavar="FILE", type=Path, help="write to this file, and overwrite it")
 
+    @replica.reading()
     def handle(self, *args: Any, **options: Any) -> None:
         first, last, path = options["first"], options["last"], options["output"]
         if first and last and first > last:
             raise CommandError("--from must not be after --to.")
+        if replica.is_reading():
+            self.stderr.write(f"Rows as of {replica.replayed_to():%Y-%m-%d %H:%M:%S} UTC, from the read replica.")
         model = MODELS[options["table"]]
         model_admin = admin.site.get_model_admin(model)
         assert isinstance(model_admin, KeysetAdmin)

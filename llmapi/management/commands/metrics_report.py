@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from analytics import replica
 from analytics.metrics.registry import report
 from analytics.query import DAY, DEFAULT_DAYS, MAX_DAYS, Filters, InvalidQuery, Query, today
 from analytics.reports.csv import report_rows
@@ -33,6 +34,7 @@ class Command(BaseCommand):
         parser.add_argument("--app-version", metavar="VERSION", help="only this version of the client's app")
         parser.add_argument("--output", metavar="FILE", type=Path, help="write to this file, and overwrite it")
 
+    @replica.reading()
     def handle(self, *args: Any, **options: Any) -> None:
         format_name, path = options["format"], options["output"]
         client = None if options["client"] is None else find_client(options["client"])
