@@ -1,0 +1,124 @@
+"""Processor time and memory of a service: of all processes in its tree (Linux)."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 180
+STOP_SECONDS = 8
+PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
+
+
+class NotStarted(Exception):
+    """A service that did not start, with the end of its log."""
+
+
+def stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on; none if the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def parent_of(pid: int) -> int:
+    return int(stat(pid)[1])
+
+
+def tree_of(root: int) -> list[int]:
+    """Return a process and all its descendants, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and (fields := stat(int(entry.name))):
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def cpu_seconds(root: int) -> float:
+    """Return the processor time that a tree has used, with that of its processes which have ended."""
+    ticks = 0
+    for pid in tree_of(root):
+        # User and system time, then the same of children that have ended: PostgreSQL's backends come and go.
+        ticks += sum(map(int, stat(pid)[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def pss_mb(root: int) -> float:
+    """Return the memory of a tree in MB, each shared page divided by the processes that share it (PSS)."""
+    kilobytes = 0
+    for pid in tree_of(root):
+        with contextlib.suppress(OSError):
+            found = PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_text())
+            kilobytes += int(found[1]) if found else 0
+    return kilobytes / 1024
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a service is started. It sees PATH, HOME and `env`, and nothing else of the caller's environment."""
+
+    command: list[str]
+    cwd: Path
+    port: int
+    health: str  # a path that answers 200 once the service is ready
+    env: Mapping[str, str]
+
+
+@contextlib.contextmanager
+def running(start: Start, log: Path) -> Iterator[int]:
+    """Start a service, and yield its process id. At the end nothing of its tree runs any more."""
+    env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            start.command,
+            cwd=start.cwd,
+            env={**env, **start.env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        wait_until_ready(process, start, log)
+        yield process.pid
+    finally:
+        stop(process)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], start: Start, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{start.port}{start.health}", timeout=5).close()
+            # What the service does after its start shall not count as work for a request.
+            time.sleep(2)
+            return
+        time.sleep(0.3)
+    raise NotStarted(f"{start.command[0]} did not start; the end of {log}:\n{log.read_text(errors='replace')[-800:]}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the tree to end, and kill what still runs after STOP_SECONDS: its turns are worth nothing."""
+    began_at = {pid: stat(pid)[19:20] for pid in tree_of(process.pid)}
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid, instant in began_at.items():
+        # Another program may have got the number of a process that has ended.
+        if stat(pid)[19:20] == instant:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
