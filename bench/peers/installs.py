@@ -39,6 +39,7 @@ def clone(commit: str) -> Path:
     sha = sha_of(commit)
     target = WORK / sha
     if not (target / ".git").exists():
+        print(f"Preparing llmapi at {sha} ...", flush=True)
         run("git", "clone", "-q", str(ROOT), str(target))
         run("git", "-C", str(target), "checkout", "-q", sha)
     run("make", "--no-print-directory", f"PYTHON={sys.executable}", ".venv/run", cwd=target)
@@ -101,5 +102,7 @@ def portkey() -> Path:
 
 
 def run(*command: str, cwd: Path = ROOT) -> None:
-    if subprocess.run(command, cwd=cwd, check=False).returncode:
-        sys.exit(f"`{' '.join(command)}` failed in {cwd}; its messages are above.")
+    """Run a command without a word. If it fails, end with the last lines of what it said."""
+    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"`{' '.join(command)}` failed in {cwd}:\n{done.stdout[-1500:]}")

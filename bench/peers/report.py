@@ -10,6 +10,16 @@ from bench.peers.load import Result
 from bench.peers.upstream import CHUNKS
 
 REFERENCE = "litellm"
+TITLES = {
+    "sqlite": "llmapi, SQLite, 1 process",
+    "postgres": "llmapi, PostgreSQL, 2",
+    "sqlite-base": "base, SQLite, 1 process",
+    "postgres-base": "base, PostgreSQL, 2",
+    "litellm": "LiteLLM, 2 workers, no database",
+    "portkey": "Portkey, stateless",
+    "fastapi": "plain FastAPI, SQLite, 2 workers",
+    "floor": "floor: empty view, same call",
+}
 MISSING = "–"
 
 
@@ -38,7 +48,12 @@ def divided(values: list[float], by: list[float]) -> list[float]:
     return [a / b if b else math.nan for a, b in zip(values, by, strict=False)]
 
 
+def own_cpu(result: Result) -> float:
+    return result.cpu
+
+
 def turn_cpu(result: Result) -> float:
+    """Return the processor time of a request, with that of PostgreSQL."""
     return result.cpu + (result.postgres_cpu or 0)
 
 
@@ -82,7 +97,7 @@ def ratio_table(run: Run) -> str:
     for case, peer in measured(run):
         if peer != REFERENCE and (case.name, REFERENCE) in run.results:
             figures = [format_figure(run.ratios(case.name, peer, read)) for read in columns.values()]
-            rows.append([case.title, peer, *figures])
+            rows.append([case.title, TITLES[peer], *figures])
     return table(["case", "peer", *columns], rows)
 
 
@@ -99,23 +114,23 @@ def figure_table(run: Run) -> str:
     rows = []
     for case, peer in measured(run):
         figures = [format_figure(run.values(case.name, peer, read)) for read in columns.values()]
-        rows.append([case.title, peer, *figures, run.problem(case.name, peer)])
+        rows.append([case.title, TITLES[peer], *figures, run.problem(case.name, peer)])
     return table(["case", "peer", *columns, "invalid"], rows)
 
 
 def derived_table(run: Run) -> str:
-    """What two rows tell together: a turn against its floor, a chunk, a limited token."""
+    """What two rows tell together: a turn against its floor, a chunk, both without PostgreSQL; a limited token."""
     head = ["peer", "CPU of a turn / floor", "CPU of a chunk, us", "limited / unlimited: requests/s", "CPU"]
     rows = []
     for peer in run.peers:
-        turn, stream = run.values("many", peer, turn_cpu), run.values("stream", peer, turn_cpu)
+        turn, stream = run.values("many", peer, own_cpu), run.values("stream", peer, own_cpu)
         chunk = [1000 * (of_stream - of_turn) / CHUNKS for of_stream, of_turn in zip(stream, turn, strict=False)]
         pair = [
             divided(run.values("limited", peer, read), run.values("unlimited", peer, read))
             for read in (lambda r: r.per_second, turn_cpu)
         ]
-        floor = run.ratios("many", peer, turn_cpu, to="floor")
-        rows.append([peer, *map(format_figure, [floor, chunk, *pair])])
+        floor = run.ratios("many", peer, own_cpu, to="floor")
+        rows.append([TITLES[peer], *map(format_figure, [floor, chunk, *pair])])
     return table(head, rows)
 
 
