@@ -8,6 +8,7 @@ On a machine that does other work the figures are worth little: look at its load
 
 import argparse
 import contextlib
+import functools
 import http.client
 import os
 import platform
@@ -22,10 +23,11 @@ from pathlib import Path
 from bench.history import whole
 from bench.peers import installs, upstream
 from bench.peers.cases import CASES, Case
+from bench.peers.databases import Databases
 from bench.peers.load import Result, invalid, measure
 from bench.peers.processes import NotStarted, Start, running
 from bench.peers.report import Run, report
-from bench.peers.services import Peer, Place, make_peer
+from bench.peers.services import Peer, make_peer
 from bench.postgres import own_postgres
 
 PEERS = ["sqlite", "postgres", "litellm", "portkey", "fastapi", "floor"]
@@ -63,7 +65,8 @@ def names(known: list[str]) -> Callable[[str], list[str]]:
 
 def main() -> None:
     args = arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stopping, interrupt)
     try:
         text = run(args)
     except KeyboardInterrupt:
@@ -71,6 +74,13 @@ def main() -> None:
     print(f"\n{text}")
     if args.output:
         args.output.write_text(text, encoding="utf-8")
+
+
+def interrupt(*_: object) -> None:
+    """End the run. From here on nothing may break off the clearing: a second Ctrl-C is ignored."""
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stopping, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def run(args: argparse.Namespace) -> str:
@@ -82,33 +92,22 @@ def run(args: argparse.Namespace) -> str:
     facts = describe(args)
     print(facts, flush=True)
     done = Run(cases, names, {})
-    with place(args.rows, needs_postgres=any(name.startswith("postgres") for name in names)) as where:
-        peers = [make_peer(name, where, args.base) for name in names]
+    with shared(args.rows, needs_postgres=any(name.startswith("postgres") for name in names)) as databases:
+        peers = [make_peer(name, databases, args.base) for name in names]
         for number in range(1, args.rounds + 1):
             for peer in peers:
-
-                def record(case: Case, result: Result, peer: str = peer.name, number: int = number) -> None:
-                    done.results.setdefault((case.name, peer), []).append(result)
-                    print(f"round {number}  {case.name:9} {peer:13} {result}", flush=True)
-
-                measure_peer(peer, cases, args.seconds, record)
+                measure_peer(peer, cases, args.seconds, functools.partial(done.record, number, peer.name))
     return report(done, facts)
 
 
 @contextlib.contextmanager
-def place(rows: int, *, needs_postgres: bool) -> Iterator[Place]:
-    """Start what all peers share. At the end it is stopped and deleted, also after Ctrl-C."""
+def shared(rows: int, *, needs_postgres: bool) -> Iterator[Databases]:
+    """Start what all peers share. At the end it is stopped and deleted."""
     with contextlib.ExitStack() as stack:
-        # Runs last: until then another Ctrl-C must not break the clearing off.
-        stack.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=installs.WORK)))
         stack.enter_context(upstream.running(scratch))
         postgres = stack.enter_context(own_postgres(scratch)) if needs_postgres else None
-        try:
-            yield Place(scratch, postgres, rows, {})
-        finally:
-            for stopping in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(stopping, signal.SIG_IGN)
+        yield Databases(scratch, postgres, rows)
 
 
 def measure_peer(peer: Peer, cases: list[Case], seconds: int | None, record: Callable[[Case, Result], None]) -> None:

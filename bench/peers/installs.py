@@ -1,6 +1,7 @@
 """What the bench needs: tools of the system, and the peers, each in an environment of its own below WORK."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,15 @@ def clone(commit: str) -> Path:
         run("git", "-C", str(target), "checkout", "-q", sha)
     run("make", "--no-print-directory", f"PYTHON={sys.executable}", ".venv/run", cwd=target)
     return target
+
+
+def python(root: Path, *arguments: str, **env: str) -> str:
+    """Run Python in a clone, and return what it printed. Raises ValueError if it fails."""
+    command = [str(root / ".venv/bin/python"), *arguments]
+    done = subprocess.run(command, cwd=root, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{' '.join(arguments[:3])} failed: {done.stderr[-500:]}")
+    return done.stdout.strip()
 
 
 def sha_of(commit: str) -> str:

@@ -122,7 +122,7 @@ def measure(root: int, postmaster: int | None, port: int, template: Template, ca
         per_second=said.per_second,
         p50=said.p50,
         p99=said.p99,
-        first_byte=median(answer.first_byte_ms for answer in answers) if answers else None,
+        first_byte=median(samples.first_bytes) if samples.first_bytes else None,
         cpu=1000 * used[0] / count,
         postgres_cpu=1000 * used[1] / count if postmaster else None,
         memory=max([*samples.memory, pss_mb(root)]),
@@ -146,13 +146,16 @@ def invalid(problem: str) -> Result:
 
 @dataclass
 class Samples:
+    """What was seen while a load ran: streams, when their answers began (ms), and the memory (MB)."""
+
     streams: list[Future[Answer]] = field(default_factory=list)
+    first_bytes: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
 
     def answered(self) -> list[Answer]:
         """Return the streams that have ended by now. One that got no answer counts as an empty one."""
         done = [stream for stream in self.streams if stream.done()]
-        return [stream.result() if not stream.exception() else Answer(0, b"", float("nan")) for stream in done]
+        return [stream.result() if not stream.exception() else Answer(0, b"") for stream in done]
 
 
 @contextmanager
@@ -169,7 +172,7 @@ def sampling(root: int, port: int, template: Template, case: Case) -> Iterator[S
 
     def begin_streams() -> None:
         while not is_over.wait(SAMPLE_SECONDS):
-            samples.streams.append(pool.submit(ask, port, template))
+            samples.streams.append(pool.submit(ask, port, template, samples.first_bytes.append))
 
     with ThreadPoolExecutor(200) as pool:
         threads = [threading.Thread(target=look)]

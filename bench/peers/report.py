@@ -31,6 +31,11 @@ class Run:
     peers: list[str]
     results: dict[tuple[str, str], list[Result]]  # (case, peer) -> its rounds
 
+    def record(self, number: int, peer: str, case: Case, result: Result) -> None:
+        """Keep what a round has measured, and show it."""
+        self.results.setdefault((case.name, peer), []).append(result)
+        print(f"round {number}  {case.name:9} {peer:13} {result}", flush=True)
+
     def values(self, case: str, peer: str, read: Callable[[Result], float | None]) -> list[float]:
         """Return a figure of each round; NaN where the round has none that is worth something."""
         rounds = self.results.get((case, peer), [])

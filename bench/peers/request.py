@@ -4,7 +4,7 @@ import http.client
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +41,6 @@ class Template:
 class Answer:
     status: int
     body: bytes
-    first_byte_ms: float
 
     def is_whole(self, *, is_stream: bool, reply: str) -> bool:
         """Tell whether the answer has all of the reply, and says that it is the end."""
@@ -59,8 +58,11 @@ def delta_of(event: str) -> str:
     return str(choices[0].get("delta", {}).get("content") or "")
 
 
-def ask(port: int, template: Template) -> Answer:
-    """Send one request on a connection of its own. Raises OSError and http.client.HTTPException."""
+def ask(port: int, template: Template, at_first_byte: Callable[[float], None] = lambda _: None) -> Answer:
+    """Send one request on a connection of its own. `at_first_byte` is told when the answer begins, in milliseconds.
+
+    Raises OSError and http.client.HTTPException.
+    """
     body, headers = template.filled()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
@@ -68,8 +70,9 @@ def ask(port: int, template: Template) -> Answer:
         connection.request("POST", "/v1/chat/completions", body, headers)
         answer = connection.getresponse()
         first = answer.read(1)
-        first_byte_ms = 1000 * (time.perf_counter() - began)
-        return Answer(answer.status, first + answer.read(), first_byte_ms)
+        if answer.status == 200:
+            at_first_byte(1000 * (time.perf_counter() - began))
+        return Answer(answer.status, first + answer.read())
     finally:
         connection.close()
 

@@ -2,21 +2,17 @@
 
 import json
 import os
-import shutil
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 
 from bench.peers import installs, request
 from bench.peers.cases import Case
+from bench.peers.databases import Databases
 from bench.peers.processes import Start, parent_of
 from bench.peers.request import Template
-from bench.postgres import OwnPostgres
 from llmapi.launch import ROOT, free_port
 
 TOKEN = "tok-9f3kd82mZx71qpLw0TtY"  # noqa: S105
@@ -33,23 +29,13 @@ LIMITS = {
 STREAMS_AND_HISTORY = {"one", "many", "stream", "slow", "thousand", "short", "long"}
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a run keeps what it writes, and the database server that it started, if a peer needs one."""
-
-    scratch: Path
-    postgres: OwnPostgres | None
-    rows: int  # of the ledger, before the first request
-    filled: dict[str, str]  # commit and dialect -> the database that has these rows
-
-
 class Peer(ABC):
     """A service that is measured."""
 
     cases = STREAMS_AND_HISTORY
 
-    def __init__(self, name: str, place: Place) -> None:
-        self.name, self.place = name, place
+    def __init__(self, name: str, databases: Databases) -> None:
+        self.name, self.databases = name, databases
 
     def takes(self, case: Case) -> bool:
         return case.name in self.cases
@@ -77,66 +63,15 @@ class Llmapi(Peer):
 
     cases = STREAMS_AND_HISTORY | {"limited", "unlimited"}
 
-    def __init__(self, name: str, place: Place, commit: str, *, is_postgres: bool) -> None:
-        super().__init__(name, place)
+    def __init__(self, name: str, databases: Databases, commit: str, *, is_postgres: bool) -> None:
+        super().__init__(name, databases)
         self.commit, self.is_postgres = commit, is_postgres
         self.root = installs.clone(commit)
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        if self.is_postgres:
-            with self.postgres_database() as url:
-                yield url
-            return
-        path = self.place.scratch / f"{self.name}.sqlite3"
-        if self.place.rows:
-            shutil.copy(self.filled().removeprefix("sqlite:///"), path)
-        try:
-            yield f"sqlite:///{path}"
-        finally:
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-    @contextmanager
-    def postgres_database(self) -> Iterator[str]:
-        template = self.filled().rpartition("/")[2] if self.place.rows else "template1"
-        self.execute(f"CREATE DATABASE llmapi_bench TEMPLATE {template}")
-        try:
-            yield self.url_of("llmapi_bench")
-        finally:
-            self.execute("DROP DATABASE llmapi_bench WITH (FORCE)")
-
-    def execute(self, statement: str) -> None:
-        assert self.place.postgres
-        with psycopg.connect(self.place.postgres.url, autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    def url_of(self, database: str) -> str:
-        assert self.place.postgres
-        return f"{self.place.postgres.url.rpartition('/')[0]}/{database}"
-
-    def filled(self) -> str:
-        """Return the URL of a database of this commit with `rows` turns, filled at its first use in a run."""
-        key = f"rows_{self.root.name}_{'postgres' if self.is_postgres else 'sqlite'}"
-        if key not in self.place.filled:
-            url = f"sqlite:///{self.place.scratch / key}"
-            if self.is_postgres:
-                self.execute(f"CREATE DATABASE {key}")
-                url = self.url_of(key)
-            print(f"Filling a database with {self.place.rows} turns for {self.name} ...", flush=True)
-            self.python("-m", "bench.history", "--turns", str(self.place.rows), "--database-url", url)
-            self.place.filled[key] = url
-        return self.place.filled[key]
-
-    def python(self, *arguments: str, **env: str) -> str:
-        """Run Python in the clone, and return its output."""
-        command = [str(self.root / ".venv/bin/python"), *arguments]
-        done = subprocess.run(
-            command, cwd=self.root, env={**os.environ, **env}, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ValueError(f"{' '.join(arguments[:3])} failed: {done.stderr[-500:]}")
-        return done.stdout.strip()
+        with self.databases.fresh(self.root, is_postgres=self.is_postgres) as url:
+            yield url
 
     def start(self, upstream: int, database: str) -> Start:
         port = free_port()
@@ -167,12 +102,13 @@ class Llmapi(Peer):
     def create_token(self, start: Start, case: Case) -> str:
         options = LIMITS if case.limits == "all" else {"--rate-limit": 0}
         arguments = [part for option, most in options.items() for part in (option, str(most))]
-        return self.python("manage.py", "create_client_token", case.name, *arguments, **start.env)
+        return installs.python(self.root, "manage.py", "create_client_token", case.name, *arguments, **start.env)
 
     def postmaster(self, database: str) -> int | None:
         if not self.is_postgres:
             return None
         with psycopg.connect(database) as connection:
+            # Each connection has a process of its own, which the server's main process has forked.
             return parent_of(connection.info.backend_pid)
 
 
@@ -181,8 +117,8 @@ class Floor(Peer):
 
     cases = {"one", "many", "stream", "slow", "thousand"}
 
-    def __init__(self, name: str, place: Place, commit: str) -> None:
-        super().__init__(name, place)
+    def __init__(self, name: str, databases: Databases, commit: str) -> None:
+        super().__init__(name, databases)
         self.root = installs.clone(commit)
 
     def start(self, upstream: int, database: str) -> Start:
@@ -199,7 +135,7 @@ class Floor(Peer):
             "OPENAI_API_KEY": "sk-x",
         }
         # Not in the clone, where gunicorn would find the configuration of the service.
-        return Start(command, self.place.scratch, port, "/health", env)
+        return Start(command, self.databases.scratch, port, "/health", env)
 
     def template(self, start: Start, case: Case) -> Template:
         return Template(json.dumps({"message": request.MESSAGE, "stream": case.is_stream}), {})
@@ -209,7 +145,7 @@ class LiteLLM(Peer):
     """LiteLLM's proxy with two workers, a master key and no database: its best case."""
 
     def start(self, upstream: int, database: str) -> Start:
-        port, config = free_port(), self.place.scratch / "litellm.yaml"
+        port, config = free_port(), self.databases.scratch / "litellm.yaml"
         url = f"http://127.0.0.1:{upstream}/v1"
         parameters = {"model": f"openai/{request.MODEL}", "api_base": url, "api_key": "sk-x"}
         model = {"model_name": request.MODEL, "litellm_params": parameters}
@@ -217,7 +153,7 @@ class LiteLLM(Peer):
         program = installs.venv("litellm") / "litellm"
         command = [str(program), "--config", str(config), "--port", str(port), "--num_workers", "2"]
         env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-        return Start(command, self.place.scratch, port, "/health/liveliness", env)
+        return Start(command, self.databases.scratch, port, "/health/liveliness", env)
 
     def template(self, start: Start, case: Case) -> Template:
         body = request.of_openai(case.messages, is_stream=case.is_stream)
@@ -249,7 +185,7 @@ class FastAPI(Peer):
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        path = self.place.scratch / "fastapi.sqlite3"
+        path = self.databases.scratch / "fastapi.sqlite3"
         yield str(path)
         with suppress(FileNotFoundError):
             path.unlink()
@@ -280,18 +216,18 @@ class FastAPI(Peer):
         return Template(body, {"Authorization": f"Bearer {TOKEN}"}, conversations, has_key=True)
 
 
-def make_peer(name: str, place: Place, base: str | None) -> Peer:
+def make_peer(name: str, databases: Databases, base: str | None) -> Peer:
     """Return the peer of that name."""
     kind, _, is_base = name.partition("-")
     commit = base if is_base and base else "HEAD"
     match kind:
         case "sqlite" | "postgres":
-            return Llmapi(name, place, commit, is_postgres=kind == "postgres")
+            return Llmapi(name, databases, commit, is_postgres=kind == "postgres")
         case "floor":
-            return Floor(name, place, commit)
+            return Floor(name, databases, commit)
         case "litellm":
-            return LiteLLM(name, place)
+            return LiteLLM(name, databases)
         case "portkey":
-            return Portkey(name, place)
+            return Portkey(name, databases)
         case _:
-            return FastAPI(name, place)
+            return FastAPI(name, databases)
