@@ -150,7 +150,8 @@ def describe(args: argparse.Namespace) -> str:
             f"llmapi {installs.sha_of('HEAD')}{base}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; "
             f"rounds: {args.rounds}, {seconds}; rows before: {args.rows:,}.  ",
             f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
-            f"5 M additions in a loop take {loop:.2f} s; {', '.join(installs.versions(args.peers))}.  ",
+            f"5 M additions in a loop take {loop:.2f} s.  ",
+            *(f"{version}  " for version in installs.versions(args.peers)),
             *warnings,
         ]
     )

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 180
-STOP_SECONDS = 8
+# What a service does right after its start shall not count as work for a request.
+SETTLE_SECONDS = 2.0
+STOP_SECONDS = 8.0
 PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
 
 
@@ -101,8 +103,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], start: Start, log: Path) 
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{start.port}{start.health}", timeout=5).close()
-            # What the service does after its start shall not count as work for a request.
-            time.sleep(2)
+            time.sleep(SETTLE_SECONDS)
             return
         time.sleep(0.3)
     raise NotStarted(f"{start.command[0]} did not start; the end of {log}:\n{log.read_text(errors='replace')[-800:]}")

@@ -72,11 +72,9 @@ def format_figure(values: Iterable[float], digits: int = 3) -> str:
 
 
 def significant(value: float, digits: int) -> str:
-    """Format with so many significant digits, and never with an exponent."""
-    if not value:
-        return "0"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    return f"{round(value, places):,.{max(places, 0)}f}"
+    """Format with so many significant digits, or all before the point, and never with an exponent."""
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{places}f}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
