@@ -31,6 +31,12 @@ def stat(pid: int) -> list[str]:
         return []
 
 
+def began(pid: int) -> str:
+    """Return when a process began, in ticks since the machine did; empty if it has ended."""
+    fields = stat(pid)
+    return fields[19] if fields and fields[0] != "Z" else ""
+
+
 def parent_of(pid: int) -> int:
     return int(stat(pid)[1])
 
@@ -111,15 +117,16 @@ def wait_until_ready(process: subprocess.Popen[bytes], start: Start, log: Path) 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Ask the tree to end, and kill what still runs after STOP_SECONDS: its turns are worth nothing."""
-    began_at = {pid: stat(pid)[19:20] for pid in tree_of(process.pid)}
+    began_at = {pid: began(pid) for pid in tree_of(process.pid)}
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
-    for pid, instant in began_at.items():
-        # Another program may have got the number of a process that has ended.
-        if stat(pid)[19:20] == instant:
+    # Another program may have got the number of a process that has ended: its start tells them apart.
+    while alive := [pid for pid, instant in began_at.items() if instant and began(pid) == instant]:
+        for pid in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
     process.wait()
