@@ -71,7 +71,7 @@ def test_a_failed_answer_makes_a_row_invalid(said: WrkOutput, problem: str) -> N
 
 
 def figures(per_second: float, cpu: float = 1.0, problem: str = "") -> Result:
-    return Result(per_second, 5.0, 9.0, None, cpu, None, 100.0, problem)
+    return Result(per_second, 5.0, 9.0, None, cpu, None, 1.0, 100.0, problem)
 
 
 def test_divides_by_litellm_in_the_same_round() -> None:

@@ -1,6 +1,7 @@
 """Put a case's load on a service with wrk, and measure the service meanwhile."""
 
 import http.client
+import math
 import os
 import re
 import subprocess
@@ -46,9 +47,10 @@ class Result:
     p50: float
     p99: float
     first_byte: float | None
-    cpu: float  # of the service's tree, a request
-    postgres_cpu: float | None  # of PostgreSQL's tree, a request
-    memory: float
+    cpu: float  # of the service's tree, a request that ended
+    postgres_cpu: float | None  # of PostgreSQL's tree, the same
+    cores: float  # that the service's tree kept busy
+    memory: float  # the most that was seen
     problem: str = ""  # why the figures are worth nothing
 
     def __str__(self) -> str:
@@ -58,7 +60,7 @@ class Result:
         postgres = "" if self.postgres_cpu is None else f" + {self.postgres_cpu:.2f} of PostgreSQL"
         return (
             f"{self.per_second:.1f}/s, p50 {self.p50:.1f} ms, p99 {self.p99:.1f} ms{first}, "
-            f"CPU {self.cpu:.2f}{postgres} ms, {self.memory:.0f} MB"
+            f"CPU {self.cpu:.2f}{postgres} ms, {self.cores:.2f} cores, {self.memory:.0f} MB"
         )
 
 
@@ -111,12 +113,14 @@ def measure(root: int, postmaster: int | None, port: int, template: Template, ca
     if case.delay <= WARM_UP_SECONDS:
         wrk(port, template, clients=min(case.clients, 16), seconds=WARM_UP_SECONDS)
     trees = [root] + ([postmaster] if postmaster else [])
-    before = [cpu_seconds(tree) for tree in trees]
+    before, began = [cpu_seconds(tree) for tree in trees], time.monotonic()
     with sampling(root, port, template, case) as samples:
         said = wrk(port, template, clients=case.clients, seconds=seconds)
         answers = samples.answered()
         used = [cpu_seconds(tree) - earlier for tree, earlier in zip(trees, before, strict=True)]
-    count = max(said.requests + len(answers), 1)
+        lasted = time.monotonic() - began
+    # What a stream costs is unknown where none has ended.
+    count = said.requests + len(answers) or math.nan
     bad = [answer for answer in answers if not answer.is_whole(is_stream=True, reply=upstream.REPLY)]
     return Result(
         per_second=said.per_second,
@@ -125,23 +129,27 @@ def measure(root: int, postmaster: int | None, port: int, template: Template, ca
         first_byte=median(samples.first_bytes) if samples.first_bytes else None,
         cpu=1000 * used[0] / count,
         postgres_cpu=1000 * used[1] / count if postmaster else None,
+        cores=used[0] / lasted,
         memory=max([*samples.memory, pss_mb(root)]),
-        problem=problem_of(said, len(bad), len(answers)),
+        problem=problem_of(said, len(bad), len(answers), needs_end=not case.delay),
     )
 
 
-def problem_of(said: WrkOutput, bad: int, sampled: int) -> str:
-    """Say why the figures are worth nothing; empty if they are worth something."""
+def problem_of(said: WrkOutput, bad: int, sampled: int, *, needs_end: bool = True) -> str:
+    """Say why the figures are worth nothing; empty if they are worth something.
+
+    Where a stream takes long, memory and first byte are worth something even if none has ended.
+    """
     if said.failed or said.socket_errors:
         return f"{said.failed} of {said.requests} refused, {said.socket_errors} broken off"
     if bad:
         return f"{bad} of {sampled} streams not whole"
-    return "" if said.requests else "no request ended"
+    return "" if said.requests or not needs_end else "no request ended"
 
 
 def invalid(problem: str) -> Result:
-    nan = float("nan")
-    return Result(nan, nan, nan, None, nan, None, nan, " ".join(problem.split()))
+    nan = math.nan
+    return Result(nan, nan, nan, None, nan, None, nan, nan, " ".join(problem.split()))
 
 
 @dataclass

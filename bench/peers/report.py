@@ -112,6 +112,7 @@ def figure_table(run: Run) -> str:
         "first byte ms": lambda r: r.first_byte,
         "CPU ms": lambda r: r.cpu,
         "PostgreSQL CPU ms": lambda r: r.postgres_cpu,
+        "cores busy": lambda r: r.cores,
         "memory MB": lambda r: r.memory,
     }
     rows = []
