@@ -85,7 +85,7 @@ def interrupt(*_: object) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Run the bench, and return its report."""
-    names = [*args.peers, *(f"{peer}-base" for peer in OF_LLMAPI if args.base and peer in args.peers)]
+    names = peers_of(args)
     installs.check_tools(names)
     installs.WORK.mkdir(exist_ok=True)
     cases = [case for case in CASES if case.name in args.cases]
@@ -98,6 +98,12 @@ def run(args: argparse.Namespace) -> str:
             for peer in peers:
                 measure_peer(peer, cases, args.seconds, functools.partial(done.record, number, peer.name))
     return report(done, facts)
+
+
+def peers_of(args: argparse.Namespace) -> list[str]:
+    """Return the peers in the order in which they are measured, each old commit right after the one of today."""
+    with_base = OF_LLMAPI if args.base else []
+    return [name for peer in args.peers for name in ([peer, f"{peer}-base"] if peer in with_base else [peer])]
 
 
 @contextlib.contextmanager

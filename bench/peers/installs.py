@@ -1,5 +1,6 @@
 """What the bench needs: tools of the system, and the peers, each in an environment of its own below WORK."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -43,8 +44,18 @@ def clone(commit: str) -> Path:
         print(f"Preparing llmapi at {sha} ...", flush=True)
         run("git", "clone", "-q", str(ROOT), str(target))
         run("git", "-C", str(target), "checkout", "-q", sha)
+        share_environment(target)
     run("make", "--no-print-directory", f"PYTHON={sys.executable}", ".venv/run", cwd=target)
     return target
+
+
+def share_environment(root: Path) -> None:
+    """Let commits with the same requirements have one .venv, so that only the first of them installs it."""
+    texts = [(root / name).read_bytes() for name in ("requirements.txt", "constraints.txt") if (root / name).exists()]
+    shared = WORK / f"venv-llmapi-{hashlib.sha256(b''.join(texts)).hexdigest()[:12]}"
+    if not (shared / "bin/python").exists():
+        run(sys.executable, "-m", "venv", str(shared))
+    (root / ".venv").symlink_to(shared)
 
 
 def python(root: Path, *arguments: str, **env: str) -> str:
