@@ -71,7 +71,7 @@ def test_a_failed_answer_makes_a_row_invalid(said: WrkOutput, problem: str) -> N
 
 
 def figures(per_second: float, cpu: float = 1.0, problem: str = "") -> Result:
-    return Result(per_second, 5.0, 9.0, None, cpu, None, 1.0, 100.0, problem)
+    return Result(per_second, 5.0, 9.0, None, cpu, None, 1.0, 0.1, 100.0, problem)
 
 
 def test_divides_by_litellm_in_the_same_round() -> None:
@@ -122,6 +122,7 @@ def test_counts_the_processor_time_of_children_alive_and_ended() -> None:
             pids = tree_of(process.pid)
             assert len(pids) == 2
             assert cpu_seconds(process.pid) >= 0.55
+            assert cpu_seconds(process.pid, *pids) < 2 * cpu_seconds(process.pid)
             assert processes.pss_mb(process.pid) > processes.pss_mb(pids[1])
         finally:
             for pid in reversed(tree_of(process.pid)):

@@ -16,7 +16,7 @@ from statistics import median
 
 from bench.peers import upstream
 from bench.peers.cases import Case
-from bench.peers.processes import cpu_seconds, pss_mb
+from bench.peers.processes import cpu_seconds, machine_cpu_seconds, pss_mb, roots_of
 from bench.peers.request import USERS, Answer, Template, ask
 
 SCRIPT = Path(__file__).parent / "chat.lua"
@@ -50,6 +50,7 @@ class Result:
     cpu: float  # of the service's tree, a request that ended
     postgres_cpu: float | None  # of PostgreSQL's tree, the same
     cores: float  # that the service's tree kept busy
+    others: float  # cores that programs kept busy which have nothing to do with the bench
     memory: float  # the most that was seen
     problem: str = ""  # why the figures are worth nothing
 
@@ -60,7 +61,8 @@ class Result:
         postgres = "" if self.postgres_cpu is None else f" + {self.postgres_cpu:.2f} of PostgreSQL"
         return (
             f"{self.per_second:.1f}/s, p50 {self.p50:.1f} ms, p99 {self.p99:.1f} ms{first}, "
-            f"CPU {self.cpu:.2f}{postgres} ms, {self.cores:.2f} cores, {self.memory:.0f} MB"
+            f"CPU {self.cpu:.2f}{postgres} ms, {self.cores:.2f} cores (others {self.others:.2f}), "
+            f"{self.memory:.0f} MB"
         )
 
 
@@ -113,12 +115,12 @@ def measure(root: int, postmaster: int | None, port: int, template: Template, ca
     if case.delay <= WARM_UP_SECONDS:
         wrk(port, template, clients=min(case.clients, 16), seconds=WARM_UP_SECONDS)
     trees = [root] + ([postmaster] if postmaster else [])
-    before, began = [cpu_seconds(tree) for tree in trees], time.monotonic()
+    before, began = Reading.take(trees), time.monotonic()
     with sampling(root, port, template, case) as samples:
         said = wrk(port, template, clients=case.clients, seconds=seconds)
         answers = samples.answered()
-        used = [cpu_seconds(tree) - earlier for tree, earlier in zip(trees, before, strict=True)]
-        lasted = time.monotonic() - began
+        after, lasted = Reading.take(trees), time.monotonic() - began
+    used = [now - then for now, then in zip(after.services, before.services, strict=True)]
     # What a stream costs is unknown where none has ended.
     count = said.requests + len(answers) or math.nan
     bad = [answer for answer in answers if not answer.is_whole(is_stream=True, reply=upstream.REPLY)]
@@ -130,9 +132,24 @@ def measure(root: int, postmaster: int | None, port: int, template: Template, ca
         cpu=1000 * used[0] / count,
         postgres_cpu=1000 * used[1] / count if postmaster else None,
         cores=used[0] / lasted,
+        others=max(0.0, after.others - before.others) / lasted,
         memory=max([*samples.memory, pss_mb(root)]),
         problem=problem_of(said, len(bad), len(answers), needs_end=not case.delay),
     )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Processor time in seconds: of each service, and of what has nothing to do with the bench."""
+
+    services: list[float]
+    others: float
+
+    @classmethod
+    def take(cls, services: list[int]) -> "Reading":
+        # wrk is a child of this process.
+        bench = cpu_seconds(os.getpid(), *services, *roots_of("nginx"))
+        return cls([cpu_seconds(root) for root in services], machine_cpu_seconds() - bench)
 
 
 def problem_of(said: WrkOutput, bad: int, sampled: int, *, needs_end: bool = True) -> str:
@@ -149,7 +166,7 @@ def problem_of(said: WrkOutput, bad: int, sampled: int, *, needs_end: bool = Tru
 
 def invalid(problem: str) -> Result:
     nan = math.nan
-    return Result(nan, nan, nan, None, nan, None, nan, nan, " ".join(problem.split()))
+    return Result(nan, nan, nan, None, nan, None, nan, nan, nan, " ".join(problem.split()))
 
 
 @dataclass

@@ -53,13 +53,32 @@ def tree_of(root: int) -> list[int]:
     return found
 
 
-def cpu_seconds(root: int) -> float:
-    """Return the processor time that a tree has used, with that of its processes which have ended."""
-    ticks = 0
-    for pid in tree_of(root):
-        # User and system time, then the same of children that have ended: PostgreSQL's backends come and go.
-        ticks += sum(map(int, stat(pid)[11:15]))
+def cpu_seconds(*roots: int) -> float:
+    """Return the processor time that these trees have used, with that of their processes which have ended."""
+    # User and system time, then the same of children that have ended: PostgreSQL's backends come and go.
+    ticks = sum(sum(map(int, stat(pid)[11:15])) for pid in {pid for root in roots for pid in tree_of(root)})
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def machine_cpu_seconds() -> float:
+    """Return the processor time that all programs of the machine have used, and what its host has taken away."""
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def roots_of(name: str) -> list[int]:
+    """Return the processes of that name whose parents have another."""
+    entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    found = {int(entry.name) for entry in entries if name_of(int(entry.name)) == name}
+    return [pid for pid in found if (fields := stat(pid)) and int(fields[1]) not in found]
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def pss_mb(root: int) -> float:

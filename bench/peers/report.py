@@ -113,6 +113,7 @@ def figure_table(run: Run) -> str:
         "CPU ms": lambda r: r.cpu,
         "PostgreSQL CPU ms": lambda r: r.postgres_cpu,
         "cores busy": lambda r: r.cores,
+        "others": lambda r: r.others,
         "memory MB": lambda r: r.memory,
     }
     rows = []
