@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 180
-# What a service does right after its start shall not count as work for a request.
+# A service that answers may still be starting other workers. It is ready once it has used little of a core for so long.
 SETTLE_SECONDS = 2.0
+IDLE_CORES = 0.05
 STOP_SECONDS = 8.0
 PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
 
@@ -128,10 +129,18 @@ def wait_until_ready(process: subprocess.Popen[bytes], start: Start, log: Path) 
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{start.port}{start.health}", timeout=5).close()
-            time.sleep(SETTLE_SECONDS)
+            wait_until_idle(process.pid, deadline)
             return
         time.sleep(0.3)
     raise NotStarted(f"{start.command[0]} did not start; the end of {log}:\n{log.read_text(errors='replace')[-800:]}")
+
+
+def wait_until_idle(root: int, deadline: float) -> None:
+    is_idle = False
+    while not is_idle and time.monotonic() < deadline:
+        before = cpu_seconds(root)
+        time.sleep(SETTLE_SECONDS)
+        is_idle = cpu_seconds(root) - before <= IDLE_CORES * SETTLE_SECONDS
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
