@@ -87,7 +87,7 @@ def test_divides_by_litellm_in_the_same_round() -> None:
 
 
 def test_shows_why_a_row_is_invalid_and_not_its_figures() -> None:
-    results = {("many", "portkey"): [figures(123456, problem="99 of 100 refused")]}
+    results = {("many", "portkey"): [figures(123456), figures(123457, problem="99 of 100 refused")]}
     text = report(Run([case for case in CASES if case.name == "many"], ["portkey"], results), "facts")
 
     assert "99 of 100 refused" in text
@@ -95,7 +95,7 @@ def test_shows_why_a_row_is_invalid_and_not_its_figures() -> None:
 
 
 def test_a_chunk_costs_what_a_stream_costs_beyond_a_turn() -> None:
-    results = {("many", "sqlite"): [figures(1, cpu=2.0)], ("stream", "sqlite"): [figures(1, cpu=5.0)]}
+    results = {("turns", "sqlite"): [figures(1, cpu=2.0)], ("stream", "sqlite"): [figures(1, cpu=5.0)]}
     run = Run(CASES, ["sqlite"], results)
 
     assert "| 50.0 " in report(run, "facts")

@@ -31,6 +31,8 @@ class Case:
 CASES = [
     Case("one", "1 client", 1, 6),
     Case("many", "64 clients", 64, 10),
+    # What a chunk costs is what a stream costs beyond a turn with as many clients.
+    Case("turns", "32 clients", 32, 8),
     Case("stream", "32 streams of 60 chunks at once", 32, 10, is_stream=True),
     Case("short", "64 clients, 2 messages before", 64, 8, messages=2),
     Case("long", "64 clients, 200 messages before", 64, 8, messages=200),

@@ -37,9 +37,10 @@ class Run:
         print(f"round {number}  {case.name:9} {peer:13} {result}", flush=True)
 
     def values(self, case: str, peer: str, read: Callable[[Result], float | None]) -> list[float]:
-        """Return a figure of each round; NaN where the round has none that is worth something."""
+        """Return a figure of each round, NaN where there is none. One invalid round makes all of them invalid."""
         rounds = self.results.get((case, peer), [])
-        return [found if not r.problem and (found := read(r)) is not None else math.nan for r in rounds]
+        is_valid = not self.problem(case, peer)
+        return [found if is_valid and (found := read(r)) is not None else math.nan for r in rounds]
 
     def ratios(self, case: str, peer: str, read: Callable[[Result], float | None], to: str = REFERENCE) -> list[float]:
         """Return a figure of each round, divided by that of another peer in the same round."""
@@ -128,7 +129,7 @@ def derived_table(run: Run) -> str:
     head = ["peer", "CPU of a turn / floor", "CPU of a chunk, us", "limited / unlimited: requests/s", "CPU"]
     rows = []
     for peer in run.peers:
-        turn, stream = run.values("many", peer, own_cpu), run.values("stream", peer, own_cpu)
+        turn, stream = run.values("turns", peer, own_cpu), run.values("stream", peer, own_cpu)
         chunk = [1000 * (of_stream - of_turn) / CHUNKS for of_stream, of_turn in zip(stream, turn, strict=False)]
         pair = [
             divided(run.values("limited", peer, read), run.values("unlimited", peer, read))

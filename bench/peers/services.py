@@ -26,7 +26,7 @@ LIMITS = {
     **{f"--{whose}{period}-tokens": 10**14 for whose in ("", "user-") for period in ("day", "month")},
     **{f"--{whose}{period}-usd": 9_999_999 for whose in ("", "user-") for period in ("day", "month")},
 }
-STREAMS_AND_HISTORY = {"one", "many", "stream", "slow", "thousand", "short", "long"}
+STREAMS_AND_HISTORY = {"one", "many", "turns", "stream", "slow", "thousand", "short", "long"}
 
 
 class Peer(ABC):
@@ -115,7 +115,7 @@ class Llmapi(Peer):
 class Floor(Peer):
     """An empty DRF view that makes the same SDK call: bench/peers/floor.py."""
 
-    cases = {"one", "many", "stream", "slow", "thousand"}
+    cases = {"one", "many", "turns", "stream", "slow", "thousand"}
 
     def __init__(self, name: str, databases: Databases, commit: str) -> None:
         super().__init__(name, databases)
@@ -181,7 +181,7 @@ class Portkey(Peer):
 class FastAPI(Peer):
     """The service as people write it in an afternoon: bench/peers/plain_fastapi.py, two workers on SQLite."""
 
-    cases = {"one", "many"}
+    cases = {"one", "many", "turns"}
 
     @contextmanager
     def database(self) -> Iterator[str]:
