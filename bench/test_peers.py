@@ -1,6 +1,7 @@
 """The parts of the bench that can be wrong without being seen: what is read, what is counted, what is left behind."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -49,6 +50,10 @@ def test_reads_what_wrk_reports() -> None:
 
 def test_reads_latencies_in_microseconds() -> None:
     assert parse_wrk(WRK_OUTPUT.replace("897.70ms", "49.43us")).p50 == pytest.approx(0.04943)
+
+
+def test_knows_no_latency_where_nothing_ended() -> None:
+    assert math.isnan(parse_wrk(WRK_OUTPUT.replace("1287 requests", "0 requests")).p50)
 
 
 def test_refuses_what_wrk_says_when_it_fails() -> None:

@@ -76,8 +76,8 @@ def parse_wrk(text: str) -> WrkOutput:
     return WrkOutput(
         requests=int(summary[1]),
         per_second=float(summary[2]),
-        p50=percentile(text, 50),
-        p99=percentile(text, 99),
+        p50=percentile(text, 50) if int(summary[1]) else math.nan,
+        p99=percentile(text, 99) if int(summary[1]) else math.nan,
         failed=int(failed[1]) if failed else 0,
         socket_errors=sum(map(int, re.findall(r"\d+", errors[1]))) if errors else 0,
     )
