@@ -75,14 +75,17 @@ Step = tuple[Statement, Sequence[Row]]
 class Session(Protocol):
     """Where statements run: inside one transaction of its owner."""
 
-    def run(self, *steps: Step) -> list[Found]:
-        """Run each statement with its rows, and return what each has found. One without rows is left out."""
+    def run(self, *steps: Step, is_last: bool = False) -> list[Found]:
+        """Run each statement with its rows, and return what each has found. One without rows is left out.
+
+        `is_last`: nothing that is found can change what follows, which is the commit.
+        """
 
 
 class DjangoSession:
     """Runs statements on Django's connection of this thread."""
 
-    def run(self, *steps: Step) -> list[Found]:
+    def run(self, *steps: Step, is_last: bool = False) -> list[Found]:
         found: list[Found] = []
         with connection.cursor() as cursor:
             for statement, rows in steps:

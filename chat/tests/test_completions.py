@@ -263,8 +263,8 @@ def test_a_turn_is_a_constant_number_of_queries(
     # savepoint, usage row, event, conversation, messages, release
     with django_assert_num_queries(13):
         alice.say(cid, "Hi")
-    # and, with a key: look at it, claim it; store the answer
-    with django_assert_num_queries(16):
+    # and, with a key: look at it, claim it; store the answer, see that the conversation is there
+    with django_assert_num_queries(17):
         alice.say(cid, "Hi", key="k")
     # a replay: authenticate, admit; key, conversation, history; event
     with django_assert_num_queries(6):

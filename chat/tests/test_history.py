@@ -434,7 +434,9 @@ def test_what_one_provider_said_another_takes(alice: ApiClient, upstream: OpenAI
 )
 def test_a_history_of_texts_is_sent_as_any_other(contents: list[tuple[str, str]], tokens: int, model: str) -> None:
     """The short way through it gives what the long way gives."""
-    rows = [StoredMessage(n + 1, role, text, None, f"r_{n // 2}") for n, (role, text) in enumerate(contents)]
+    rows = [
+        StoredMessage(n + 1, role, text, {"refusal": None}, f"r_{n // 2}") for n, (role, text) in enumerate(contents)
+    ]
     stored = Stored.of(Conversation(conversation_id="c_1", history_from=None, instructions_to=None), rows)
     new = [{"role": "user", "content": "Hi"}]
 

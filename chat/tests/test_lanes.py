@@ -24,6 +24,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.is_connected = True
+        self.is_in_doubt = False
         self.fails_to_commit = False
         self.entries: list[str] = []
 
@@ -38,7 +39,7 @@ class Journal:
             raise OSError("gone")
         self.entries.append("commit")
 
-    def run(self, *steps: Any) -> list[Any]:
+    def run(self, *steps: Any, is_last: bool = False) -> list[Any]:
         return []
 
 

@@ -1,6 +1,7 @@
 """Connections that last, beside those of requests: one for each lane, without what Django does around a statement."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
@@ -13,6 +14,9 @@ from psycopg.rows import tuple_row
 
 from chat.sql import Found, Session, Statement, Step, clock, dumped, written
 
+# Seconds that a transaction waits for the write lock of SQLite, and between two looks at it.
+BUSY_SECONDS = 5
+BUSY_PAUSE_SECONDS = 0.001
 # Milliseconds that a batch waits for a row which somebody else has locked. Its requests then run alone.
 LOCK_TIMEOUT_MS = 1000
 # The plan of a prepared statement is made once, maybe while its tables are small: it must be the one for large tables.
@@ -32,6 +36,10 @@ class LastingSession(Session, Protocol):
     @property
     def is_connected(self) -> bool: ...
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Tell whether the last transaction, which failed, may have been committed all the same."""
+
     def transaction(self, *, is_atomic: bool) -> AbstractContextManager[None]:
         """Run what follows in one transaction; where not `is_atomic`, each `run` of PostgreSQL is one by itself."""
 
@@ -44,6 +52,7 @@ class SQLiteSession:
     """Uses Django's connection of this thread, and nothing of Django's between it and SQLite."""
 
     is_connected = True
+    is_in_doubt = False
 
     def __init__(self) -> None:
         connection.ensure_connection()
@@ -54,8 +63,7 @@ class SQLiteSession:
         if not is_atomic:
             yield
             return
-        # The write lock is taken at once, so that no transaction fails halfway because another has it.
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._begin()
         try:
             yield
             self._connection.execute("COMMIT")
@@ -64,7 +72,24 @@ class SQLiteSession:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def run(self, *steps: Step) -> list[Found]:
+    def _begin(self) -> None:
+        """Take the write lock at once, so that no transaction fails halfway because another has it.
+
+        SQLite's own waiting stops the whole process, because it is no wait that greenlets know of.
+        """
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(BUSY_PAUSE_SECONDS)
+            else:
+                return
+
+    def run(self, *steps: Step, is_last: bool = False) -> list[Found]:
         return [
             self._connection.execute(in_sqlite(statement), [dumped(rows)]).fetchall() if rows else []
             for statement, rows in steps
@@ -87,13 +112,27 @@ class PostgreSQLSession:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._prepared: set[str] = set()
         self._opening: list[str] = []
+        self._has_ended = False  # COMMIT was sent, whether it was answered or not
+
+    @property
+    def is_in_doubt(self) -> bool:
+        return self._has_ended and not self.is_connected
 
     @property
     def is_connected(self) -> bool:
         return self._connection is not None and not self._connection.closed
 
+    def _look(self) -> None:
+        """Find out without waiting whether the server has ended the connection since it was last used."""
+        if self._connection is not None and not self._connection.closed:
+            with suppress(psycopg.Error):
+                # The first reads why, and the second that nothing follows.
+                self._connection.pgconn.consume_input()
+                self._connection.pgconn.consume_input()
+
     @contextmanager
     def transaction(self, *, is_atomic: bool) -> Iterator[None]:
+        self._look()
         if not self.is_connected:
             # PgBouncer in transaction mode takes no options, and keeps nothing that was prepared.
             options = {} if settings.PGBOUNCER else {"options": f"-c lock_timeout={LOCK_TIMEOUT_MS} {PLANS}"}
@@ -102,30 +141,36 @@ class PostgreSQLSession:
             )
             self._prepared.clear()
         assert self._connection is not None
-        self._opening = ["BEGIN"] if is_atomic else []
+        self._opening, self._has_ended = ["BEGIN"] if is_atomic else [], False
         try:
             yield
-            if is_atomic and not self._opening:
+            if is_atomic and not self._opening and not self._has_ended:
+                self._has_ended = True
                 self._connection.execute("COMMIT")
         except BaseException:
             with suppress(psycopg.Error):  # Where the connection is broken, the server rolls back by itself.
                 self._connection.execute("ROLLBACK")
             raise
 
-    def run(self, *steps: Step) -> list[Found]:
+    def run(self, *steps: Step, is_last: bool = False) -> list[Found]:
         assert self._connection is not None
         wanted = [(statement, rows) for statement, rows in steps if rows]
+        if not wanted:
+            return [[] for _ in steps]
         commands = [*self._opening, *(self._command(statement) for statement, _ in wanted)]
-        self._opening, skipped = [], len(self._opening)
-        found: list[Found] = []
-        if wanted:
-            with self._connection.cursor() as cursor:
-                cursor.execute(";".join(commands), [dumped(rows) for _, rows in wanted])
-                for _ in range(skipped):
-                    cursor.nextset()
-                for _ in wanted:
-                    found.append(cursor.fetchall() if cursor.description else [])
-                    cursor.nextset()
+        is_begun, self._opening = bool(self._opening), []
+        if is_last:
+            commands.append("COMMIT")
+            self._has_ended = True
+        with self._connection.cursor() as cursor:
+            cursor.execute(";".join(commands), [dumped(rows) for _, rows in wanted])
+            if is_begun:
+                cursor.nextset()
+            found: list[Found] = []
+            for _ in wanted:
+                result = cursor.pgresult
+                found.append(cursor.fetchall() if result and result.nfields else [])
+                cursor.nextset()
         answers = iter(found)
         return [next(answers) if rows else [] for _, rows in steps]
 

@@ -115,7 +115,9 @@ class Lane(Generic[Item, Result]):
             if not session.is_connected:
                 self._closed_until = time.monotonic() + RETRY_SECONDS
             for ticket in tickets:
-                ticket.error = Alone() if results is None else OperationalError("The commit failed.")
+                ticket.error = (
+                    Alone() if results is None and not session.is_in_doubt else OperationalError("The commit failed.")
+                )
             return
         for ticket, result in zip(tickets, results, strict=True):
             ticket.result = result

@@ -7,6 +7,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -56,7 +58,8 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
     if subject.conversation_id and before.conversation is None:
         raise ConversationNotFound
     turn = plan(request, before)
-    openings.run(turn)
+    if not openings.run(turn):
+        raise IdempotencyInProgress
     return turn
 
 
@@ -111,15 +114,23 @@ def look(session: Session, requests: Sequence[TurnRequest]) -> list[Before]:
             conversation_id=conversation_id, history_from=history_from, instructions_to=instructions_to
         )
     for request_id, pk, role, content, extra, written_by in messages:
-        row = StoredMessage(pk, role, content, json.loads(extra) if extra else None, written_by)
+        row = StoredMessage(pk, role, content, loaded(extra) if extra else None, written_by)
         found[request_id].messages.append(row)
     return [found[request.request_id] for request in requests]
 
 
-def write(session: Session, turns: Sequence[Turn]) -> list[None]:
+@lru_cache(maxsize=256)
+def loaded(extra: str) -> dict[str, Any]:
+    """Read the column of a message that holds the rest of it. It is the same for most replies."""
+    found: dict[str, Any] = json.loads(extra)
+    return found
+
+
+def write(session: Session, turns: Sequence[Turn]) -> list[bool]:
     """Claim the keys of turns, reserve what they can cost, and open their usage rows.
 
-    Raises Alone where that does not succeed for each of many, and what refuses it for a single turn.
+    Returns whether each is open: not where another request has claimed its key meanwhile. Raises Alone where a limit
+    refuses one of many, and the refusal of a single turn.
     """
     limited = [turn.reservation for turn in turns if turn.reservation]
     keys = sorted((turn.request for turn in turns if turn.request.idempotency), key=lambda request: request.key)
@@ -133,14 +144,14 @@ def write(session: Session, turns: Sequence[Turn]) -> list[None]:
         (store.RESERVE, budgets_wanted(limited)),
         (store.ADMIT, [{"key": key, "cost": cost} for key, cost in sorted(buckets.items())]),
         (store.OPEN_USAGE, [usage_row(turn) for turn in turns]),
+        # Where nothing can be refused, nothing is to be looked at before the commit.
+        is_last=not limited,
     )
     admitted = {key for (key,) in reserved}
     backlogs: dict[str, float] = dict(taken)
-    is_whole = len(claimed) == len(keys) and all(admitted.issuperset(one.wanted) for one in limited)
-    if len(turns) > 1 and not (is_whole and backlogs.keys() == buckets.keys()):
+    is_whole = all(admitted.issuperset(one.wanted) for one in limited) and backlogs.keys() == buckets.keys()
+    if len(turns) > 1 and not is_whole:
         raise Alone
-    if len(claimed) < len(keys):
-        raise IdempotencyInProgress
     for reservation in reversed(limited):
         reservation.check(admitted)
         if reservation.bucket and reservation.bucket not in backlogs:
@@ -148,7 +159,10 @@ def write(session: Session, turns: Sequence[Turn]) -> list[None]:
         if reservation.bucket:
             reservation.note_tokens(backlogs[reservation.bucket])
             backlogs[reservation.bucket] -= reservation.bucket_seconds
-    return [None for _ in turns]
+    lost = {request.request_id for request in keys} - {request_id for (request_id,) in claimed}
+    if lost and limited:
+        raise Alone if len(turns) > 1 else IdempotencyInProgress
+    return [turn.request.request_id not in lost for turn in turns]
 
 
 def tokens_wanted(limited: Iterable[Reservation]) -> dict[str, float]:
@@ -175,10 +189,12 @@ def usage_row(turn: Turn) -> Row:
     reserved = turn.reservation.wanted if turn.reservation else None
     return {
         **vars(turn.request.subject),
+        "is_fenced": turn.request.idempotency is not None,
+        "idempotency_key": turn.request.key,
         "is_stream": turn.request.is_stream,
         "reserved_json": json.dumps(reserved) if reserved else None,
     }
 
 
 looks: Lane[TurnRequest, Before] = Lane("look", look, is_atomic=False)
-openings: Lane[Turn, None] = Lane("open", write)
+openings: Lane[Turn, bool] = Lane("open", write)

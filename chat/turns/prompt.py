@@ -65,7 +65,7 @@ def whole_history(stored: Stored) -> History | None:
     """
     messages, likely, most = [], 0, 0
     for _, role, content, extra, _ in stored.rows:
-        if extra is not None or not content or role == Message.Role.TOOL:
+        if (extra and any(extra.values())) or not content or role == Message.Role.TOOL:
             return None
         size = len(content) if content.isascii() else len(content.encode())
         likely += -(-size // estimates.BYTES_A_TOKEN) + estimates.FRAME_TOKENS

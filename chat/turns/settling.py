@@ -64,8 +64,8 @@ def write(session: Session, settlements: Sequence[Settlement]) -> list[ApiError 
     charged, given_back = token_differences(closed)
     kept = [one for one in closed if one.is_kept]
     # INSERT the events. UPDATE the running turns, the budgets, and the tokens of the minute. UPDATE the conversations,
-    # and INSERT the new messages and the replies.
-    *_, found, _ = session.run(
+    # INSERT the new messages and the replies, and DELETE the keys of turns whose conversation is gone.
+    *_, found, _, _ = session.run(
         (store.ADD_EVENTS, [row for one in closed if (row := event_row(one.ending))]),
         (store.SETTLE_BUDGETS, turns),
         (store.SETTLE_BUDGETS, spent),
@@ -73,14 +73,14 @@ def write(session: Session, settlements: Sequence[Settlement]) -> list[ApiError 
         (store.GIVE_BACK, given_back),
         (store.TOUCH_CONVERSATIONS, conversation_rows(kept)),
         (store.ADD_MESSAGES, message_rows(kept)),
+        (
+            store.FORGET_KEYS,
+            [forgetting_row(one.settlement) for one in kept if one.settlement.turn.request.idempotency],
+        ),
+        is_last=True,
     )
     existing = {conversation_id for (conversation_id,) in found}
     gone = [one.settlement for one in kept if one.settlement.conversation_id not in existing]
-    if gone:
-        # DELETE the keys of turns whose conversation is gone.
-        session.run(
-            (store.FORGET_KEYS, [key_row(settlement) for settlement in gone if settlement.turn.request.idempotency])
-        )
     problems: dict[str, ApiError] = {settlement.request_id: deleted_meanwhile() for settlement in gone}
     problems |= problems_of_earlier(settlements, closed)
     problems |= {
@@ -150,6 +150,10 @@ def key_row(settlement: Settlement) -> Row:
     idempotency = settlement.turn.request.idempotency
     assert idempotency
     return idempotency.row(settlement.request_id)
+
+
+def forgetting_row(settlement: Settlement) -> Row:
+    return {**key_row(settlement), "conversation_id": settlement.conversation_id}
 
 
 def answer_row(settlement: Settlement) -> Row:

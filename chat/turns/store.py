@@ -83,6 +83,12 @@ READ_HISTORIES = Statement(
     """,
     ASKED,
 )
+HELD_KEY = {"client_token_id": "bigint", "idempotency_key": "text", "request_id": "text"}
+IS_HELD_KEY = """
+    idempotency_keys.client_token_id = new.client_token_id AND idempotency_keys.idempotency_key = new.idempotency_key
+        AND idempotency_keys.request_id = new.request_id
+"""
+HAS_LOST_KEY = f"new.is_fenced AND NOT EXISTS (SELECT 1 FROM idempotency_keys WHERE {IS_HELD_KEY})"
 # The key is new, or its answer is too old, or its turn died.
 CLAIM_KEYS = Statement(
     "claim_keys",
@@ -122,16 +128,17 @@ RESERVE = Statement(
         "resets_at": "timestamp",
     },
 )
-# Then ADMIT, for the tokens of the minute.
+# Then ADMIT, for the tokens of the minute. A turn opens if it holds its key.
 OPEN_USAGE = Statement(
     "open_usage",
-    """
+    f"""
     INSERT INTO usage_events (request_id, client_token_id, user_id, conversation_id, model, served_model, service_tier,
         app_version, status, error_code, prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens,
         reasoning_tokens, total_tokens, is_estimated, is_stream, is_cancel_asked, locked_until, reserved_json,
         created_at)
     SELECT request_id, client_token_id, user_id, conversation_id, model, '', '', app_version, 'pending', '', 0, 0, 0, 0,
-        0, 0, {false}, is_stream, {false}, {lease_end}, CAST(reserved_json AS {json}), {now} FROM {new}
+        0, 0, {{false}}, is_stream, {{false}}, {{lease_end}}, CAST(reserved_json AS {{json}}), {{now}}
+    FROM {{new}} WHERE NOT ({HAS_LOST_KEY})
     """,
     {
         "request_id": "text",
@@ -141,6 +148,8 @@ OPEN_USAGE = Statement(
         "model": "text",
         "app_version": "text",
         "is_stream": "boolean",
+        "is_fenced": "boolean",
+        "idempotency_key": "text",
         "reserved_json": "text",
     },
     {"lease_end": LEASE},
@@ -148,12 +157,6 @@ OPEN_USAGE = Statement(
 
 # --- settle ---
 
-HELD_KEY = {"client_token_id": "bigint", "idempotency_key": "text", "request_id": "text"}
-IS_HELD_KEY = """
-    idempotency_keys.client_token_id = new.client_token_id AND idempotency_keys.idempotency_key = new.idempotency_key
-        AND idempotency_keys.request_id = new.request_id
-"""
-HAS_LOST_KEY = f"new.is_fenced AND NOT EXISTS (SELECT 1 FROM idempotency_keys WHERE {IS_HELD_KEY})"
 COMPLETE_KEYS = Statement(
     "complete_keys",
     f"""
@@ -289,7 +292,8 @@ FORGET_KEYS = Statement(
     f"""
     DELETE FROM idempotency_keys WHERE id IN (
         SELECT idempotency_keys.id FROM {{new}} JOIN idempotency_keys ON {IS_HELD_KEY}
+        WHERE NOT EXISTS (SELECT 1 FROM conversations WHERE conversations.conversation_id = new.conversation_id)
     )
     """,
-    HELD_KEY,
+    {**HELD_KEY, "conversation_id": "text"},
 )

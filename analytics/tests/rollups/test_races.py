@@ -94,7 +94,7 @@ def test_rows_are_dated_by_the_clock_of_the_database(db: None, set_clock: Callab
     subject = ledger.Subject("r_1", 1, "ann")
 
     set_clock(SETTLED, node=at(SUN, 23, 58))
-    DjangoSession().run((store.OPEN_USAGE, [{**vars(subject), "is_stream": False}]))
+    DjangoSession().run((store.OPEN_USAGE, [{**vars(subject), "is_stream": False, "is_fenced": False}]))
     ledger.record_event("chat.replayed", subject)
     ledger.record_client_events(1, [ledger.Event("client.opened", subject, age=age)])
 
