@@ -1,6 +1,8 @@
 """What OpenAI charges. Prices are those of the pinned genai-prices, in billionths of a US dollar."""
 
+from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 
 from django.utils import timezone
 from genai_prices.data_snapshot import get_snapshot
@@ -72,15 +74,17 @@ def _most_cost(prices: ModelPrice, prompt_tokens: int, completion_tokens: int) -
 
 
 def find_prices(model: str, service_tier: str) -> ModelPrice | None:
-    """Return the prices of today of a model in a tier; None where they are unknown.
+    """Return the prices of a model in a tier, as they are in this minute; None where they are unknown."""
+    return _prices_at(model, service_tier, timezone.now().replace(second=0, microsecond=0))
 
-    genai-prices itself prices a tier that it does not know as the default one.
-    """
+
+@lru_cache(maxsize=256)
+def _prices_at(model: str, service_tier: str, now: datetime) -> ModelPrice | None:
+    """Look the prices up. genai-prices itself prices a tier that it does not know as the default one."""
     try:
         _, info = get_snapshot().find_provider_model(model, None, "openai", None)
     except LookupError:
         return None
-    now = timezone.now()
     if service_tier == DEFAULT_TIER:
         return info.get_prices(now)
     asked = {"service_tier": service_tier}
