@@ -26,7 +26,7 @@ wsgi_app = "llmapi.wsgi"
 bind = f"127.0.0.1:{settings.number('PORT', 8080)}"
 worker_class = "gevent"
 worker_connections = 2000
-# SQLite allows one writer at a time, and its waiting is slow and unfair. One process never waits for another.
+# One process on SQLite, because only PostgreSQL lets a process join the streams of others.
 workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
 # Workers share the memory of what is loaded before they are forked, as long as they do not write to it.
 preload_app = True

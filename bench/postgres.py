@@ -59,7 +59,7 @@ class OwnPostgres:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name IN ('llmapi-faults', 'llmapi-listener') AND pid <> pg_backend_pid()"
+                " WHERE application_name LIKE 'llmapi-%' AND pid <> pg_backend_pid()"
             )
 
     def run_out_of_connections(self, seconds: float) -> None:

@@ -5,11 +5,13 @@ bench/faults.py must then find violations. Where SABOTAGE is empty, nothing is t
 
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 from django.utils import timezone
 
@@ -36,8 +38,14 @@ from llmapi.wsgi import application  # isort: skip  (it sets Django up)  # noqa:
 
 from analytics import ledger  # noqa: E402
 from chat.models import IdempotencyKey  # noqa: E402
-from chat.sql import Statement  # noqa: E402
+from chat.sql import Found, Statement, Step  # noqa: E402
 from chat.turns import idempotency, registry, settling, store  # noqa: E402
+from chat.turns.connections import LastingSession  # noqa: E402
+from chat.turns.lanes import Lane  # noqa: E402
+
+# Shares of the batches of turns.
+BATCHES_THAT_FAIL = 0.03
+BATCHES_THAT_KILL = 0.003
 
 __all__ = ["application"]
 
@@ -92,6 +100,31 @@ def check_then_add() -> None:
     for name, condition in (("ADMIT", "<= 60.0 + 0.00001"), ("RESERVE", "<= excluded.most")):
         replace_text(name, condition, f"{condition} OR true")
 
+
+def break_lanes() -> None:
+    """Let now and then a batch fail in the middle, and its process die between the commit and the answers."""
+    commit = Lane._commit
+
+    def fragile(lane: Lane[Any, Any], session: LastingSession, tickets: Any) -> None:
+        run = session.run
+
+        def fail(*steps: Step, is_last: bool = False) -> list[Found]:
+            run(*steps)
+            raise OSError("A statement of the batch fails.")
+
+        if random.random() < BATCHES_THAT_FAIL:  # noqa: S311
+            session.run = fail  # type: ignore[method-assign]
+        try:
+            commit(lane, session, tickets)
+        finally:
+            session.run = run  # type: ignore[method-assign]
+        if lane.is_atomic and random.random() < BATCHES_THAT_KILL:  # noqa: S311
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Lane._commit = fragile  # type: ignore[method-assign, assignment]
+
+
+break_lanes()
 
 GUARDS: dict[str, Callable[[], None]] = {
     "no-fencing": no_fencing,

@@ -113,10 +113,11 @@ class PostgreSQLSession:
         self._prepared: set[str] = set()
         self._opening: list[str] = []
         self._has_ended = False  # COMMIT was sent, whether it was answered or not
+        self._is_committed = False
 
     @property
     def is_in_doubt(self) -> bool:
-        return self._has_ended and not self.is_connected
+        return self._is_committed or (self._has_ended and not self.is_connected)
 
     @property
     def is_connected(self) -> bool:
@@ -141,7 +142,8 @@ class PostgreSQLSession:
             )
             self._prepared.clear()
         assert self._connection is not None
-        self._opening, self._has_ended = ["BEGIN"] if is_atomic else [], False
+        self._opening = ["BEGIN"] if is_atomic else []
+        self._has_ended = self._is_committed = False
         try:
             yield
             if is_atomic and not self._opening and not self._has_ended:
@@ -171,6 +173,7 @@ class PostgreSQLSession:
                 result = cursor.pgresult
                 found.append(cursor.fetchall() if result and result.nfields else [])
                 cursor.nextset()
+        self._is_committed = is_last
         answers = iter(found)
         return [next(answers) if rows else [] for _, rows in steps]
 
