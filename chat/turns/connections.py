@@ -55,11 +55,13 @@ class SQLiteSession:
     is_in_doubt = False
 
     def __init__(self) -> None:
-        connection.ensure_connection()
-        self._connection: sqlite3.Connection = connection.connection
+        self._connection: Any = None
 
     @contextmanager
     def transaction(self, *, is_atomic: bool) -> Iterator[None]:
+        if self._connection is None:
+            connection.ensure_connection()
+            self._connection = connection.connection
         if not is_atomic:
             yield
             return
@@ -83,7 +85,8 @@ class SQLiteSession:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as exc:
-                if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                # The lowest byte is the error, the others say more of it.
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(BUSY_PAUSE_SECONDS)
             else:

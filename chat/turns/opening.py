@@ -19,7 +19,7 @@ from chat.limits import rates
 from chat.limits.budgets import Allowance
 from chat.limits.reservations import Reservation, release
 from chat.models import Conversation
-from chat.sql import Row, Session
+from chat.sql import DjangoSession, Row, Session
 from chat.turns import prompt, store
 from chat.turns.cuts import Stored
 from chat.turns.history import StoredMessage
@@ -130,7 +130,7 @@ def write(session: Session, turns: Sequence[Turn]) -> list[bool]:
     """Claim the keys of turns, reserve what they can cost, and open their usage rows.
 
     Returns whether each is open: not where another request has claimed its key meanwhile. Raises Alone where a limit
-    refuses one of many, and the refusal of a single turn.
+    refuses one in a lane, and the refusal where the turn has a transaction of its own.
     """
     limited = [turn.reservation for turn in turns if turn.reservation]
     keys = sorted((turn.request for turn in turns if turn.request.idempotency), key=lambda request: request.key)
@@ -147,11 +147,14 @@ def write(session: Session, turns: Sequence[Turn]) -> list[bool]:
         # Where nothing can be refused, nothing is to be looked at before the commit.
         is_last=not limited,
     )
+    lost = {request.request_id for request in keys} - {request_id for (request_id,) in claimed}
     admitted = {key for (key,) in reserved}
     backlogs: dict[str, float] = dict(taken)
     is_whole = all(admitted.issuperset(one.wanted) for one in limited) and backlogs.keys() == buckets.keys()
-    if len(turns) > 1 and not is_whole:
+    if limited and (lost or not is_whole) and not isinstance(session, DjangoSession):
         raise Alone
+    if limited and lost:
+        raise IdempotencyInProgress
     for reservation in reversed(limited):
         reservation.check(admitted)
         if reservation.bucket and reservation.bucket not in backlogs:
@@ -159,9 +162,6 @@ def write(session: Session, turns: Sequence[Turn]) -> list[bool]:
         if reservation.bucket:
             reservation.note_tokens(backlogs[reservation.bucket])
             backlogs[reservation.bucket] -= reservation.bucket_seconds
-    lost = {request.request_id for request in keys} - {request_id for (request_id,) in claimed}
-    if lost and limited:
-        raise Alone if len(turns) > 1 else IdempotencyInProgress
     return [turn.request.request_id not in lost for turn in turns]
 
 
