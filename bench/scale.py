@@ -8,7 +8,6 @@ beside each figure. The prediction takes what a turn costs from the first row, a
 
 import argparse
 import os
-import re
 import subprocess
 import tempfile
 import time
@@ -17,10 +16,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Self
 
 from bench.calls import call, tree_seconds
 from bench.capacity import Turn, on_one_machine
+from bench.peers.load import WrkOutput, parse_wrk
 from bench.postgres import OwnPostgres, own_postgres
 from bench.stack import TOKEN, Stack, running
 from llmapi.launch import ROOT
@@ -30,26 +29,6 @@ CASES = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)]
 CLIENTS = 64
 CONVERSATIONS = 200
 WARM_UP_SECONDS = 4
-
-
-@dataclass(frozen=True)
-class Load:
-    """What wrk tells of one run. Latencies are in milliseconds."""
-
-    requests: int
-    failed: int
-    p50: float
-    p99: float
-
-    @classmethod
-    def parse(cls, told: str) -> Self:
-        failed = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
-        return cls(
-            requests=int(found(r"(\d+) requests in", told)),
-            failed=int(failed[1]) if failed else 0,
-            p50=milliseconds(found(r"50%\s+(\S+)", told)),
-            p99=milliseconds(found(r"99%\s+(\S+)", told)),
-        )
 
 
 @dataclass(frozen=True)
@@ -64,19 +43,6 @@ class Point:
     turn: Turn
     cores: float  # that others left to us
     failed: int
-
-
-def found(pattern: str, text: str) -> str:
-    match = re.search(pattern, text)
-    if match is None:
-        raise SystemExit(f"wrk said something else than expected:\n{text}")
-    return match[1]
-
-
-def milliseconds(text: str) -> float:
-    """Read a duration of wrk: 850.00us, 12.30ms, 1.20s or 1.50m."""
-    unit = text.lstrip("0123456789.")
-    return float(text.removesuffix(unit)) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000}[unit]
 
 
 def main() -> None:
@@ -112,7 +78,7 @@ def measure(postgres: OwnPostgres, nodes: int, processes: int, upstream: str, se
     return Point(nodes, processes, requests / took, p50, p99, turn, cores, failed)
 
 
-def drive(stack: Stack, conversations: Sequence[str], seconds: int) -> list[Load]:
+def drive(stack: Stack, conversations: Sequence[str], seconds: int) -> list[WrkOutput]:
     """Send turns to all nodes at once, and return what each wrk tells."""
     env = {**os.environ, "TOKEN": TOKEN, "CONVERSATIONS": ",".join(conversations)}
     clients = str(CLIENTS // len(stack.nodes))
@@ -123,7 +89,7 @@ def drive(stack: Stack, conversations: Sequence[str], seconds: int) -> list[Load
             command += ["-s", "bench/scale.lua", f"{server}/v1/chat/completions"]
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
             started.append(stacked.enter_context(process))
-        return [Load.parse(process.communicate()[0]) for process in started]
+        return [parse_wrk(process.communicate()[0]) for process in started]
 
 
 def idle_seconds() -> float:
