@@ -31,7 +31,7 @@ workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_cou
 # Workers share the memory of what is loaded before they are forked, as long as they do not write to it.
 preload_app = True
 # What would be loaded at the first request, and then by each worker for itself.
-LATE_IMPORTS = [settings.ROOT_URLCONF, "httpcore2", *([] if IS_SQLITE else ["psycopg_pool"])]
+LATE_IMPORTS = [settings.ROOT_URLCONF, *([] if IS_SQLITE else ["psycopg_pool"])]
 # Seconds. A stop also waits for idle connections, so they are kept only briefly.
 keepalive = 5
 # Seconds. A stop waits this long for turns to end, minus the time to settle the rest.

@@ -93,12 +93,6 @@ class Reservation:
             raise RateLimitExceeded(f"{refusal}. Send less, or lower max_completion_tokens.", should_retry=False)
         raise RateLimitExceeded(f"{refusal}; wait as long as Retry-After says.", retry_after=status.next_in)
 
-    def differences(
-        self, *, tokens: int | None, nanos: int | None, was_abandoned: bool
-    ) -> tuple[dict[str, int], dict[str, int]]:
-        """Return by how much its budgets change when the turn closes (`budgets.differences`)."""
-        return budgets.differences(self.wanted, tokens=tokens, nanos=nanos, was_abandoned=was_abandoned)
-
     def unused_seconds(self, tokens: int) -> float:
         """Return by how many seconds of its bucket a turn that used `tokens` took too much; negative: too little.
 

@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, transaction
 
+from analytics.ledger import Subject
 from analytics.models import UsageEvent
 from bench.openai_double import OpenAIDouble
-from chat.models import Conversation, Message
-from chat.turns import lanes
+from chat.estimates import Estimate
+from chat.limits.reservations import Reservation
+from chat.models import ClientToken, Conversation, Message
+from chat.sql import DjangoSession
+from chat.turns import lanes, opening
+from chat.turns.cuts import Cut
 from chat.turns.lanes import Alone, Lane
+from chat.turns.request import Turn, TurnRequest
+from chat.upstream.replies import Call
 from conftest import Server, wait_until
 
 URL = "/v1/chat/completions"
@@ -134,6 +141,24 @@ def test_a_lane_without_a_database_is_passed_by(journal: Journal) -> None:
     assert shop.lane.run(2) == 4
 
     assert shop.batches == [[-1]]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("limits", [{"concurrent_turns": 2}, {"day_tokens": 25}, {"tokens_per_min": 25}])
+def test_turns_at_once_do_not_overrun_a_limit_that_nobody_has_used(limits: dict[str, int]) -> None:
+    """Each has room, and the three of them have none: no row says so yet."""
+    client = ClientToken(name="limited", **limits)
+    client.renew()
+    client.save()
+    turns: list[Any] = []
+    for number in range(3):
+        reservation = Reservation.plan(client, "u", {"model": "m"}, prompt=Estimate(5, 5), reply_tokens=5, limits=[])
+        request = TurnRequest(client, Subject(f"r_{number}", client.pk, "u"), [])
+        turns.append(Turn(request, Call(f"r_{number}", {}, 5), [], Cut(), reservation))
+
+    with pytest.raises(Alone):
+        opening.write(DjangoSession(), turns)
+    assert opening.write(DjangoSession(), turns[:2]) == [True, True]
 
 
 def test_turns_at_once_share_transactions_and_lose_nothing(server: Server, upstream: OpenAIDouble) -> None:

@@ -134,14 +134,16 @@ def write(session: Session, turns: Sequence[Turn]) -> list[bool]:
     """
     limited = [turn.reservation for turn in turns if turn.reservation]
     keys = sorted((turn.request for turn in turns if turn.request.idempotency), key=lambda request: request.key)
-    buckets = tokens_wanted(limited)
-    if any(cost > rates.PERIOD for cost in buckets.values()):
+    buckets, budgets = tokens_wanted(limited), budgets_wanted(limited)
+    # The statements compare with what is used already. In a new row nothing is, so the sum alone must not be too much.
+    is_too_much = any(row["most"] is not None and row["used"] > row["most"] for row in budgets)
+    if is_too_much or any(cost > rates.PERIOD for cost in buckets.values()):
         raise Alone
     # INSERT the keys, or UPDATE those that are over or whose turn died. INSERT or UPDATE all budgets at once, then the
     # tokens of the minute. INSERT the usage rows.
     claimed, reserved, taken, _ = session.run(
         (store.CLAIM_KEYS, [request.idempotency.row(request.request_id) for request in keys if request.idempotency]),
-        (store.RESERVE, budgets_wanted(limited)),
+        (store.RESERVE, budgets),
         (store.ADMIT, [{"key": key, "cost": cost} for key, cost in sorted(buckets.items())]),
         (store.OPEN_USAGE, [usage_row(turn) for turn in turns]),
         # Where nothing can be refused, nothing is to be looked at before the commit.

@@ -11,6 +11,7 @@ from typing import Any
 
 from analytics import ledger
 from chat.exceptions import ApiError, ConversationNotFound, IdempotencyInProgress
+from chat.limits import budgets
 from chat.models import Message
 from chat.sql import DjangoSession, Row, Session
 from chat.turns import store
@@ -223,7 +224,9 @@ def budget_differences(closed: Iterable[Closed]) -> tuple[list[Row], list[Row]]:
         if reservation := one.settlement.turn.reservation:
             tokens = used_tokens(one)
             nanos = None if tokens is None else one.ending.cost_nanos if one.ending.tokens else 0
-            differences = reservation.differences(tokens=tokens, nanos=nanos, was_abandoned=one.was_abandoned)
+            differences = budgets.differences(
+                reservation.wanted, tokens=tokens, nanos=nanos, was_abandoned=one.was_abandoned
+            )
             for total, difference in zip((turns, spent), differences, strict=True):
                 for key, amount in difference.items():
                     total[key] += amount
