@@ -7,6 +7,7 @@ monkey.patch_all()
 
 import gc
 import os
+import resource
 import sqlite3
 import ssl
 import threading
@@ -24,10 +25,13 @@ IS_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
 
 wsgi_app = "llmapi.wsgi"
 bind = f"127.0.0.1:{settings.number('PORT', 8080)}"
-worker_class = "gevent"
+worker_class = "llmapi.worker.Worker"
+# More than the requests that one process has under way (chat/api/sharing.py).
 worker_connections = 2000
 # One process on SQLite, because only PostgreSQL lets a process join the streams of others.
 workers = settings.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
+# A connection of a client has one file, and a call to the model another. Many systems allow 1024 unless asked for more.
+FILES = 3 * worker_connections
 # Workers share the memory of what is loaded before they are forked, as long as they do not write to it.
 preload_app = True
 # What would be loaded at the first request, and then by each worker for itself.
@@ -38,6 +42,13 @@ keepalive = 5
 graceful_timeout = 30
 loglevel = "warning"
 control_socket_disable = True
+
+
+def on_starting(server: Any) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def when_ready(server: Any) -> None:

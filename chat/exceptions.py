@@ -129,6 +129,7 @@ ItemNotFound = error(404, "item_not_found", "No such item in this conversation; 
 CompletionNotFound = error(
     404, "completion_not_found", "No such completion; its id is the request_id of the first chunk."
 )
+RequestTimeout = error(408, "request_timeout", "The body came too slowly, or not at all; send the whole request again.")
 IdempotencyKeyReused = error(
     409, "idempotency_key_reused", "Idempotency key reused with different request", should_retry=False
 )

@@ -23,6 +23,8 @@ class ChunkedInput:
     def attempt(self, read: Any, size: int) -> bytes:
         try:
             data: bytes = read(size)
+        except TimeoutError:
+            raise
         except Exception as exc:  # of gunicorn, which has no class for all of them but Exception
             raise OSError("The chunks of the body cannot be read.") from exc
         return data

@@ -7,6 +7,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from chat.api.sharing import credentials
 from chat.models import ClientToken
 from chat.turns.admission import SETTING, Admission, admissions
 
@@ -27,17 +28,19 @@ class ClientTokenAuthentication(BaseAuthentication):
                 return None
         elif scheme.lower() != "bearer" or not token:
             raise AuthenticationFailed("Send the token as `Authorization: Bearer <token>`.")
-        admission = self.find(token)
+        digest = ClientToken.digest_of(token)
+        admission = self.find(digest)
         if admission is None:
+            credentials.refuse(digest)
             raise AuthenticationFailed("The token is unknown, expired or revoked; ask the operator for a new one.")
         request._request.admission = admission  # type: ignore[attr-defined]
+        credentials.accept(digest, admission.client.pk)
         return None, admission.client
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="llmapi"'
 
-    def find(self, token: str) -> Admission | None:
-        digest = ClientToken.digest_of(token)
+    def find(self, digest: str) -> Admission | None:
         if settings.CLIENT_API_TOKEN and hmac.compare_digest(digest, ClientToken.digest_of(settings.CLIENT_API_TOKEN)):
             found = admissions.run(SETTING)
             if found is None:

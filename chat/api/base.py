@@ -1,11 +1,8 @@
 from typing import Any
 
-from django.conf import settings
-from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, UnreadablePostError
 from drf_spectacular.utils import extend_schema
 from rest_framework import viewsets
-from rest_framework.exceptions import NotFound, ParseError
+from rest_framework.exceptions import NotFound
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,7 +10,7 @@ from rest_framework.views import APIView
 
 from chat.api.parsers import PARSERS
 from chat.api.renderers import RENDERERS, SameFormatNegotiation
-from chat.exceptions import LengthRequired, RequestTooLarge
+from chat.api.sharing import receive
 from chat.models import ClientToken
 
 # Routes of OpenAI's API that llmapi does not offer, with what to use in their place.
@@ -33,23 +30,7 @@ class ClientViewSet(viewsets.ViewSet):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-            read_chunks(request._request)
-
-
-def read_chunks(request: HttpRequest) -> None:
-    """Read a body that came in chunks, at most MAX_REQUEST_BYTES of it, and give the request its length.
-
-    DRF takes a request without a length for an empty one. So does WSGI, unless the server marks the end of the body.
-    """
-    if not request.META.get("wsgi.input_terminated"):
-        raise LengthRequired
-    try:
-        request.META["CONTENT_LENGTH"] = str(len(request.body))
-    except RequestDataTooBig as exc:
-        raise RequestTooLarge.of(settings.MAX_REQUEST_BYTES) from exc
-    except UnreadablePostError as exc:
-        raise ParseError("The chunks of the body end early, or are no chunks.") from exc
+        receive(request)
 
 
 def client_of(request: Request) -> ClientToken:

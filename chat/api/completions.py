@@ -13,6 +13,7 @@ from chat.api.limits import limits_of
 from chat.api.serializers import CompletionIn, upstream_parameters, validated
 from chat.api.streaming import EventStream, ProtobufStream, render_stream
 from chat.exceptions import CompletionNotFound, NotCancellable
+from chat.fairness import outside
 from chat.turns import lifecycle, registry, stream
 from chat.turns.idempotency import Idempotency
 from chat.turns.request import TurnRequest
@@ -58,7 +59,8 @@ class CompletionViewSet(ClientViewSet):
         """Begin the answer with the first chunk, or after 10 seconds of silence: from then on an error is an event."""
         log, is_replay = stream.begin(turn)
         reading = log.read()
-        first = next(reading)
+        with outside():
+            first = next(reading)
         renderer = self.request.accepted_renderer
         form = ProtobufStream(renderer.media_type) if renderer.format == "pb" else EventStream()
         wants_usage = wants_usage_chunk or isinstance(form, ProtobufStream)

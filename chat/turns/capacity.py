@@ -1,32 +1,30 @@
-"""How many turns this process runs at once."""
+"""How many turns this process runs at once, and how many of them one client may."""
 
-import threading
 from contextlib import ExitStack
 
 from django.conf import settings
 
 from chat.exceptions import Unavailable
+from chat.fairness import Busy, Share
+from chat.models import ClientToken
 
-_lock = threading.Lock()
-_taken = 0
+# One client alone leaves a ninth of the places for others.
+places = Share(lambda: settings.MAX_RUNNING_TURNS, factor=8)
 
 
-def acquire_slot() -> ExitStack:
+def acquire_slot(client: ClientToken) -> ExitStack:
     """Take a place among the running turns. The end of the `with` block frees it, unless `pop_all` comes before.
 
-    Raises Unavailable where none is free: a request that waited would only make the queue longer.
+    Raises Unavailable where none is left for the client: a request that waited would only make the queue longer.
     """
-    global _taken
-    with _lock:
-        if _taken >= settings.MAX_RUNNING_TURNS:
-            raise Unavailable("The server runs as many turns as it can; send the request again in a moment.")
-        _taken += 1
+    try:
+        places.take(client.pk)
+    except Busy as exc:
+        raise Unavailable("The server runs as many turns as it can; send the request again in a moment.") from exc
     slot = ExitStack()
-    slot.callback(release_slot)
+    slot.callback(release_slot, client)
     return slot
 
 
-def release_slot() -> None:
-    global _taken
-    with _lock:
-        _taken -= 1
+def release_slot(client: ClientToken) -> None:
+    places.give_back(client.pk)

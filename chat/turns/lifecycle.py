@@ -14,6 +14,7 @@ from django.db import Error, IntegrityError, InterfaceError, OperationalError, c
 
 from analytics import ledger
 from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unavailable
+from chat.fairness import outside
 from chat.turns import opening, registry
 from chat.turns.capacity import acquire_slot
 from chat.turns.request import Turn, TurnRequest, TurnResult
@@ -33,7 +34,7 @@ RETRY_DELAYS = (0.1, 0.3, 1, 3)
 
 def take_turn(request: TurnRequest) -> TurnResult:
     """Take one message in and give one reply back, once for each idempotency key."""
-    with acquire_slot():
+    with acquire_slot(request.client):
         opened = open_or_replay(request)
         if isinstance(opened, TurnResult):
             return opened
@@ -59,13 +60,14 @@ def open_or_replay(request: TurnRequest, join: Callable[[str], J | None] = lambd
             if request.idempotency is None:
                 raise
             is_late = time.monotonic() >= deadline
-            while running := request.idempotency.holder():
-                close_connection()
-                if duplicate := join(running):
-                    return duplicate
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(DUPLICATE_POLL_SECONDS)
+            with outside():
+                while running := request.idempotency.holder():
+                    close_connection()
+                    if duplicate := join(running):
+                        return duplicate
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(DUPLICATE_POLL_SECONDS)
             if is_late:
                 raise
 
@@ -74,7 +76,8 @@ def complete(turn: Turn) -> Completion:
     """Ask the upstream. Where it fails, the turn is closed."""
     reply = Reply(turn.call)
     try:
-        return upstream.complete(reply)
+        with outside():
+            return upstream.complete(reply)
     except BaseException as exc:
         fail(turn, exc, reply.bought)
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def begin(request: TurnRequest) -> tuple[ReplyLog, bool]:
     """Return the log of the reply, and whether it is that of another request, which has ended or still runs."""
-    with acquire_slot() as slot:
+    with acquire_slot(request.client) as slot:
         opened = open_or_replay(request, join=broadcast.Search(request.idempotency))
         close_connection()
         if isinstance(opened, Turn):
@@ -71,7 +71,7 @@ def _run(turn: Turn, log: ReplyLog) -> None:
         # Not raised again: the thread ends here, and the interpreter would print what the log keeps out.
         log.close(error=InternalError())
     finally:
-        release_slot()
+        release_slot(turn.request.client)
         registry.leave(turn.call.request_id)
         close_connection()
 

@@ -1,0 +1,207 @@
+"""What one client may take of what all requests of this process share: connections, memory, turns of the processor.
+
+A client is known by its token once the token has been accepted. Everybody else, with no token or a wrong one, is one
+owner together: whoever invents names gets no more than who has none.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.http.response import HttpResponseBase
+from rest_framework.exceptions import ParseError
+from rest_framework.request import Request
+
+from chat.api.renderers import error_message
+from chat.exceptions import LengthRequired, RequestTimeout, RequestTooLarge, Unavailable, error_body
+from chat.fairness import Busy, Owner, Share, working
+from chat.models import ClientToken
+
+# Requests under way in a process, the sending of their answers included. The server has room for 200 connections more,
+# which say that it is busy, or have not said yet what they want.
+MAX_REQUESTS = 1800
+# Requests at work at once: not those that wait for a client, for the model or for another request.
+MAX_AT_WORK = 64
+# Seconds that a request waits for its turn, and how many of one client may wait.
+PATIENCE = 2
+MAX_WAITING = 512
+# Bytes. Larger bodies are worked on one at a time, and larger answers are counted.
+LARGE = 64 * 1024
+
+requests = Share(lambda: MAX_REQUESTS, factor=8)
+at_work = Share(lambda: MAX_AT_WORK, patience=PATIENCE, most_waiting=MAX_WAITING)
+large = Share(lambda: 1, patience=5 * PATIENCE, most_waiting=16)
+# Bytes that are held for clients: bodies until their request has been answered, and answers until they have been sent.
+memory = Share(lambda: max(8 * settings.MAX_REQUEST_BYTES, 2048 * LARGE), patience=PATIENCE, most_waiting=MAX_WAITING)
+
+BUSY = "The server is at its limit; send the request again in a moment."
+STRANGER = "a stranger"
+# The owner of probes: a flood of other requests must not make a balancer think that the process is dead.
+PROBE = "a probe"
+PROBES = {"/health", "/ready"}
+MAX_KNOWN = 10_000
+
+
+class Credentials:
+    """Digests of credentials that were accepted, and whose they are. The one used longest ago is forgotten first."""
+
+    def __init__(self) -> None:
+        self._owners: OrderedDict[str, Owner] = OrderedDict()
+
+    def owner_of(self, digest: str) -> Owner:
+        if (owner := self._owners.get(digest)) is None:
+            return STRANGER
+        self._owners.move_to_end(digest)
+        return owner
+
+    def accept(self, digest: str, owner: Owner) -> None:
+        self._owners[digest] = owner
+        if len(self._owners) > MAX_KNOWN:
+            self._owners.popitem(last=False)
+
+    def refuse(self, digest: str) -> None:
+        self._owners.pop(digest, None)
+
+
+credentials = Credentials()
+
+
+def owner_of(request: HttpRequest) -> Owner:
+    """Tell who asks, before anything is looked up."""
+    path = request.path_info
+    if path in PROBES:
+        return PROBE
+    if token := token_of(request):
+        return credentials.owner_of(ClientToken.digest_of(token))
+    if session := request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+        return credentials.owner_of(ClientToken.digest_of(session))
+    return STRANGER
+
+
+def token_of(request: HttpRequest) -> str:
+    """Return the token of a request; "" where it has none, or its Authorization is of another kind.
+
+    Without that header it looks for the token in those of Azure's and Anthropic's SDKs.
+    """
+    sent = request.META.get("HTTP_AUTHORIZATION", "")
+    if not sent:
+        return str(request.META.get("HTTP_API_KEY") or request.META.get("HTTP_X_API_KEY") or "").strip()
+    scheme, _, token = sent.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+class SharingMiddleware:
+    """Let a request work when its owner has a turn, and tell it that the server is busy where there is none in time."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        owner = owner_of(request)
+        held = Held(owner)
+        request.held = held  # type: ignore[attr-defined]
+        try:
+            with held.until_sent:
+                held.hold(requests)
+                with working(at_work, owner), held.while_working:
+                    response = self.get_response(request)
+                response = self._bounded(request, response, held)
+                held.keep_until_sent(response)
+        except Busy:
+            return busy(request)
+        return response
+
+    def _bounded(self, request: HttpRequest, response: HttpResponseBase, held: "Held") -> HttpResponseBase:
+        """Count a large answer, and refuse it where too much is held for this owner."""
+        if isinstance(response, HttpResponse) and (size := len(response.content)) > LARGE:
+            # What has been done is told, however much is held.
+            held.hold(memory, size, is_forced=request.method not in {"GET", "HEAD"})
+        user = getattr(request, "_cached_user", None)
+        if (
+            user is not None
+            and user.is_authenticated
+            and (session := request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        ):
+            credentials.accept(ClientToken.digest_of(session), f"staff:{user.pk}")
+        return response
+
+
+class Held:
+    """What a request holds while it is worked on, and what until its answer has been sent."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.while_working = ExitStack()
+        self.until_sent = ExitStack()
+
+    def hold(self, share: Share, amount: int = 1, *, is_forced: bool = False) -> None:
+        """Raises Busy where there is not enough of the share in time."""
+        (share.force if is_forced else share.take)(self.owner, amount)
+        self.until_sent.callback(share.give_back, self.owner, amount)
+
+    def keep_until_sent(self, response: HttpResponseBase) -> None:
+        # Django calls these when the server closes the answer, whether or not it was sent whole.
+        response._resource_closers.append(self.until_sent.pop_all().close)  # type: ignore[attr-defined]
+
+
+def receive(request: Request) -> None:
+    """Read the body, of which at most MAX_REQUEST_BYTES are held, and give a body in chunks its length.
+
+    It is read before anything is asked of the database. Large bodies are worked on one at a time. Raises ApiError.
+    """
+    http: HttpRequest = request._request
+    is_chunked = "chunked" in http.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if is_chunked and not http.META.get("wsgi.input_terminated"):
+        # DRF takes a request without a length for an empty one. So does WSGI, unless the server marks its end.
+        raise LengthRequired
+    length = settings.MAX_REQUEST_BYTES if is_chunked else int(http.META.get("CONTENT_LENGTH") or 0)
+    if not length:
+        return
+    if length > settings.MAX_REQUEST_BYTES:
+        raise RequestTooLarge.of(settings.MAX_REQUEST_BYTES)
+    held: Held = http.held  # type: ignore[attr-defined]
+    owner = request.auth.pk if isinstance(request.auth, ClientToken) else held.owner
+    # A small body counts as well while it comes: it keeps a connection.
+    amount = max(length, LARGE)
+    try:
+        memory.take(owner, amount)
+        try:
+            size = len(read(http))
+        finally:
+            memory.give_back(owner, amount)
+        if size > LARGE:
+            memory.force(owner, size)
+            held.until_sent.callback(memory.give_back, owner, size)
+            held.while_working.enter_context(working(large, owner))
+    except Busy as exc:
+        raise Unavailable(BUSY) from exc
+    if is_chunked:
+        http.META["CONTENT_LENGTH"] = str(size)
+
+
+def read(request: HttpRequest) -> bytes:
+    try:
+        return request.body
+    except RequestDataTooBig as exc:
+        raise RequestTooLarge.of(settings.MAX_REQUEST_BYTES) from exc
+    except UnreadablePostError as exc:
+        # Django wraps the error of the socket once or twice.
+        cause: BaseException | None = exc
+        while isinstance(cause, UnreadablePostError):
+            cause = cause.__cause__
+        if isinstance(cause, TimeoutError):
+            raise RequestTimeout from exc
+        raise ParseError("The body ends early, or its chunks are none.") from exc
+
+
+def busy(request: HttpRequest) -> HttpResponse:
+    body, headers = error_body(503, BUSY, Unavailable.default_code), {"Retry-After": "1"}
+    accepted = request.headers.get("Accept", "")
+    wanted = request.headers.get("Content-Type", "") if accepted in {"", "*/*"} else accepted
+    if "protobuf" in wanted:
+        message = error_message(body["error"], headers).SerializeToString()
+        return HttpResponse(message, status=503, headers=headers, content_type=wanted.partition(",")[0])
+    return JsonResponse(body, status=503, headers=headers)

@@ -1,0 +1,164 @@
+"""What all clients of a process share, and how much of it one of them may take.
+
+Each share has a bound. One owner may take of it as much as is left for others, or a multiple of that: so whoever comes
+next finds something, and nobody has to know how many will come. This is the dynamic threshold of A. Choudhury and
+E. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches" (1998). Who finds nothing waits a stated
+time at most, and owners that wait are served in turns, however many requests of one of them wait.
+"""
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+Owner = Hashable
+
+# Seconds: the longest that one piece of a large request makes the next piece wait.
+MAX_PAUSE = 0.1
+
+
+class Busy(Exception):
+    """Nothing was left for the owner in time."""
+
+
+class Waiter:
+    """A request that waits for an amount of a share."""
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+        self.is_served = False
+        # A lock is the lightest thing that a thread can wait for.
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+
+class Share:
+    """`capacity` of something, of which an owner may hold at most `factor` times what is free then.
+
+    `patience`: seconds that a request waits for its amount. Of one owner, at most `most_waiting` requests wait.
+    """
+
+    def __init__(
+        self, capacity: Callable[[], int], *, factor: int = 1, patience: float = 0, most_waiting: int = 0
+    ) -> None:
+        self.capacity = capacity
+        self.factor = factor
+        self.patience = patience
+        self.most_waiting = most_waiting
+        self._held: Counter[Owner] = Counter()
+        self._taken = 0
+        self._waiting: dict[Owner, deque[Waiter]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, owner: Owner, amount: int = 1) -> None:
+        """Take an amount, once it is there. Raises Busy where it is not there in time."""
+        with self._lock:
+            waiting = self._waiting.get(owner)
+            if not waiting and self._fits(owner, amount):
+                self._add(owner, amount)
+                return
+            if (len(waiting) if waiting else 0) >= self.most_waiting or amount > self.capacity():
+                raise Busy
+            waiter = Waiter(amount)
+            self._waiting.setdefault(owner, deque()).append(waiter)
+        if waiter.bell.acquire(timeout=self.patience):
+            return
+        with self._lock:
+            if waiter.is_served:  # while it gave up
+                return
+            waiting = self._waiting[owner]
+            waiting.remove(waiter)
+            if not waiting:
+                del self._waiting[owner]
+        raise Busy
+
+    def force(self, owner: Owner, amount: int = 1) -> None:
+        """Take an amount without asking: what has begun is to be ended."""
+        with self._lock:
+            self._add(owner, amount)
+
+    def give_back(self, owner: Owner, amount: int = 1) -> None:
+        with self._lock:
+            self._taken -= amount
+            self._held[owner] -= amount
+            if not self._held[owner]:
+                del self._held[owner]
+            if self._waiting:
+                self._serve()
+
+    def _fits(self, owner: Owner, amount: int) -> bool:
+        free = self.capacity() - self._taken
+        held = self._held.get(owner, 0)
+        # The first of an owner is small beside the share, or the share is meant for one at a time.
+        return amount <= free and (not held or held + amount <= self.factor * free)
+
+    def _add(self, owner: Owner, amount: int) -> None:
+        self._taken += amount
+        self._held[owner] += amount
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait: one request of each owner in turn, until nothing fits any of them."""
+        refused = 0
+        while refused < len(self._waiting):
+            owner, waiting = next(iter(self._waiting.items()))
+            del self._waiting[owner]
+            if self._fits(owner, waiting[0].amount):
+                waiter = waiting.popleft()
+                self._add(owner, waiter.amount)
+                waiter.is_served = True
+                waiter.bell.release()
+                refused = 0
+            else:
+                refused += 1
+            if waiting:
+                self._waiting[owner] = waiting
+
+
+class Work(threading.local):
+    """What this thread holds only while it works, and since when it has worked without a break (monotonic seconds)."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[Share, Owner]] = []
+        self.since = 0.0
+
+
+_work = Work()
+
+
+@contextmanager
+def working(share: Share, owner: Owner) -> Iterator[None]:
+    """Hold one of a share while this thread works, but not while it waits in `outside`. Raises Busy."""
+    share.take(owner)
+    _work.held.append((share, owner))
+    _work.since = time.monotonic()
+    try:
+        yield
+    finally:
+        _work.held.pop()
+        share.give_back(owner)
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Let others work while this thread waits for a client, for the upstream or for another request."""
+    held = _work.held
+    for share, owner in held:
+        share.give_back(owner)
+    _work.held = []
+    try:
+        yield
+    finally:
+        for share, owner in held:
+            share.force(owner)
+        _work.held = held
+        _work.since = time.monotonic()
+
+
+def breathe() -> None:
+    """Let others work before the next piece of a large request, for as long as the last piece took.
+
+    So large requests together take half of the processor's time at most while others want it.
+    """
+    time.sleep(min(time.monotonic() - _work.since, MAX_PAUSE) if _work.held else 0)
+    _work.since = time.monotonic()

@@ -1,0 +1,15 @@
+"""A server with room for few connections and little patience, so that tests need not wait for its bounds."""
+
+from pathlib import Path
+from runpy import run_path
+
+from llmapi import worker
+
+globals().update(run_path(str(Path(__file__).parents[2] / "gunicorn.conf.py")))
+
+workers = 1
+keepalive = 2
+worker_connections = 70
+worker.BODY_SECONDS = 1
+worker.LEAST_BYTES_A_SECOND = 1000
+worker.MAX_BYTES_BETWEEN = 300_000

@@ -1,0 +1,216 @@
+"""What a connection may take of the server: time for its head and body, bytes, and a place among the others."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from bench.openai_double import Behaviour, OpenAIDouble
+from chat.models import ClientToken
+from conftest import Server, running_server, wait_until
+from llmapi import worker
+from llmapi.worker import ClientSocket
+
+Serve = Callable[..., Server]
+HI = json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode()
+COMPLETIONS = "/v1/chat/completions"
+
+
+@pytest.fixture
+def hasty(transactional_db: None, upstream: OpenAIDouble) -> Iterator[Server]:
+    with running_server(upstream, "llmapi/tests/hasty_server.py") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def connected(server: Server) -> Iterator[socket.socket]:
+    address = urlsplit(server.url)
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=30) as opened:
+        yield opened
+
+
+def head(server: Server, length: int | None = None, token: str | None = None) -> bytes:
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    lines = (
+        f"POST {COMPLETIONS} HTTP/1.1",
+        "Host: localhost",
+        f"Authorization: Bearer {token or server.token}",
+        "Content-Type: application/json",
+        framing,
+    )
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def answer(opened: socket.socket) -> bytes:
+    """Read to the end of the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := opened.recv(65536):
+            received += piece
+    return received
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/cha", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
+def test_a_head_that_does_not_come_is_not_waited_for(hasty: Server, sent: bytes) -> None:
+    with connected(hasty) as opened:
+        opened.sendall(sent)
+
+        assert answer(opened) == b""
+
+
+@pytest.mark.parametrize("length", [len(HI), 5_000_000, None])
+def test_a_body_that_does_not_come_is_not_waited_for(hasty: Server, length: int | None) -> None:
+    with connected(hasty) as opened:
+        opened.sendall(head(hasty, length) + (b"5\r\n{" if length is None else HI[:5]))
+
+        received = answer(opened)
+
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in received
+
+
+def test_a_body_that_trickles_is_not_waited_for(hasty: Server) -> None:
+    """Each byte comes in time, and all of them would take half a minute."""
+    with connected(hasty) as opened:
+        opened.sendall(head(hasty, 1000))
+        opened.settimeout(0.03)
+        received = b""
+        for _ in range(1000):
+            with contextlib.suppress(TimeoutError):
+                received += opened.recv(65536)
+                break
+            opened.sendall(b" ")
+
+    assert received.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_comes_fast_enough_may_take_its_time(hasty: Server) -> None:
+    body = HI + b" " * 5000
+    with connected(hasty) as opened:
+        opened.sendall(head(hasty, len(body)))
+        for start in range(0, len(body), 250):
+            opened.sendall(body[start : start + 250])
+            time.sleep(0.1)
+
+        assert opened.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_half_sent_bodies_stop_nobody(serve: Serve) -> None:
+    """More of them than connections to the database, and than requests at work."""
+    server = serve(WEB_CONCURRENCY="1", DATABASE_POOL_SIZE="2", RATE_LIMIT_PER_MIN="0")
+    with contextlib.ExitStack() as stack:
+        for _ in range(150):
+            opened = stack.enter_context(connected(server))
+            opened.sendall(head(server, 500) + HI[:5])
+
+        assert [server.post(COMPLETIONS, json.loads(HI))[0] for _ in range(10)] == [200] * 10
+
+
+def test_connections_that_say_nothing_make_room(hasty: Server) -> None:
+    """There are more than the server has room for. The oldest are closed, and the newest are served."""
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connected(hasty)) for _ in range(150)]
+
+        assert hasty.post(COMPLETIONS, json.loads(HI))[0] == 200
+        assert idle[0].recv(1) == b""
+
+
+def test_what_follows_a_refusal_is_not_read_for_ever(hasty: Server) -> None:
+    with connected(hasty) as opened:
+        opened.sendall(head(hasty, 1_000_000_000, token="wrong"))
+
+        with pytest.raises(ConnectionError):
+            opened.sendall(b" " * 50_000_000)
+
+
+def test_a_burst_is_told_to_come_back(serve: Serve, upstream: OpenAIDouble) -> None:
+    """One client leaves places to others."""
+    server = serve(MAX_RUNNING_TURNS="9", WEB_CONCURRENCY="1", RATE_LIMIT_PER_MIN="0")
+    other = ClientToken(name="other")
+    token = other.renew()
+    other.save()
+    gate = threading.Event()
+    upstream.default = Behaviour(gate=gate)
+    with ThreadPoolExecutor(41) as pool:
+        greedy = [pool.submit(server.post, COMPLETIONS, json.loads(HI)) for _ in range(40)]
+        wait_until(lambda: sum(one.done() for one in greedy) + len(upstream.requests) == 40)
+        modest = pool.submit(Server(server.url, token, server.process).post, COMPLETIONS, json.loads(HI))
+        wait_until(lambda: len(upstream.requests) == 9)
+        gate.set()
+
+        assert Counter(one.result()[0] for one in greedy) == {200: 8, 503: 32}
+        assert modest.result()[0] == 200
+
+
+# --- the socket by itself ---
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[ClientSocket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.settimeout(30)
+        yield ClientSocket(ours), theirs
+
+
+def test_an_answer_that_is_not_taken_ends_the_connection(
+    pair: tuple[ClientSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PIECE_SECONDS", 0.01)
+    ours, _ = pair
+
+    with pytest.raises(ConnectionResetError):
+        ours.sendall(b" " * 10_000_000)
+    assert ours.recv(1) == b""
+
+
+def test_an_answer_that_is_taken_slowly_is_sent_whole(
+    pair: tuple[ClientSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece has its time, so that the whole may take longer."""
+    timeouts: list[Any] = []
+    ours, theirs = pair
+    sent = bytes(range(256)) * 4000
+
+    class Slow:
+        def settimeout(self, seconds: float | None) -> None:
+            timeouts.append(seconds)
+
+        def sendall(self, data: bytes) -> None:
+            assert len(data) <= worker.PIECE_BYTES
+            original.sendall(data)
+
+    original = ours._socket
+    ours._socket = Slow()
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(lambda: b"".join(iter(lambda: theirs.recv(65536), b"")))
+        ours.sendall(sent)
+        original.close()
+
+        assert received.result() == sent
+    assert timeouts == [worker.PIECE_SECONDS]
+
+
+def test_others_have_their_turn_while_much_is_read(
+    pair: tuple[ClientSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[float] = []
+    monkeypatch.setattr("llmapi.worker.gevent.sleep", turns.append)
+    ours, theirs = pair
+    ours.begin()
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(theirs.sendall, b" " * 1_500_000)
+        read = 0
+        while read < 1_500_000:
+            read += len(ours.recv(50_000))
+        sending.result()
+
+    assert len(turns) >= 1_500_000 // (worker.TURN_BYTES + 50_000)

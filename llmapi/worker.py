@@ -1,0 +1,156 @@
+"""gunicorn's worker for greenlets, with bounds on what a connection may take: time, bytes, a place among the others.
+
+A head must come within `keepalive` seconds, and when connections run short the one that has waited longest for one is
+closed, as nginx does. Bodies and answers have a least speed, as with Apache's mod_reqtimeout. gunicorn has none of it.
+"""
+
+import errno
+import socket
+import ssl
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Any
+
+import gevent
+from gunicorn.workers.ggevent import GeventWorker
+
+from chat.fairness import outside
+
+# Seconds that a body may take beside what its bytes take, and the bytes of it that must come in each further second.
+BODY_SECONDS = 10
+LEAST_BYTES_A_SECOND = 8 * 1024
+# An answer is sent in pieces, and a client must take each within so many seconds.
+PIECE_BYTES = 64 * 1024
+PIECE_SECONDS = 10
+# Bytes that a client may send between two requests: what it sent of a body that was refused, and the next head.
+MAX_BYTES_BETWEEN = 32 * 1024 * 1024
+# Bytes that one connection reads before others have their turn.
+TURN_BYTES = 256 * 1024
+# Connections that are kept free for new ones.
+SPARE_CONNECTIONS = 50
+
+
+def gone(reason: str) -> ConnectionResetError:
+    """Make the error that gunicorn takes for a client which has gone away: it logs nothing for each."""
+    return ConnectionResetError(errno.ECONNRESET, reason)
+
+
+class ClientSocket:
+    """A connection from a client, which gunicorn reads and writes.
+
+    While a request is under way, what is read is its body, and each wait lets others work.
+    """
+
+    def __init__(self, connected: Any) -> None:
+        self._socket = connected
+        self._body_until: float | None = None
+        self._bytes_between = 0
+        self._bytes_in_turn = 0
+        self._is_over = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def begin(self) -> None:
+        """A head has come: what follows is its body."""
+        self._body_until = time.monotonic() + BODY_SECONDS
+
+    def end(self) -> None:
+        """The request has been answered: what follows is the rest of its body, or the next head."""
+        self._body_until = None
+        self._bytes_between = 0
+        if not self._is_over:
+            self._socket.settimeout(None)
+
+    def hang_up(self) -> None:
+        """End the connection, also for the greenlet that waits for it."""
+        self._is_over = True
+        with suppress(OSError):  # It has ended already.
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def recv(self, size: int) -> bytes:
+        """Read what is there, or wait for it. Raises TimeoutError for a body that is too slow."""
+        if self._is_over:
+            return b""
+        data = self._body(size) if self._body_until is not None else self._between(size)
+        self._bytes_in_turn += len(data)
+        if self._bytes_in_turn > TURN_BYTES:
+            # What is there already is read without a wait, however much it is.
+            self._bytes_in_turn = 0
+            gevent.sleep(0)
+        return data
+
+    def _body(self, size: int) -> bytes:
+        assert self._body_until is not None
+        try:
+            self._socket.settimeout(0)
+            data: bytes = self._socket.recv(size)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            with outside():
+                data = self._wait(size)
+        self._body_until += len(data) / LEAST_BYTES_A_SECOND
+        return data
+
+    def _wait(self, size: int) -> bytes:
+        assert self._body_until is not None
+        self._socket.settimeout(max(self._body_until - time.monotonic(), 0.001))
+        try:
+            data: bytes = self._socket.recv(size)
+        except TimeoutError:
+            # The rest of the body may still come: no other request can follow it.
+            self._is_over = True
+            raise
+        return data
+
+    def _between(self, size: int) -> bytes:
+        data: bytes = self._socket.recv(size)
+        self._bytes_between += len(data)
+        if self._bytes_between > MAX_BYTES_BETWEEN:
+            raise gone("too much was sent beside requests")
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        """Send in pieces. Raises ConnectionResetError where the client does not take one in time."""
+        self._socket.settimeout(PIECE_SECONDS)
+        try:
+            if len(data) <= PIECE_BYTES:
+                self._socket.sendall(data)
+            else:
+                view = memoryview(data)
+                for start in range(0, len(data), PIECE_BYTES):
+                    self._socket.sendall(view[start : start + PIECE_BYTES])
+        except TimeoutError as exc:
+            self._is_over = True
+            raise gone("the answer was not taken in time") from exc
+
+
+class Worker(GeventWorker):
+    """Serves connections within these bounds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Those that wait for a head, in the order in which they began to wait; and how many are open in all.
+        self._waiting: OrderedDict[ClientSocket, None] = OrderedDict()
+        self._open = 0
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        connected: Any = ClientSocket(client)
+        self._waiting[connected] = None
+        self._open += 1
+        if self._open > self.worker_connections - SPARE_CONNECTIONS:
+            self._waiting.popitem(last=False)[0].hang_up()
+        try:
+            super().handle(listener, connected, addr)
+        finally:
+            self._open -= 1
+            self._waiting.pop(connected, None)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
+        self._waiting.pop(sock, None)
+        sock.begin()
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            sock.end()
+            self._waiting[sock] = None
