@@ -36,13 +36,60 @@ class RequestLogMiddleware:
         response = self.get_response(request)
         response["x-request-id"] = request_id
         path, elapsed_ms = quote_path(request.path), round((time.monotonic() - started) * 1000)
-        logger.info("method=%s path=%s status=%d ms=%d", request.method, path, response.status_code, elapsed_ms)
+        arguments = (request.method, path, response.status_code, elapsed_ms)
+        refusal = {"is_refusal": 400 <= response.status_code != 500}
+        logger.info("method=%s path=%s status=%d ms=%d", *arguments, extra=refusal)
         return response
 
 
 def quote_path(path: str) -> str:
     """Quote a path, so that no text of a stranger can end the line or begin another field."""
     return quote(path[:200], safe=UNQUOTED)
+
+
+class FewRefusals(logging.Filter):
+    """Keeps LINES_A_SECOND lines about refused requests, and says with the next one how many others there were.
+
+    Whoever is refused can ask again at once, and would fill the disk.
+    """
+
+    LINES_A_SECOND = 50
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self._second = 0.0
+        self._kept = 0
+        self._dropped = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "is_refusal", False):
+            return True
+        now = time.monotonic()
+        if now - self._second >= 1:
+            self._second, self._kept = now, 0
+        if self._kept == self.LINES_A_SECOND:
+            self._dropped += 1
+            return False
+        self._kept += 1
+        if self._dropped:
+            record.msg = f"{record.msg} unlogged={self._dropped}"
+            self._dropped = 0
+        return True
+
+
+class ServerRefusals(FewRefusals):
+    """Keeps few lines of the server about what is no request, and of each only the beginning: a stranger wrote it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING and record.exc_info is None:
+            record.__dict__["is_refusal"] = True
+            record.msg, record.args = quote_line(record.getMessage()), None
+        return super().filter(record)
+
+
+def quote_line(text: str) -> str:
+    """Keep one line of text, without what a terminal would take for a command."""
+    return "".join(char if char.isprintable() else " " for char in text[:200])
 
 
 class HasTraceback(logging.Filter):

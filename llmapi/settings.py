@@ -322,10 +322,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"logfmt": {"()": "llmapi.logging.LogfmtFormatter", "format": LOG_FORMAT}},
-    "filters": {"has_traceback": {"()": "llmapi.logging.HasTraceback"}},
+    "filters": {
+        "has_traceback": {"()": "llmapi.logging.HasTraceback"},
+        "few_refusals": {"()": "llmapi.logging.FewRefusals"},
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "logfmt"}},
     "root": {"handlers": ["stderr"], "level": "DEBUG" if DEBUG else "INFO"},
     "loggers": {
+        "llmapi.logging": {"filters": ["few_refusals"]},
         "django": {"level": "INFO"},
         "django.request": {"level": "ERROR", "filters": ["has_traceback"]},
         # A stranger can send any host, and our own line tells that it was refused.

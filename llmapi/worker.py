@@ -16,6 +16,7 @@ import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
 from chat.fairness import outside
+from llmapi.logging import ServerRefusals
 
 # Seconds that a body may take beside what its bytes take, and the bytes of it that must come in each further second.
 BODY_SECONDS = 10
@@ -133,6 +134,10 @@ class Worker(GeventWorker):
         # Those that wait for a head, in the order in which they began to wait; and how many are open in all.
         self._waiting: OrderedDict[ClientSocket, None] = OrderedDict()
         self._open = 0
+
+    def init_process(self) -> None:
+        self.log.error_log.addFilter(ServerRefusals())
+        super().init_process()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         connected: Any = ClientSocket(client)

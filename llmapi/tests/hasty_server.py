@@ -3,9 +3,10 @@
 from pathlib import Path
 from runpy import run_path
 
-from llmapi import worker
-
+# First, because it patches what all others import.
 globals().update(run_path(str(Path(__file__).parents[2] / "gunicorn.conf.py")))
+
+from llmapi import worker  # noqa: E402
 
 workers = 1
 keepalive = 2

@@ -4,7 +4,7 @@ import sys
 import pytest
 from django.test import Client
 
-from llmapi.logging import LogfmtFormatter, quote_path
+from llmapi.logging import FewRefusals, LogfmtFormatter, ServerRefusals, quote_path
 
 
 def test_logs_only_the_first_line_of_an_exception() -> None:
@@ -44,3 +44,41 @@ def test_logs_why_a_page_of_the_admin_failed(
     (record,) = (record for record in caplog.records if record.name == "django.request")
     assert record.getMessage() == "request failed"
     assert record.exc_info is not None
+
+
+def record_of(message: str, *args: object, level: int = logging.WARNING, **extra: object) -> logging.LogRecord:
+    record = logging.LogRecord("x", level, "x", 1, message, args, None)
+    record.__dict__.update(extra)
+    return record
+
+
+def test_a_flood_of_refusals_is_a_few_lines_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("llmapi.logging.time.monotonic", lambda: clock[0])
+    few = FewRefusals()
+
+    kept = [few.filter(record_of("status=%d", 401, is_refusal=True)) for _ in range(200)]
+    others = [few.filter(record_of("status=%d", 200, is_refusal=False)) for _ in range(200)]
+    clock[0] += 1
+    record = record_of("status=%d", 401, is_refusal=True)
+
+    assert (sum(kept), sum(others)) == (FewRefusals.LINES_A_SECOND, 200)
+    assert few.filter(record)
+    assert record.getMessage() == f"status=401 unlogged={200 - FewRefusals.LINES_A_SECOND}"
+
+
+def test_what_is_no_request_is_one_short_line() -> None:
+    record = record_of("Invalid request: %s", "\x1b[31m\n%d" + "x" * 5000)
+
+    assert ServerRefusals().filter(record)
+    beginning = "Invalid request:  [31m %d"
+    assert record.getMessage() == beginning + "x" * (200 - len(beginning))
+
+
+def test_refused_requests_are_marked(client: Client, caplog: pytest.LogCaptureFixture, db: None) -> None:
+    caplog.set_level(logging.INFO, "llmapi.logging")
+    for path in ("/health", "/nowhere"):
+        client.get(path)
+
+    marks = [record.__dict__["is_refusal"] for record in caplog.records if record.name == "llmapi.logging"]
+    assert marks == [False, True]
