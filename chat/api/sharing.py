@@ -25,17 +25,18 @@ from chat.models import ClientToken
 MAX_REQUESTS = 1800
 # Requests at work at once: not those that wait for a client, for the model or for another request.
 MAX_AT_WORK = 64
-# Seconds that a request waits for its turn, and how many of one client may wait.
+# Seconds that a request waits for its turn.
 PATIENCE = 2
-MAX_WAITING = 512
+# Large bodies of one client that may wait.
+MAX_LARGE_WAITING = 16
 # Bytes. Larger bodies are worked on one at a time, and larger answers are counted.
 LARGE = 64 * 1024
 
 requests = Share(lambda: MAX_REQUESTS, factor=8)
-at_work = Share(lambda: MAX_AT_WORK, patience=PATIENCE, most_waiting=MAX_WAITING)
-large = Share(lambda: 1, patience=5 * PATIENCE, most_waiting=16)
+at_work = Share(lambda: MAX_AT_WORK, patience=PATIENCE, most_waiting=MAX_REQUESTS)
+large = Share(lambda: 1, patience=5 * PATIENCE, most_waiting=MAX_LARGE_WAITING)
 # Bytes that are held for clients: bodies until their request has been answered, and answers until they have been sent.
-memory = Share(lambda: max(8 * settings.MAX_REQUEST_BYTES, 2048 * LARGE), patience=PATIENCE, most_waiting=MAX_WAITING)
+memory = Share(lambda: max(8 * settings.MAX_REQUEST_BYTES, 2048 * LARGE), patience=PATIENCE, most_waiting=MAX_REQUESTS)
 
 BUSY = "The server is at its limit; send the request again in a moment."
 STRANGER = "a stranger"
