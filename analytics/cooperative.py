@@ -1,7 +1,9 @@
 """Long computations in a process that streams replies: a greenlet that computes lets no other greenlet run."""
 
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,3 +22,30 @@ def taking_breaks(items: Iterable[T]) -> Iterator[T]:
             time.sleep(PAUSE_SECONDS)
             since = time.monotonic()
         yield item
+
+
+class Places:
+    """How many may do something at once in this process, in all and for each owner."""
+
+    def __init__(self, most: int, *, each: int | None = None) -> None:
+        self.most = most
+        self.each = each or most
+        self._taken: Counter[Hashable] = Counter()
+        self._freed = threading.Condition()
+
+    def enter(self, owner: Hashable = None, *, most: int | None = None, seconds: float = 0) -> bool:
+        """Take a place, and wait for one up to `seconds`. Return whether there was one: whoever has it must leave."""
+        with self._freed:
+            is_free = self._freed.wait_for(lambda: self._is_free(owner, most or self.most), seconds)
+            self._taken[owner] += is_free
+            return is_free
+
+    def _is_free(self, owner: Hashable, most: int) -> bool:
+        return self._taken.total() < most and self._taken[owner] < self.each
+
+    def leave(self, owner: Hashable = None) -> None:
+        with self._freed:
+            self._taken[owner] -= 1
+            # No owner without a place is kept.
+            self._taken += Counter()
+            self._freed.notify_all()
