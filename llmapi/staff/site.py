@@ -16,16 +16,14 @@ from django.urls import URLPattern, URLResolver, path, reverse
 from analytics.api.permissions import VIEW_USAGE
 from analytics.cooperative import Places
 from analytics.replica import ReplicaUnavailable
-from chat.turns.lifecycle import close_connection
 from llmapi.login import devices
 from llmapi.login.forms import LoginForm, OwnPasswordForm, set_status
 from llmapi.login.hashing import HashingBusy
 from llmapi.staff import models
 from llmapi.staff.dashboard import dashboard_context
 
-# Pages that a process makes at once: for all of the staff, and for one of them. Further ones wait so many seconds.
+# Pages that a process makes at once: for all of the staff, and for one of them.
 PAGES = Places(4, each=2)
-WAIT_SECONDS = 1.0
 BUSY = "The server makes as many pages for the staff as it can; open this one again in a moment."
 
 
@@ -111,11 +109,8 @@ class DashboardSite(AdminSite):
 
 def make_page(request: HttpRequest, view: Callable[[], Any]) -> Any:
     """Make a page, and write it out, in a place of its own. Raises PagesBusy where none is free in time."""
-    if not PAGES.enter(request.user.pk):
-        # Nothing is held while it waits.
-        close_connection()
-        if not PAGES.enter(request.user.pk, seconds=WAIT_SECONDS):
-            raise PagesBusy
+    if not PAGES.wait(request.user.pk):
+        raise PagesBusy
     try:
         response = view()
         if isinstance(response, TemplateResponse):
