@@ -1,5 +1,7 @@
 """Where a request comes from."""
 
+from typing import Any
+
 import pytest
 from django.test import RequestFactory
 from pytest_django import Settings
@@ -32,6 +34,6 @@ from llmapi.addresses import address_of
 )
 def test_address_of(settings: Settings, hops: int, connection: str, forwarded: str, expected: str) -> None:
     settings.TRUSTED_PROXIES = hops
-    meta = {"HTTP_X_FORWARDED_FOR": forwarded} if forwarded else {}
+    meta: Any = {"HTTP_X_FORWARDED_FOR": forwarded} if forwarded else {}
 
     assert address_of(RequestFactory().get("/", REMOTE_ADDR=connection, **meta)) == expected

@@ -21,6 +21,7 @@ from llmapi.login import devices, hashing, tries
 from llmapi.login.passwords import MAX_PASSWORD
 
 PASSWORD = "a-very-long-password"
+WRONG = "another-password"
 URL = "/admin/login/"
 
 
@@ -60,7 +61,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def attempt(
-    password: str = "wrong", name: str = "boss", address: str = "192.0.2.1", client: Client | None = None, **meta: str
+    password: str = WRONG, name: str = "boss", address: str = "192.0.2.1", client: Client | None = None, **meta: Any
 ) -> Any:
     form = {"username": name, "password": password, "next": "/admin/"}
     return (client or Client()).post(URL, form, REMOTE_ADDR=address, **meta)
@@ -93,7 +94,7 @@ def test_a_refusal_tells_nothing_of_the_user(hashed: list[str], boss: User, name
 
     assert [answer.status_code for answer in answers] == [200] * tries.OF_NAME_AND_ADDRESS + [429]
     # The first is that of the user.
-    assert hashed[1:] == ["wrong"] * tries.OF_NAME_AND_ADDRESS
+    assert hashed[1:] == [WRONG] * tries.OF_NAME_AND_ADDRESS
 
 
 def test_the_tries_of_an_address_are_limited_whatever_the_name(boss: User) -> None:
