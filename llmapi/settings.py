@@ -335,6 +335,8 @@ LOGGING = {
         "django.request": {"level": "ERROR", "filters": ["has_traceback"]},
         # A stranger can send any host, and our own line tells that it was refused.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # So can a form without a token. Its path may be long.
+        "django.security.csrf": {"level": "CRITICAL"},
         "django.server": {"level": "CRITICAL"},
         "django.db.backends": {"level": "WARNING"},
         # It repeats on every retry what the failed request tells once.

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -11,11 +12,17 @@ from django.core.exceptions import ValidationError
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
+from analytics.cooperative import Places
+from chat.turns.lifecycle import close_connection
 from llmapi.addresses import address_of
 from llmapi.login import devices, hashing, tries
 from llmapi.login.passwords import MAX_PASSWORD
 
 logger = logging.getLogger(__name__)
+
+# Answers to refused tries that a process holds back at once, and for how long.
+LINGERING = Places(64)
+LINGER_SECONDS = 1.0
 T = TypeVar("T")
 
 # As in Django's table. A longer one names nobody.
@@ -85,9 +92,18 @@ class OwnPasswordForm(LimitedTries, AdminPasswordChangeForm):
         return self.try_password([tries.of_user(self.user.pk)], super().clean_old_password)
 
 
-def set_status(response: HttpResponseBase) -> None:
-    """Give the page of a form the status of its refusal."""
+def answer_refusal(response: HttpResponseBase) -> None:
+    """Give the page of a form the status of its refusal, a moment later where few wait like that.
+
+    To render the page costs more than to refuse the try: whoever goes on trying one by one makes us do it rarely.
+    """
     form = (getattr(response, "context_data", None) or {}).get("form")
     if isinstance(form, LimitedTries) and form.refusal:
         response.status_code, seconds = form.refusal
         response["Retry-After"] = str(seconds)
+        if LINGERING.enter():
+            try:
+                close_connection()
+                time.sleep(LINGER_SECONDS)
+            finally:
+                LINGERING.leave()

@@ -17,7 +17,7 @@ from analytics.api.permissions import VIEW_USAGE
 from analytics.cooperative import Places
 from analytics.replica import ReplicaUnavailable
 from llmapi.login import devices
-from llmapi.login.forms import LoginForm, OwnPasswordForm, set_status
+from llmapi.login.forms import LoginForm, OwnPasswordForm, answer_refusal
 from llmapi.login.hashing import HashingBusy
 from llmapi.staff import models
 from llmapi.staff.dashboard import dashboard_context
@@ -41,7 +41,7 @@ class DashboardSite(AdminSite):
         response = super().login(request, extra_context)
         if request.method == "POST" and request.user.is_authenticated and response.status_code == HTTPStatus.FOUND:
             devices.remember(request, response, request.user.get_username())
-        set_status(response)
+        answer_refusal(response)
         return response
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
@@ -53,7 +53,7 @@ class DashboardSite(AdminSite):
         )
         request.current_app = self.name
         response = view(request)
-        set_status(response)
+        answer_refusal(response)
         return response
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:

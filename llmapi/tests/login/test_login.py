@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from pytest_django import Settings
 from chat import sql
 from chat.models import RateLimit
 from chat.retention import purge_expired
-from llmapi.login import devices, hashing, tries
+from llmapi.login import devices, forms, hashing, tries
 from llmapi.login.passwords import MAX_PASSWORD
 
 PASSWORD = "a-very-long-password"
@@ -39,6 +41,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
     move(0)
     yield move
     sql.written.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def lingered(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how long answers were held back."""
+    seconds: list[float] = []
+    monkeypatch.setattr(forms, "time", SimpleNamespace(sleep=seconds.append))
+    return seconds
 
 
 @pytest.fixture
@@ -241,6 +251,40 @@ def test_a_login_is_refused_while_too_many_passwords_wait(boss: User, hashed: li
     assert (answer.status_code, answer["Retry-After"], hashed) == (503, "2", [])
     # It has taken no place of a bucket.
     assert not RateLimit.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_tries_at_once_are_counted_exactly(hashed: list[str]) -> None:
+    def one(_: int) -> int:
+        try:
+            return int(attempt(name="nobody").status_code)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = [*pool.map(one, range(36)), *(one(0) for _ in range(6))]
+
+    assert len(hashed) == statuses.count(200) == tries.OF_NAME_AND_ADDRESS
+    assert set(statuses) <= {200, 429, 503}
+    assert statuses[-1] == 429
+
+
+def test_refused_tries_are_answered_late_while_few_are(boss: User, lingered: list[float]) -> None:
+    for _ in range(tries.OF_NAME_AND_ADDRESS):
+        attempt()
+    assert lingered == []
+
+    attempt()
+    assert lingered == [forms.LINGER_SECONDS]
+    for _ in range(forms.LINGERING.most):
+        assert forms.LINGERING.enter()
+    try:
+        assert attempt().status_code == 429
+    finally:
+        for _ in range(forms.LINGERING.most):
+            forms.LINGERING.leave()
+
+    assert (len(lingered), forms.LINGERING.taken) == (1, 0)
 
 
 def test_a_failed_login_is_one_short_line_without_the_name(boss: User, caplog: pytest.LogCaptureFixture) -> None:
