@@ -1,4 +1,4 @@
-"""Middleware of Django and django-csp that does no work for clients of the API. Their routes are below `/v1/`."""
+"""What every answer carries, and middleware of Django that does no work for clients of the API, below `/v1/`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,63 @@ from django.conf import settings
 from django.contrib.auth import middleware as auth
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
+
+from chat.exceptions import ApiError, LengthRequired, RequestTooLarge, error_body
+
+# Bytes of a form of the admin. The longest has some hundred permissions.
+MAX_FORM_BYTES = 65_536
+
+
+NO_STORE = "no-store"
+# Pages that are the same for everybody. Static files have a Cache-Control of their own.
+PUBLIC_PAGES = frozenset({"/", "/docs", "/schema"})
+
+
+class PrivateAnswersMiddleware:
+    """Let nobody store an answer, unless it is the same for everybody; and send no body with the answer to a HEAD."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        asked = response.headers.get("Cache-Control")
+        if asked is None:
+            if response.status_code >= 300 or request.path_info not in PUBLIC_PAGES:
+                response.headers["Cache-Control"] = NO_STORE
+        elif NO_STORE not in asked and not (response.status_code < 400 and is_static(request)):
+            response.headers["Cache-Control"] = f"{asked}, {NO_STORE}"
+        if request.method == "HEAD" and isinstance(response, HttpResponse):
+            # gunicorn would drop it, and write a line to the log.
+            response.content = b""
+        return response
+
+
+def is_static(request: HttpRequest) -> bool:
+    return request.path_info.startswith(settings.STATIC_URL)
+
+
+class FormSizeMiddleware:
+    """Refuse a long body outside of the API before anything reads it: forms are short, and anybody can send them."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not request.path_info.startswith("/v1/"):
+            if request.META.get("HTTP_TRANSFER_ENCODING"):
+                return refuse(LengthRequired())
+            length = request.META.get("CONTENT_LENGTH") or "0"
+            if not length.isdecimal() or len(length) > 12 or int(length) > MAX_FORM_BYTES:
+                return refuse(RequestTooLarge.of(MAX_FORM_BYTES))
+        return self.get_response(request)
+
+
+def refuse(error: ApiError) -> HttpResponse:
+    return JsonResponse(error_body(error.status_code, str(error.detail), error.default_code), status=error.status_code)
 
 
 class ContentSecurityPolicyMiddleware:

@@ -149,6 +149,8 @@ RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
 MAX_RUNNING_TURNS = number("MAX_RUNNING_TURNS", 1000, least=1)
 MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 20 * 1024 * 1024, least=1024)
 METRICS_PUBLIC = flag("METRICS_PUBLIC")
+# Proxies in front that add an address to X-Forwarded-For.
+TRUSTED_PROXIES = number("TRUSTED_PROXIES", 0)
 # Whole days for which usage and analytics events are kept; 0 means for ever. At least 2, because events of yesterday
 # may still arrive today.
 RAW_RETENTION_DAYS = number("RAW_RETENTION_DAYS", 0)
@@ -192,11 +194,13 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "llmapi.logging.RequestLogMiddleware",
+    "llmapi.middleware.PrivateAnswersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "llmapi.middleware.ContentSecurityPolicyMiddleware",
     "llmapi.cors.AnyHeaderCorsMiddleware",
     "chat.api.sharing.SharingMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "llmapi.middleware.FormSizeMiddleware",
     "llmapi.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -233,9 +237,11 @@ STATICFILES_DIRS = [BASE_DIR / "clients" / "web" / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
+PASSWORD_HASHERS = ["llmapi.login.hashing.BesideHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "llmapi.login.passwords.MaximumLengthValidator"},
 ]
 
 # --- security ---
@@ -334,6 +340,8 @@ LOGGING = {
         "django.request": {"level": "ERROR", "filters": ["has_traceback"]},
         # A stranger can send any host, and our own line tells that it was refused.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # So can a form without a token. Its path may be long.
+        "django.security.csrf": {"level": "CRITICAL"},
         "django.server": {"level": "CRITICAL"},
         "django.db.backends": {"level": "WARNING"},
         # It repeats on every retry what the failed request tells once.

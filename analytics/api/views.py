@@ -1,9 +1,11 @@
+from contextlib import ExitStack
 from typing import Any
 
 from django.http import Http404
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
-from rest_framework import serializers
+from rest_framework import serializers, status
 from rest_framework.authentication import SessionAuthentication
+from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,6 +16,7 @@ from analytics import replica
 from analytics.api.parameters import PARAMETERS, check_names, query_of
 from analytics.api.permissions import MayReadMetrics
 from analytics.api.renderers import CSVRenderer, FormatNegotiation, OpenMetricsRenderer, PrometheusRenderer
+from analytics.cooperative import Places
 from analytics.metrics.prometheus import Totals
 from analytics.metrics.registry import METRICS, one, report
 from analytics.rollups.coverage import bring_up_to_date
@@ -55,10 +58,34 @@ METRIC_FORMAT = OpenApiParameter("format", str, enum=["json", "csv"])
 NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, enum=list(METRICS))
 
 
+# Answers that a process computes at once: in all, and for one client token or member of the staff. Everybody who needs
+# no token counts as one.
+FIGURES = Places(4, each=2)
+
+
+class TooManyReaders(APIException):
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_detail = "Too many figures are being computed; ask again in a moment."
+    retry_after = 1  # second
+
+
 class MetricsAPIView(APIView):
     authentication_classes = [*api_settings.DEFAULT_AUTHENTICATION_CLASSES, SessionAuthentication]  # type: ignore[list-item]
     permission_classes = [MayReadMetrics]
     content_negotiation_class = FormatNegotiation
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        owner = request.auth or getattr(request.user, "pk", None)
+        if not FIGURES.wait(owner):
+            raise TooManyReaders
+        self.place.callback(FIGURES.leave, owner)
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as self.place:
+            response: Any = super().dispatch(request, *args, **kwargs)
+            response.render()
+            return response
 
     def handle_exception(self, exc: Exception) -> Response:
         """Answer an error as JSON, whatever else was asked for."""

@@ -33,7 +33,7 @@ def test_it_works(alice: ApiClient, upstream: OpenAIDouble, dialect: Dialect) ->
 
     chunks = events(answer)
     usage = UsageEvent.objects.get()
-    assert answer["Cache-Control"] == "no-cache, no-transform"
+    assert answer["Cache-Control"] == "no-cache, no-transform, no-store"
     assert answer["X-Accel-Buffering"] == "no"
     assert text_of(chunks) == "echo: Hello there"
     assert {chunk["id"] for chunk in chunks[:-1]} == {usage.request_id} == {answer["x-request-id"]}
