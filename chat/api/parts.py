@@ -5,6 +5,9 @@ from typing import Any
 
 from rest_framework.serializers import ValidationError
 
+from chat.pieces import worked
+
+MAX_PARTS = 1_000  # of one message
 # Hints for other providers: they change nothing here.
 HINTS = frozenset({"cache_control"})
 # What a part may have beside its type.
@@ -46,12 +49,15 @@ def read_content(content: Any, role: str) -> str | list[dict[str, Any]]:
         return content
     if content is None:
         raise invalid(REQUIRED, "content")
+    if isinstance(content, list) and len(content) > MAX_PARTS:
+        raise invalid(f"Send at most {MAX_PARTS:,} parts in a message.", "content")
     is_list_of_parts = isinstance(content, list) and all(
         isinstance(part, dict) and isinstance(part.get("type"), str) for part in content
     )
     if not content or not is_list_of_parts:
         raise invalid(SEND_CONTENT, "content")
     read = []
+    worked(3 * len(content))
     for index, part in enumerate(content):
         if is_reply and part["type"] not in SAID:
             continue
