@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from genai_prices.data_snapshot import get_snapshot
 
-from chat.pieces import worked
+from chat.pieces import A_MESSAGE, worked
 
 DEFAULT_REPLY_TOKENS = 4096
 # Kept free for what a model thinks before it answers, which the bound of a reply counts too: without room for it the
@@ -65,6 +65,7 @@ COMPRESSED_AUDIO_BYTES = (16_000, 1_000)
 
 def estimate_message(message: dict[str, Any]) -> Estimate:
     """Estimate one chat message, with all its fields."""
+    worked(A_MESSAGE)
     size = 0
     media: list[Estimate] = []
     for name, value in message.items():

@@ -8,6 +8,8 @@ from chat import fairness
 
 # Values that Python handles between two breaths: some milliseconds of work.
 PIECE_VALUES = 2_000
+# To read a message, to group it or to estimate it takes as long as so many values.
+A_MESSAGE = 4
 # Bytes that code in C handles between two breaths, where it can be cut.
 PIECE_BYTES = 64 * 1024
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from rest_framework.serializers import ValidationError
 
-from chat.api.parts import HINTS, REQUIRED, UNKNOWN, invalid, read_content
+from chat.api.parts import HINTS, REQUIRED, UNKNOWN, invalid, read_content, refuse_many_fields
 from chat.api.values import ValueCount
-from chat.pieces import worked
+from chat.pieces import A_MESSAGE, worked
 
 MAX_MESSAGES = 2048
 MAX_ITEMS = 20
@@ -79,7 +79,8 @@ class Size:
 
     def add(self, message: dict[str, Any]) -> None:
         """Count a message before it is read. Raises ValidationError or RequestTooLarge past what a request may have."""
-        worked(len(message))
+        worked(A_MESSAGE)
+        refuse_many_fields(message)
         content, calls = message.get("content"), message.get("tool_calls")
         if isinstance(content, list):
             self._parts += len(content)

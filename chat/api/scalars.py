@@ -6,6 +6,8 @@ from django.core.validators import ProhibitNullCharactersValidator
 from rest_framework import serializers
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
+from chat.pieces import worked
+
 # DRF looks for these characters one by one, which takes a second for 20 MB.
 SLOW_VALIDATORS = (ProhibitNullCharactersValidator, ProhibitSurrogateCharactersValidator)
 
@@ -104,6 +106,7 @@ class Pairs(serializers.DictField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: dict[str, Any]) -> dict[str, Any]:
+        worked(2 * len(data))
         return {key: validated_at(key, self.child, value) for key, value in data.items()}
 
 

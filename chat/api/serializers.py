@@ -20,7 +20,7 @@ from chat.exceptions import ModelNotFound
 
 MOST = 2**31 - 1  # tokens
 MAX_TOOLS = 128
-MAX_BIASES = 2048
+MAX_BIASES = 1024
 MAX_MODALITIES = 8
 # Empty, these ask for nothing.
 MAY_BE_EMPTY = frozenset(
@@ -38,6 +38,11 @@ def validated(asked: serializers.BaseSerializer[Any]) -> Any:
     """Return what is asked, checked. Raises ValidationError."""
     asked.is_valid(raise_exception=True)
     return asked.validated_data
+
+
+def refuse_many_fields(data: dict[str, Any]) -> None:
+    if len(data) > parts.MAX_FIELDS:
+        raise parts.invalid(f"Send at most {parts.MAX_FIELDS} fields.", "non_field_errors")
 
 
 @cache
@@ -58,6 +63,7 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):
+            refuse_many_fields(data)
             data = {name: value for name, value in data.items() if value is not None or self.tells_null_apart(name)}
             for name in data:
                 if name not in self._declared_fields:
@@ -200,6 +206,7 @@ class CompletionIn(KnownFieldsSerializer):
         """Check what llmapi knows, and add the fields that UPSTREAM_FIELDS names, as they are."""
         further: dict[str, Any] = {}
         if isinstance(data, dict):
+            refuse_many_fields(data)
             data = {name: value for name, value in data.items() if value != "" or name not in WORDS}
         if isinstance(data, dict) and settings.UPSTREAM_FIELDS:
             names = [name for name in settings.UPSTREAM_FIELDS if name not in self._declared_fields]

@@ -50,7 +50,7 @@ def count_fields(body: bytes, kind: Any, most: int) -> int:
             within.pop()
             continue
         count += 1
-        worked(1)
+        worked(4)
         tag, at = read_varint(body, at, end)
         wire_type, field = tag & 7, kind.fields_by_number.get(tag >> 3)
         if wire_type == 2:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 
-from chat.pieces import MAX_VALUES, count_json, worked
+from chat.pieces import A_MESSAGE, MAX_VALUES, count_json, worked
 
 # Fields of a reply that an upstream may want back (UPSTREAM_MESSAGE_FIELDS), and where they are kept.
 RETURNABLE = {
@@ -33,6 +33,7 @@ CHARACTERS_A_VALUE = 32
 
 def canonical(message: dict[str, Any]) -> dict[str, Any] | None:
     """Return the message as it goes upstream; None for a reply that says nothing, which strict providers refuse."""
+    worked(A_MESSAGE)
     role = message["role"]
     if role == "assistant":
         return canonical_reply(message)
