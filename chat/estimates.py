@@ -2,12 +2,15 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 from django.conf import settings
 from genai_prices.data_snapshot import get_snapshot
+
+from chat.pieces import A_MESSAGE, worked
 
 DEFAULT_REPLY_TOKENS = 4096
 # Kept free for what a model thinks before it answers, which the bound of a reply counts too: without room for it the
@@ -43,8 +46,15 @@ PAGE_TOKENS = Estimate(likely=500 + PICTURE_TOKENS, most=1500 + PICTURE_TOKENS)
 PAGE_BYTES = (50_000, 10_000)
 # A larger file is large for its pictures, not for its pages.
 LARGE_FILE_PAGES = 25
-# Files that are read as text, where the upstream takes others than PDFs.
-TEXT_FILES = ("data:text/", "data:application/json", "data:application/xml")
+# Where a data: URL tells its media type, and a file's name its kind, in characters.
+HEAD = 100
+# Files that are read as text, where the upstream takes others than PDFs: by their media type, or their name.
+TEXT_TYPES = re.compile(
+    r"data:(text/|application/([a-z0-9.-]*\+)?(x-)?(json|jsonl|ndjson|xml|yaml|javascript|sh|sql)\b)", re.I
+)
+TEXT_NAMES = re.compile(
+    r"\.(txt|md|csv|tsv|jsonl?|ndjson|xml|html?|ya?ml|toml|ini|log|py|js|ts|java|go|rs|c|h|cpp|sh|sql)$", re.I
+)
 # What a user says is a token for each 100 ms (OpenAI's guide "Managing costs" of its realtime API).
 AUDIO_TOKENS_A_SECOND = 10
 # 16 and 8 kHz at 16 and 8 bits; 128 and 8 kbit/s, which is the lowest rate of MP3.
@@ -55,10 +65,12 @@ COMPRESSED_AUDIO_BYTES = (16_000, 1_000)
 
 def estimate_message(message: dict[str, Any]) -> Estimate:
     """Estimate one chat message, with all its fields."""
+    worked(A_MESSAGE)
     size = 0
     media: list[Estimate] = []
     for name, value in message.items():
         if name == "content" and isinstance(value, list):
+            worked(len(value))
             for part in value:
                 estimate = MEDIA.get(part.get("type"))
                 if estimate:
@@ -97,7 +109,8 @@ def estimate_file(part: dict[str, Any]) -> Estimate:
     if not isinstance(data, str) or not data:
         return Estimate(PAGE_TOKENS.likely, LARGE_FILE_PAGES * PAGE_TOKENS.most)
     size = base64_bytes(data)
-    if data.startswith(TEXT_FILES):
+    name = file.get("filename") if isinstance(file, dict) else None
+    if TEXT_TYPES.match(data[:HEAD]) or (isinstance(name, str) and TEXT_NAMES.search(name[-HEAD:])):
         return estimate_bytes(size)
     likely, most = (math.ceil(size / a_page) for a_page in PAGE_BYTES)
     return Estimate(min(likely, LARGE_FILE_PAGES) * PAGE_TOKENS.likely, most * PAGE_TOKENS.most)
@@ -112,8 +125,9 @@ def estimate_audio(part: dict[str, Any]) -> Estimate:
 
 
 def base64_bytes(data: str) -> int:
-    """Return how many bytes are in a Base64 text, or in a data: URL."""
-    return len(data) * 3 // 4
+    """Return how many bytes are in a Base64 text, or in a data: URL, which may hold its bytes as text."""
+    is_text = data.startswith("data:") and ";base64," not in data[:HEAD]
+    return len(data) if is_text else len(data) * 3 // 4
 
 
 MEDIA = {"image_url": estimate_picture, "file": estimate_file, "input_audio": estimate_audio}
@@ -124,8 +138,10 @@ def text_bytes(value: Any) -> int:
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode())
     if isinstance(value, dict):
+        worked(len(value))
         return sum(text_bytes(name) + text_bytes(item) for name, item in value.items() if name != "type")
     if isinstance(value, list):
+        worked(len(value))
         return sum(map(text_bytes, value))
     return 0 if value is None else len(str(value).encode())
 

@@ -18,6 +18,10 @@ from analytics.replica import ReplicaUnavailable
 
 logger = logging.getLogger(__name__)
 
+# Of an error, in characters: an answer is never as long as the request that it is about.
+MAX_MESSAGE = 2000
+MAX_PARAM = 200
+
 NOTHING_HERE = "Nothing is here; /docs lists every route."
 
 
@@ -159,6 +163,7 @@ CODES = {400: "invalid_request", 401: "invalid_token", 403: "permission_denied",
 
 
 def error_body(status_code: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
+    message, param = message[:MAX_MESSAGE], param and param[:MAX_PARAM]
     types = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     error_type = "server_error" if status_code >= 500 else types.get(status_code, "invalid_request_error")
     return {"error": {"message": message, "type": error_type, "code": code, "param": param}}

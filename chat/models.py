@@ -118,10 +118,13 @@ class ClientToken(models.Model):
     def requests_per_minute(self) -> int:
         return settings.RATE_LIMIT_PER_MIN if self.rate_limit_per_min is None else self.rate_limit_per_min
 
+    # Begins the names of users that stand for client tokens. No client may name another's.
+    USER_PREFIX = "token:"
+
     @property
     def default_user_id(self) -> str:
         """The user of a request that names none."""
-        return f"token:{self.pk}"
+        return f"{self.USER_PREFIX}{self.pk}"
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):

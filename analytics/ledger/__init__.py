@@ -16,3 +16,4 @@ from analytics.ledger.turns import (
     renew_leases,
     request_cancel,
 )
+from analytics.ledger.users import has_controls, normal_user_id

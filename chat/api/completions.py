@@ -12,6 +12,7 @@ from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
 from chat.api.serializers import CompletionIn, upstream_parameters, validated
 from chat.api.streaming import EventStream, ProtobufStream, render_stream
+from chat.api.users import user_of
 from chat.exceptions import CompletionNotFound, NotCancellable
 from chat.fairness import outside
 from chat.turns import lifecycle, registry, stream
@@ -34,7 +35,7 @@ class CompletionViewSet(ClientViewSet):
         subject = ledger.Subject(
             request_id=request._request.request_id,  # type: ignore[attr-defined]
             client_token_id=client.pk,
-            user_id=data.get("user") or client.default_user_id,
+            user_id=user_of(client, data.get("user")),
             conversation_id=data.get("conversation_id", ""),
             app_version=data.get("metadata", {}).get("app_version", "")[:64],
             model=data.get("model", settings.OPENAI_MODEL),

@@ -12,8 +12,9 @@ from rest_framework.response import Response
 from analytics import ledger
 from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
-from chat.api.scalars import Text
+from chat.api.scalars import Few, Text
 from chat.api.serializers import KnownFieldsSerializer, Metadata, validated
+from chat.api.users import UserId, user_of
 from chat.exceptions import ApiError, CompletionNotFound, ConversationNotFound
 from chat.models import ClientToken, Conversation
 
@@ -53,7 +54,7 @@ class EventIn(KnownFieldsSerializer):
     id = Text(
         required=False, max_length=64, help_text="Unique among your events. An event that is sent again counts once."
     )
-    user = Text(required=False, max_length=255, help_text="Names the end user. Without it: the user of the completion.")
+    user = UserId(required=False, help_text="Names the end user. Without it: the user of the completion.")
     conversation_id = Text(required=False, max_length=40)
     request_id = Text(required=False, max_length=40, help_text="The completion that the event is about.")
     occurred_at = Instant(required=False, help_text="By your clock. Without it: when it arrives.")
@@ -66,7 +67,7 @@ class EventIn(KnownFieldsSerializer):
 
 
 class EventsIn(KnownFieldsSerializer):
-    events = serializers.ListField(child=EventIn(), allow_empty=False, max_length=MAX_EVENTS)
+    events = Few(child=EventIn(), allow_empty=False, max_length=MAX_EVENTS)
     sent_at = Instant(
         required=False, help_text="The time by your clock as you send this. It tells how wrong your clock is."
     )
@@ -149,6 +150,7 @@ def own_events(client: ClientToken, events: list[dict[str, Any]]) -> list[ledger
             if conversation_id not in (None, subject.conversation_id):
                 raise ApiError("The completion is not of this conversation.", param=f"{path}.conversation_id")
         version = metadata.get("app_version", subject.app_version)[:64]
-        subject = replace(subject, user_id=event.get("user") or subject.user_id, app_version=version)
+        user_id = user_of(client, event.get("user"), f"{path}.user") if "user" in event else subject.user_id
+        subject = replace(subject, user_id=user_id, app_version=version)
         found.append(ledger.Event(f"client.{event['name']}", subject, event.get("id"), event["age"], metadata))
     return found

@@ -11,13 +11,20 @@ from typing import Any
 
 from rest_framework.serializers import ValidationError
 
-from chat.api.parts import HINTS, REQUIRED, UNKNOWN, invalid, read_content
+from chat.api.parts import HINTS, REQUIRED, UNKNOWN, invalid, read_content, refuse_many_fields
+from chat.api.values import ValueCount
+from chat.pieces import A_MESSAGE, worked
 
 MAX_MESSAGES = 2048
 MAX_ITEMS = 20
 MAX_NAME = 64  # characters
 # Characters. Some servers hide the model's signature in it.
 MAX_CALL_ID = 4096
+# Of all messages of a request together. Each call has a message with its result.
+MAX_ALL_PARTS = 8_192
+MAX_CALLS = MAX_MESSAGES
+# Of JSON in the arguments of calls: shorter ones count as nothing.
+SHORT_ARGUMENTS = 200  # characters
 
 ROLE_AND_CONTENT = {"role", "content"}
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -50,14 +57,51 @@ def read_each(sent: Any, read: Callable[[list[Any], int], dict[str, Any]], *, mo
     if len(sent) > most:
         raise invalid(f"Send at most {most} at once.")
     found = []
+    size = Size()
     for index, each in enumerate(sent):
         if not isinstance(each, dict):
             raise invalid("Send an object with a role and content.", index)
         try:
+            size.add(each)
             found.append(read(sent, index))
         except ValidationError as exc:
             raise invalid(exc.detail, index) from exc
     return found
+
+
+class Size:
+    """What the messages of one request have in all, as they were sent."""
+
+    def __init__(self) -> None:
+        self._parts = 0
+        self._calls = 0
+        self._values = ValueCount()
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Count a message before it is read. Raises ValidationError or RequestTooLarge past what a request may have."""
+        worked(A_MESSAGE)
+        refuse_many_fields(message)
+        content, calls = message.get("content"), message.get("tool_calls")
+        if isinstance(content, list):
+            self._parts += len(content)
+            if self._parts > MAX_ALL_PARTS:
+                raise invalid(f"Send at most {MAX_ALL_PARTS:,} parts in all messages of a request.", "content")
+        if isinstance(calls, list):
+            self._calls += len(calls)
+            worked(6 * len(calls))
+            if self._calls > MAX_CALLS:
+                raise invalid(f"Send at most {MAX_CALLS:,} tool calls in all messages of a request.", "tool_calls")
+            for call in calls:
+                self._add_arguments(call)
+        if isinstance(message.get("function_call"), dict):
+            self._add_arguments({"function": message["function_call"]})
+
+    def _add_arguments(self, call: Any) -> None:
+        """Count the JSON in the arguments of a call, which is read whenever the call goes to a model."""
+        called = call.get("function") if isinstance(call, dict) else None
+        arguments = called.get("arguments") if isinstance(called, dict) else None
+        if isinstance(arguments, str) and len(arguments) > SHORT_ARGUMENTS:
+            self._values.add_json(arguments.encode(), "tool_calls")
 
 
 def read_messages(sent: Any) -> list[dict[str, Any]]:

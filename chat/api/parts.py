@@ -5,6 +5,11 @@ from typing import Any
 
 from rest_framework.serializers import ValidationError
 
+from chat.pieces import worked
+
+MAX_PARTS = 1_000  # of one message
+# Of a request, a message or a part: three times as many as any of them knows. Those that are null are ignored.
+MAX_FIELDS = 128
 # Hints for other providers: they change nothing here.
 HINTS = frozenset({"cache_control"})
 # What a part may have beside its type.
@@ -40,18 +45,26 @@ def invalid(problem: Any, *path: str | int) -> ValidationError:
     return ValidationError(detail)
 
 
+def refuse_many_fields(sent: dict[str, Any]) -> None:
+    if len(sent) > MAX_FIELDS:
+        raise invalid(f"Send at most {MAX_FIELDS} fields.")
+
+
 def read_content(content: Any, role: str) -> str | list[dict[str, Any]]:
     is_reply = role == "assistant"
     if isinstance(content, str):
         return content
     if content is None:
         raise invalid(REQUIRED, "content")
+    if isinstance(content, list) and len(content) > MAX_PARTS:
+        raise invalid(f"Send at most {MAX_PARTS:,} parts in a message.", "content")
     is_list_of_parts = isinstance(content, list) and all(
         isinstance(part, dict) and isinstance(part.get("type"), str) for part in content
     )
     if not content or not is_list_of_parts:
         raise invalid(SEND_CONTENT, "content")
     read = []
+    worked(3 * len(content))
     for index, part in enumerate(content):
         if is_reply and part["type"] not in SAID:
             continue
@@ -76,6 +89,7 @@ def read_part(part: dict[str, Any], *, is_reply: bool) -> dict[str, Any]:
     kind = part["type"]
     if kind not in PART_FIELDS:
         raise invalid(f"Parts of type {kind[:100]!r} are not supported; send one of {', '.join(PART_FIELDS)}.", "type")
+    refuse_many_fields(part)
     known = PART_FIELDS[kind]
     for name, value in part.items():
         if name not in known and name not in PART_LABELS and value is not None and not is_reply:

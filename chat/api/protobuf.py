@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from chat.pieces import worked
 from protos import chat_pb2 as pb
 
 
@@ -218,6 +219,7 @@ def fields_of(message: Message, load: Callable[[str, str, type], Any], path: str
     `load(text, path, kind)` reads the JSON value, a dict or a list, in a field whose name ends in _json.
     """
     fields: Fields = {}
+    worked(4)  # fields, as most messages have them
     for field, value in message.ListFields():
         at = f"{path}.{field.name}" if path else field.name
         if field.name.endswith(JSON_SUFFIX):

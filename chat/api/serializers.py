@@ -14,10 +14,14 @@ from rest_framework import serializers
 
 from chat.api import messages, parts
 from chat.api.fields import OWN
-from chat.api.scalars import Flag, Number, Text, Whole
+from chat.api.scalars import AnyValue, Few, Flag, Number, Object, Pairs, Text, Whole
+from chat.api.users import UserId
 from chat.exceptions import ModelNotFound
 
 MOST = 2**31 - 1  # tokens
+MAX_TOOLS = 128
+MAX_BIASES = 1024
+MAX_MODALITIES = 8
 # Empty, these ask for nothing.
 MAY_BE_EMPTY = frozenset(
     {"tools", "stop", "logit_bias", "stream_options", "metadata", "user", "response_format", "prediction"}
@@ -34,6 +38,11 @@ def validated(asked: serializers.BaseSerializer[Any]) -> Any:
     """Return what is asked, checked. Raises ValidationError."""
     asked.is_valid(raise_exception=True)
     return asked.validated_data
+
+
+def refuse_many_fields(data: dict[str, Any]) -> None:
+    if len(data) > parts.MAX_FIELDS:
+        raise parts.invalid(f"Send at most {parts.MAX_FIELDS} fields.", "non_field_errors")
 
 
 @cache
@@ -54,6 +63,7 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):
+            refuse_many_fields(data)
             data = {name: value for name, value in data.items() if value is not None or self.tells_null_apart(name)}
             for name in data:
                 if name not in self._declared_fields:
@@ -151,7 +161,7 @@ class CompletionIn(KnownFieldsSerializer):
     message = Text(required=False, help_text="The user's message; the server remembers the rest.")
     messages = Messages(required=False)
     model = Text(required=False, max_length=100)
-    user = Text(required=False, allow_blank=True, max_length=255, help_text="Names the end user.")
+    user = UserId(required=False, allow_blank=True, help_text="Names the end user.")
     stream = Flag(required=False)
     stream_options = StreamOptions(required=False)
     n = Whole(
@@ -165,37 +175,38 @@ class CompletionIn(KnownFieldsSerializer):
     presence_penalty = Number(required=False, min_value=-2, max_value=2)
     max_completion_tokens = Whole(required=False, min_value=1, max_value=MOST)
     max_tokens = Whole(required=False, min_value=1, max_value=MOST)
-    stop = serializers.JSONField(required=False)
+    stop = AnyValue(required=False)
     seed = Whole(required=False)
-    logit_bias = serializers.DictField(child=Number(), required=False)
+    logit_bias = Pairs(child=Number(), required=False, most=MAX_BIASES)
     logprobs = Flag(required=False)
     top_logprobs = Whole(required=False, min_value=0, max_value=20)
-    response_format = serializers.DictField(required=False)
-    tools = serializers.ListField(child=serializers.DictField(), required=False, max_length=128)
-    tool_choice = serializers.JSONField(required=False)
+    response_format = Object(required=False)
+    tools = Few(child=Object(), required=False, max_length=MAX_TOOLS)
+    tool_choice = AnyValue(required=False)
     parallel_tool_calls = Flag(required=False)
     reasoning_effort = Text(required=False, max_length=20)
     verbosity = Text(required=False, max_length=20)
     service_tier = Text(required=False, max_length=20)
     store = Flag(required=False, help_text="Kept by the model's provider. Only then is metadata sent there.")
-    prediction = serializers.DictField(required=False)
+    prediction = Object(required=False)
     prompt_cache_key = Text(required=False, max_length=255)
-    prompt_cache_options = serializers.DictField(required=False)
+    prompt_cache_options = Object(required=False)
     prompt_cache_retention = Text(required=False, max_length=20)
-    safety_identifier = Text(required=False, max_length=255)
-    moderation = serializers.DictField(required=False)
-    web_search_options = serializers.DictField(required=False)
+    safety_identifier = UserId(required=False)
+    moderation = Object(required=False)
+    web_search_options = Object(required=False)
 
     # Taken only where they ask for nothing.
-    modalities = serializers.ListField(child=Text(), required=False, help_text="Only text.")
-    audio = serializers.JSONField(required=False, help_text="Refused: replies are text.")
-    functions = serializers.JSONField(required=False, help_text="Refused: send tools.")
-    function_call = serializers.JSONField(required=False, help_text="Refused: send tool_choice.")
+    modalities = Few(child=Text(), required=False, max_length=MAX_MODALITIES, help_text="Only text.")
+    audio = AnyValue(required=False, help_text="Refused: replies are text.")
+    functions = AnyValue(required=False, help_text="Refused: send tools.")
+    function_call = AnyValue(required=False, help_text="Refused: send tool_choice.")
 
     def to_internal_value(self, data: Any) -> Any:
         """Check what llmapi knows, and add the fields that UPSTREAM_FIELDS names, as they are."""
         further: dict[str, Any] = {}
         if isinstance(data, dict):
+            refuse_many_fields(data)
             data = {name: value for name, value in data.items() if value != "" or name not in WORDS}
         if isinstance(data, dict) and settings.UPSTREAM_FIELDS:
             names = [name for name in settings.UPSTREAM_FIELDS if name not in self._declared_fields]

@@ -16,6 +16,7 @@ from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
 from chat.api.serializers import validated
+from chat.api.users import UserId, user_of
 from chat.limits import budgets
 from chat.limits.rates import token_status
 from chat.limits.status import NANOS, LimitStatus
@@ -24,7 +25,7 @@ from chat.models import Budget
 
 class UsageQuery(serializers.Serializer[Any]):
     to = serializers.DateField(required=False, help_text="The last UTC day. Without it: today.")
-    user = serializers.CharField(required=False, max_length=255, help_text="The end user whose limits to show.")
+    user = UserId(required=False, help_text="The end user whose limits to show.")
 
     def get_fields(self) -> dict[str, Any]:
         since = serializers.DateField(required=False, help_text="The first UTC day. Without it: 30 days in all.")
@@ -67,7 +68,7 @@ class UsageViewSet(ClientViewSet):
     def list(self, request: Request) -> Response:
         """Return what this client has used by UTC day and model, and what is left of its limits."""
         client, query = client_of(request), validated(UsageQuery(data=request.query_params))
-        period, user_id = query["period"], query.get("user", client.default_user_id)
+        period, user_id = query["period"], user_of(client, query.get("user"))
         coverage, now, tokens = bring_up_to_date(), timezone.now(), token_status(client)
         # This request itself is counted in its limits. The others are those that only turns are counted against.
         limits = [*limits_of(request), *([tokens] if tokens else [])]

@@ -11,6 +11,8 @@ from chat.turns.history import Group, StoredMessage, group
 
 # Messages read of a history, however many would fit: the work of a request must not grow with the table.
 MAX_MESSAGES = 400
+# Parts and calls read of a history. A request may store as many, but not each request of a conversation.
+MAX_PARTS = 8_192
 # Messages at the beginning of a conversation that may be its instructions.
 MAX_INSTRUCTIONS = 4
 # Replies with calls in which the call of a late result is looked for.
@@ -41,8 +43,14 @@ class Stored:
 
     @classmethod
     def of(cls, conversation: Conversation, rows: list[StoredMessage]) -> "Stored":
-        """Take its newest messages: MAX_MESSAGES of them, and one more where there are more."""
-        return cls(conversation, rows[-MAX_MESSAGES:], len(rows) > MAX_MESSAGES)
+        """Take its newest messages: MAX_MESSAGES of them, and one more where there are more.
+
+        Where these have more than MAX_PARTS, half as many are taken: the next turns then begin with the same messages.
+        """
+        newest = rows[-MAX_MESSAGES:]
+        if sum(count_parts(row) for row in newest if row.extra) > MAX_PARTS:
+            newest = within_parts(newest, MAX_PARTS // 2)
+        return cls(conversation, newest, len(newest) < len(rows))
 
     @property
     def is_whole(self) -> bool:
@@ -56,6 +64,19 @@ class Stored:
             before = before.filter(pk__lt=self.rows[0].pk)
         found = StoredMessage.read(before.order_by("-pk")[:MAX_CALLS])
         return [row for row in reversed(found) if results & {call.get("id") for call in calls_of(row)}]
+
+
+def count_parts(row: StoredMessage) -> int:
+    """Count the parts, calls and other entries of a message."""
+    return sum(len(value) for value in (row.extra or {}).values() if isinstance(value, list))
+
+
+def within_parts(rows: list[StoredMessage], most: int) -> list[StoredMessage]:
+    """Return the newest rows that have at most so many parts together."""
+    start = len(rows)
+    while start > 0 and (most := most - count_parts(rows[start - 1])) >= 0:
+        start -= 1
+    return rows[start:]
 
 
 def calls_of(row: StoredMessage) -> list[dict[str, Any]]:
@@ -167,4 +188,4 @@ def question_of(stored: Stored, older: list[Group], kept: list[Group]) -> Group 
     first = min((row.pk for found in [*older, *kept] for row in found.rows), default=None)
     before = stored.conversation.messages.filter(role=Message.Role.USER)
     rows = StoredMessage.read((before.filter(pk__lt=first) if first else before).order_by("-pk")[:1])
-    return group(rows, [], is_whole=True)[0] if rows else None
+    return group(rows, [], is_whole=True)[0] if rows and count_parts(rows[0]) <= MAX_PARTS else None

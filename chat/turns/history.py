@@ -66,7 +66,7 @@ def group(rows: Sequence[StoredMessage], new: list[dict[str, Any]], *, is_whole:
     providers want right after them. A result of the new messages without a call stays, for the upstream to refuse:
     only the client can mend it. `is_whole`: no older rows exist, so the first may be cut before, whatever it is.
     """
-    groups: list[Group] = []
+    groups: dict[Group, None] = {}  # in their order; a group leaves its place in one step
     waiting: dict[str, Group] = {}
     last_request_id, last_role = "", ""
     for row, given in [*((row, row.as_openai()) for row in rows), *((None, message) for message in new)]:
@@ -79,14 +79,14 @@ def group(rows: Sequence[StoredMessage], new: list[dict[str, Any]], *, is_whole:
         owner = waiting.pop(message.get("tool_call_id", ""), None) if message["role"] == "tool" else None
         if owner:
             owner.answered.add(message["tool_call_id"])
-            groups.remove(owner)
+            del groups[owner]
         elif message["role"] == "tool" and row:
             continue
         owner = owner or Group([], begins_turn or (is_whole and not groups))
         owner.messages.append(message)
         owner.new += row is None
         owner.rows += [row] if row else []
-        groups.append(owner)
+        groups[owner] = None
         for call in message.get("tool_calls", ()):
             waiting[call["id"]] = owner
     return [kept for found in groups if (kept := without_open_calls(found))]
@@ -100,7 +100,7 @@ def count_known(rows: Sequence[StoredMessage], new: list[dict[str, Any]]) -> int
     """
     if not rows or rows[-1].role != Message.Role.ASSISTANT:
         return 0
-    stored = [row.as_openai() for row in rows[-2:]]
+    stored = [canonical(row.as_openai()) for row in rows[-2:]]
     for index in reversed(range(len(new) - 1)):
         is_after_the_same = index == 0 or len(stored) < 2 or is_same(new[index - 1], stored[0])
         if is_same(new[index], stored[-1]) and is_after_the_same:
@@ -108,10 +108,13 @@ def count_known(rows: Sequence[StoredMessage], new: list[dict[str, Any]]) -> int
     return 0
 
 
-def is_same(message: dict[str, Any], stored: dict[str, Any]) -> bool:
-    """Tell whether a message is one that was stored; calls by their ids, since libraries write arguments anew."""
-    one, other = canonical(message), canonical(stored)
-    if not one or not other or one["role"] != other["role"]:
+def is_same(message: dict[str, Any], other: dict[str, Any] | None) -> bool:
+    """Tell whether a message is one that was stored, whose canonical form is `other`.
+
+    Calls are told by their ids, since libraries write arguments anew.
+    """
+    one = canonical(message) if other and message["role"] == other["role"] else None
+    if not one or not other:
         return False
     ids, stored_ids = ([call["id"] for call in found.get("tool_calls", ())] for found in (one, other))
     return (bool(ids) and ids == stored_ids) or one == other

@@ -14,11 +14,18 @@ from rest_framework.request import Request
 
 from chat.exceptions import ApiError, IdempotencyInProgress, IdempotencyKeyReused
 from chat.models import ClientToken, IdempotencyKey, IdempotencyKeyQuerySet
+from chat.pieces import PIECE_BYTES, PIECE_VALUES, worked
 from chat.sql import Row
 
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
 # Fields that say how the answer is delivered: a streamed turn can be replayed as JSON, and the other way round.
 DELIVERY_FIELDS = {"stream", "stream_options"}
+
+
+# Made once: `json.dumps` with an option makes one for each value.
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+# Down to the URL of a picture in a message: messages, message, content, part, image_url, url.
+MESSAGE_LEVELS = 6
 
 
 class HeldKey(NamedTuple):
@@ -60,8 +67,8 @@ class Idempotency:
             raise ApiError("Idempotency-Key must be 1 to 255 printable ASCII characters.", param="Idempotency-Key")
         assert isinstance(request.auth, ClientToken)
         content = {name: value for name, value in asked.items() if name not in DELIVERY_FIELDS}
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return cls(request.auth, key, hashlib.sha256(canonical.encode()).hexdigest())
+        is_small = int(request.META.get("CONTENT_LENGTH") or 0) <= PIECE_BYTES
+        return cls(request.auth, key, hash_of(content, levels=0 if is_small else MESSAGE_LEVELS))
 
     def row(self, request_id: str) -> Row:
         """Return what statements take that read or write the key for the turn `request_id`."""
@@ -105,3 +112,38 @@ class Idempotency:
 
     def _rows(self) -> IdempotencyKeyQuerySet:
         return IdempotencyKey.objects.filter(client_token=self.client, idempotency_key=self.key)
+
+
+def hash_of(content: dict[str, Any], *, levels: int) -> str:
+    """Return the SHA-256 of the JSON with sorted keys. The hash is the same whatever `levels` are cut into pieces."""
+    digest = hashlib.sha256()
+    feed(digest, content, levels)
+    return digest.hexdigest()
+
+
+def feed(digest: "hashlib._Hash", value: Any, levels: int) -> None:
+    """Add a value's JSON to a hash, containers of the upper `levels` and long texts piece by piece."""
+    if isinstance(value, str) and len(value) > PIECE_BYTES:
+        digest.update(b'"')
+        for start in range(0, len(value), PIECE_BYTES):
+            digest.update(canonical_json(value[start : start + PIECE_BYTES])[1:-1])
+            worked(PIECE_VALUES)
+        digest.update(b'"')
+    elif levels and isinstance(value, dict):
+        worked(2 * len(value))
+        for index, name in enumerate(sorted(value)):
+            digest.update((b"," if index else b"{") + canonical_json(name) + b":")
+            feed(digest, value[name], levels - 1)
+        digest.update(b"}" if value else b"{}")
+    elif levels and isinstance(value, list):
+        worked(2 * len(value))
+        for index, item in enumerate(value):
+            digest.update(b"," if index else b"[")
+            feed(digest, item, levels - 1)
+        digest.update(b"]" if value else b"[]")
+    else:
+        digest.update(canonical_json(value))
+
+
+def canonical_json(value: Any) -> bytes:
+    return ENCODER.encode(value).encode()

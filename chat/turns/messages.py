@@ -10,6 +10,8 @@ from typing import Any
 
 from django.conf import settings
 
+from chat.pieces import A_MESSAGE, MAX_VALUES, count_json, worked
+
 # Fields of a reply that an upstream may want back (UPSTREAM_MESSAGE_FIELDS), and where they are kept.
 RETURNABLE = {
     "reasoning_content": "reasoning_content",
@@ -22,10 +24,16 @@ CALL_FIELDS = {"extra_content"}
 # What OpenAI takes in the name of a user and of a tool.
 NOT_IN_NAMES = re.compile(r"[\s<|\\/>]")
 NOT_IN_TOOL_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+MAX_NAME = 64  # characters
+# Shorter arguments of a call cannot have MAX_VALUES.
+FEW_VALUES = 2 * MAX_VALUES  # characters
+# JSON that is read in the time in which Python handles one value.
+CHARACTERS_A_VALUE = 32
 
 
 def canonical(message: dict[str, Any]) -> dict[str, Any] | None:
     """Return the message as it goes upstream; None for a reply that says nothing, which strict providers refuse."""
+    worked(A_MESSAGE)
     role = message["role"]
     if role == "assistant":
         return canonical_reply(message)
@@ -38,7 +46,7 @@ def canonical(message: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def canonical_name(name: Any) -> str:
-    return NOT_IN_NAMES.sub("_", str(name))[:64]
+    return NOT_IN_NAMES.sub("_", str(name)[:MAX_NAME])
 
 
 def canonical_content(content: Any, role: str) -> str | list[dict[str, Any]]:
@@ -46,6 +54,7 @@ def canonical_content(content: Any, role: str) -> str | list[dict[str, Any]]:
     if isinstance(content, str):
         return content
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    worked(2 * len(parts))
     if role == "user" and any(part.get("type") != "text" or len(part) > 2 for part in parts):
         return [part for part in parts if part.get("type") not in {"text", "refusal"} or part.get("text")]
     return "\n".join(str(part["text"]) for part in parts if part.get("text"))
@@ -55,10 +64,12 @@ def canonical_reply(message: dict[str, Any]) -> dict[str, Any] | None:
     content = message.get("content")
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict)]
+        worked(2 * len(parts))
         content = "".join(str(part.get("text") or part.get("refusal") or "") for part in parts)
     # Only OpenAI has a field for refusals; to all others they are what the assistant said.
     content = next((text for text in (content, message.get("refusal")) if text and isinstance(text, str)), None)
     given = message.get("tool_calls")
+    worked(6 * len(given) if isinstance(given, list) else 0)
     calls = [call for one in given if (call := canonical_call(one))] if isinstance(given, list) else []
     found: dict[str, Any] = {"role": "assistant", "content": content or None}
     if calls:
@@ -81,7 +92,7 @@ def canonical_call(call: Any) -> dict[str, Any] | None:
     if not isinstance(given, dict) or not given.get("name") or not isinstance(call.get("id"), str) or not call["id"]:
         return None
     # Models call tools by names that OpenAI does not take back, such as `functions.weather`.
-    name = NOT_IN_TOOL_NAMES.sub("_", str(given["name"]))[:64]
+    name = NOT_IN_TOOL_NAMES.sub("_", str(given["name"])[:MAX_NAME])
     if kind == "custom":
         body = {"name": name, "input": str(given.get("input") or "")}
     else:
@@ -94,6 +105,10 @@ def canonical_arguments(arguments: Any) -> str:
     """Return arguments as JSON. Those of a call that was cut are no JSON, and nobody has answered it by them."""
     if isinstance(arguments, dict):
         return json.dumps(arguments, ensure_ascii=False)
+    if isinstance(arguments, str):
+        worked(len(arguments) // CHARACTERS_A_VALUE)
+        if len(arguments) > FEW_VALUES and count_json(arguments.encode(errors="replace"), MAX_VALUES) > MAX_VALUES:
+            return "{}"
     try:
         is_object = isinstance(json.loads(arguments, parse_constant=refuse_constant), dict)
     except (TypeError, ValueError, RecursionError):

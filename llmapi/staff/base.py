@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.text import capfirst
 
+from analytics import ledger
 from chat import audit
 from llmapi.staff.lists.changelist import KeysetChangeList
 from llmapi.staff.lists.export import ExportMixin
@@ -51,7 +52,8 @@ class KeysetAdmin(ExportMixin, admin.ModelAdmin):  # type: ignore[type-arg]
 
     def search_terms(self, text: str) -> dict[str, Any]:
         """Return the column that a search for `text` looks in, and the value that it must have."""
-        return {self.search_columns.get(text[:2], self.search_columns[""]): text}
+        column = self.search_columns.get(text[:2], self.search_columns[""])
+        return {column: ledger.normal_user_id(text) if column == "user_id" else text}
 
     def prepare(self, rows: list[Any]) -> None:
         """Add to the rows of one page what their columns do not hold, in a fixed number of queries."""
