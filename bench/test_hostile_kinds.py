@@ -89,8 +89,10 @@ def test_a_body_holds_what_it_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["half-bodies/token", "half-chunked-bodies/none", "half-heads/none"])
-def test_half_a_request_stays_half(name: str, service: Recorder) -> None:
+def test_half_a_request_stays_half(name: str, service: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kind, "conversation", lambda self, items: "c_1")
     attack = Attack(make(of(service), [name]), share=0.02)
+    attack.prepare()
     attack.start()
     assert service.has_request.wait(5)
     gevent.sleep(0.01)
@@ -102,7 +104,8 @@ def test_half_a_request_stays_half(name: str, service: Recorder) -> None:
 
 
 def test_the_end_of_an_attack_closes_its_connections(service: Recorder) -> None:
-    attack = Attack(make(of(service), ["half-bodies/token"]), share=0.1)
+    attack = Attack(make(of(service), ["half-bodies/none"]), share=0.1)
+    attack.prepare()
     attack.start()
     service.has_request.wait(5)
     attack.stop()

@@ -8,8 +8,6 @@ from bench.hostile import wire
 from bench.hostile.kinds.base import NONE, SMALL_BUFFER, TOKEN, Kind, said
 
 TURN = "/v1/chat/completions"
-# What each of them reads first differs, and with it what a request holds while its body comes.
-PLACES = (TURN, "/v1/conversations", "/v1/events", "/v1/conversations/c_0/items")
 BYTE_SECONDS = 1.0
 
 
@@ -37,10 +35,15 @@ class DrippingHeads(Kind):
 class HalfBodies(Kind):
     """Name a length, and send half of the body."""
 
-    name, connections, sources = "half-bodies", 64, (TOKEN, NONE)
+    name, connections, sources = "half-bodies", 128, (TOKEN, NONE)
+
+    def prepare(self) -> None:
+        found = self.conversation([]) if self.source == TOKEN else "c_0"
+        # What each of them reads before the body differs, and with it what a request holds while the body comes.
+        self.places = (TURN, "/v1/conversations", "/v1/events", f"/v1/conversations/{found}/items")
 
     def start(self, number: int) -> bytes:
-        place = PLACES[number // 2 % len(PLACES)]
+        place = self.places[number // 2 % len(self.places)]
         return wire.request("POST", place, json.dumps(said("x" * 1000)).encode(), token=self.token(number))[:-500]
 
     def attack(self, number: int) -> None:
@@ -56,7 +59,7 @@ class HalfChunkedBodies(HalfBodies):
 
     def start(self, number: int) -> bytes:
         headers = {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
-        place = PLACES[number // 2 % len(PLACES)]
+        place = self.places[number // 2 % len(self.places)]
         return wire.request("POST", place, token=self.token(number), headers=headers) + b'40\r\n{"messages": ['
 
 
@@ -67,7 +70,7 @@ class DrippingBodies(HalfBodies):
 
     def attack(self, number: int) -> None:
         body = json.dumps(said("x" * 1000)).encode()
-        whole = wire.request("POST", TURN, body, token=self.token(number))
+        whole = wire.request("POST", self.places[number // 2 % len(self.places)], body, token=self.token(number))
         with self.open() as connection:
             connection.send(whole[: -len(body)])
             connection.drip(body, BYTE_SECONDS)
