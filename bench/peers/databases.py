@@ -28,7 +28,7 @@ class Databases:
         """Yield the URL of a database for the commit whose clone is `root`; it is deleted in the end."""
         original = self.original(root, is_postgres=is_postgres) if self.rows else ""
         if is_postgres:
-            self.execute(f"CREATE DATABASE {NAME} TEMPLATE {original.rpartition('/')[2] or 'template1'}")
+            self.execute(f'CREATE DATABASE {NAME} TEMPLATE "{original.rpartition("/")[2] or "template1"}"')
             try:
                 yield self.url_of(NAME)
             finally:
@@ -50,7 +50,7 @@ class Databases:
         if key not in self.filled:
             url = f"sqlite:///{self.scratch / name}"
             if is_postgres:
-                self.execute(f"CREATE DATABASE {name}")
+                self.execute(f'CREATE DATABASE "{name}"')
                 url = self.url_of(name)
             print(f"Filling a {'PostgreSQL' if is_postgres else 'SQLite'} with {self.rows:,} turns ...", flush=True)
             installs.python(root, "-m", "bench.history", "--turns", str(self.rows), "--database-url", url)

@@ -16,9 +16,9 @@ CHUNKS = 60
 REPLY = "word " * CHUNKS
 
 
-def is_running() -> bool:
+def is_running(port: int = AT_ONCE) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{AT_ONCE}/hits", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/hits", timeout=2) as answer:
             return bool(answer.read().strip().isdigit())
     except (urllib.error.URLError, OSError):
         return False
@@ -30,13 +30,19 @@ def running(scratch: Path) -> Iterator[None]:
     if is_running():
         yield
         return
-    folder = scratch / "nginx"
+    with serving(scratch / "nginx", CONFIG, AT_ONCE):
+        yield
+
+
+@contextlib.contextmanager
+def serving(folder: Path, config: Path, port: int) -> Iterator[None]:
+    """Run nginx with this configuration, in a folder that it makes, until the block ends. `port` answers /hits."""
     (folder / "logs").mkdir(parents=True)
-    command = ["nginx", "-p", str(folder), "-c", str(CONFIG)]
+    command = ["nginx", "-p", str(folder), "-c", str(config)]
     process = subprocess.Popen([*command, "-g", "daemon off;"], start_new_session=True)
     try:
         for _ in range(50):
-            if is_running():
+            if is_running(port):
                 break
             time.sleep(0.1)
         else:
