@@ -37,12 +37,20 @@ class Share:
     """`capacity` of something, of which an owner may hold at most `factor` times what is free then.
 
     `patience`: seconds that a request waits for its amount. Of one owner, at most `most_waiting` requests wait.
+    `is_paced`: who works with it pauses between two pieces for as long as the last one took.
     """
 
     def __init__(
-        self, capacity: Callable[[], int], *, factor: int = 1, patience: float = 0, most_waiting: int = 0
+        self,
+        capacity: Callable[[], int],
+        *,
+        factor: int = 1,
+        patience: float = 0,
+        most_waiting: int = 0,
+        is_paced: bool = False,
     ) -> None:
         self.capacity = capacity
+        self.is_paced = is_paced
         self.factor = factor
         self.patience = patience
         self.most_waiting = most_waiting
@@ -156,9 +164,11 @@ def outside() -> Iterator[None]:
 
 
 def breathe() -> None:
-    """Let others work before the next piece of a large request, for as long as the last piece took.
+    """Let others work before the next piece of a request.
 
-    So large requests together take half of the processor's time at most while others want it.
+    Large requests let them work for as long as their own last piece took: so all large ones together take half of the
+    processor's time at most while others want it.
     """
-    time.sleep(min(time.monotonic() - _work.since, MAX_PAUSE) if _work.held else 0)
+    is_paced = any(share.is_paced for share, _ in _work.held)
+    time.sleep(min(time.monotonic() - _work.since, MAX_PAUSE) if is_paced else 0)
     _work.since = time.monotonic()

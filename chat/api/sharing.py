@@ -34,7 +34,7 @@ LARGE = 64 * 1024
 
 requests = Share(lambda: MAX_REQUESTS, factor=8)
 at_work = Share(lambda: MAX_AT_WORK, patience=PATIENCE, most_waiting=MAX_REQUESTS)
-large = Share(lambda: 1, patience=5 * PATIENCE, most_waiting=MAX_LARGE_WAITING)
+large = Share(lambda: 1, patience=5 * PATIENCE, most_waiting=MAX_LARGE_WAITING, is_paced=True)
 # Bytes that are held for clients: bodies until their request has been answered, and answers until they have been sent.
 memory = Share(lambda: max(8 * settings.MAX_REQUEST_BYTES, 2048 * LARGE), patience=PATIENCE, most_waiting=MAX_REQUESTS)
 

@@ -24,7 +24,9 @@ TEXT = {"type": "text", "text": "a"}
 MIB = 1024 * 1024
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='ab,[]{}:"\\\n\u00e9\U0001d11e', max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(alphabet='a,"\\[', max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(alphabet='a,"\\[', max_size=4), inner, max_size=4)
+    ),
 )
 
 
@@ -200,7 +202,10 @@ HEAVY = {**CALL, "function": {"name": "w", "arguments": json.dumps([[]] * 20_000
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"messages": [USER, {"role": "user", "content": [TEXT] * (parts.MAX_PARTS + 1)}]}, (400, "messages[1].content")),
+        (
+            {"messages": [USER, {"role": "user", "content": [TEXT] * (parts.MAX_PARTS + 1)}]},
+            (400, "messages[1].content"),
+        ),
         ({"messages": [FULL] * 9}, (400, "messages[8].content")),
         ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 2049}]}, (400, "messages[0].tool_calls")),
         ({"messages": [{"role": "assistant", "tool_calls": [HEAVY] * 3}]}, (413, "tool_calls")),

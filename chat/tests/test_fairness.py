@@ -141,25 +141,27 @@ def test_nothing_is_held_while_a_thread_waits(end: Callable[[], object]) -> None
 
 
 def test_a_large_request_pauses_as_long_as_it_worked(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 100.03, 100.06, 107.0, 107.1])
+    clock = iter([99.0, 100.0, 100.03, 100.06, 107.0, 107.1])
     pauses: list[float] = []
     monkeypatch.setattr("chat.fairness.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("chat.fairness.time.sleep", pauses.append)
 
-    with working(share_of(1), "owner"):
+    with working(share_of(9), "owner"), working(share_of(1, is_paced=True), "owner"):
         breathe()
         breathe()
 
     assert pauses == [pytest.approx(0.03), 0.1]
 
 
-def test_a_breath_without_a_share_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_request_does_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("chat.fairness.time.sleep", pauses.append)
 
     breathe()
+    with working(share_of(9), "owner"):
+        breathe()
 
-    assert pauses == [0]
+    assert pauses == [0, 0]
 
 
 def test_shares_are_right_under_many_threads() -> None:

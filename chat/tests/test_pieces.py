@@ -99,9 +99,11 @@ LARGE: dict[str, dict[str, Any]] = {
     "thinking": {"messages": [{**REPLY, "reasoning_details": [[]] * 45_000}, USER]},
     "biases": {"messages": [USER], "logit_bias": {str(n): 1 for n in range(1024)}},
     "fields of a message": {"messages": [{**USER, **{f"f{n}": None for n in range(45_000)}}]},
-    "fields of a part": {"messages": [{"role": "user", "content": [{**TEXT, **{f"f{n}": None for n in range(45_000)}}]}]},
+    "fields of a part": {
+        "messages": [{"role": "user", "content": [{**TEXT, **{f"f{n}": None for n in range(45_000)}}]}]
+    },
     "no fields": {"messages": [USER], **{f"f{n}": None for n in range(45_000)}},
-    "long text": {"messages": [{"role": "user", "content": "a, \"b\" é" * 300_000}]},
+    "long text": {"messages": [{"role": "user", "content": 'a, "b" é' * 300_000}]},
 }
 
 
