@@ -6,7 +6,7 @@ from typing import Any
 
 from chat.exceptions import ApiError
 from chat.turns.idempotency import Idempotency
-from chat.upstream.client import Cancellation
+from chat.upstream.deadlines import Cancellation
 
 # Proxies close a connection that is silent for long, some after 30 seconds.
 HEARTBEAT_SECONDS = 10
