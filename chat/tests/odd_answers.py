@@ -5,8 +5,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-DEEP = 3000  # levels, more than any reader of JSON takes
-
 
 def nest(levels: int, name: str = "") -> Any:
     """Return a list, or objects of one name, inside of each other."""
@@ -21,9 +19,8 @@ FLOATS = [float("nan"), float("inf"), float("-inf"), 1e300, 1762000000.5]
 TEXTS = ["", "x", "stop", "7", "-7", "9" * 5000, "\ud83d", "\ude00\ud83d", "a\0b", "x" * 70_000, "\u0664", "NaN", "1e9"]
 NESTED = [[], {}, [[]], [None], [{}], {"": None}, {"a": {"b": [1, {"c": None}]}}, ["x", 1, None], {"text": {"text": 5}}]
 DEEPLY = [nest(300), nest(300, "a"), nest(95, "top_logprobs"), nest(600, "error")]
-ODD: st.SearchStrategy[Any] = st.one_of(
-    st.none(), st.booleans(), *map(st.sampled_from, (NUMBERS, FLOATS, TEXTS, NESTED, DEEPLY))
-)
+GROUPS: list[list[Any]] = [NUMBERS, FLOATS, TEXTS, NESTED, DEEPLY]
+ODD: st.SearchStrategy[Any] = st.one_of(st.none(), st.booleans(), *(st.sampled_from(values) for values in GROUPS))
 
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 LOGPROB = {"token": "Hi", "logprob": -0.1, "bytes": [72, 105], "top_logprobs": []}

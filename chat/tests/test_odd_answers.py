@@ -59,7 +59,9 @@ def ask_protobuf_stream(alice: ApiClient, key: str) -> tuple[int, Any]:
         return answer.status_code, Error.FromString(answer.content)
     read = io.BytesIO(b"".join(answer.streaming_content))
     found = []
-    while (chunk := proto.parse_length_prefixed(ChatChunk, read)) is not None:
+    while read.tell() < len(read.getvalue()):
+        chunk = proto.parse_length_prefixed(ChatChunk, read)
+        assert chunk is not None
         found.append(chunk)
     if found[-1].HasField("error"):
         return 500 if found[-1].error.code == "internal_error" else 502, found[-1].error.code
@@ -126,31 +128,36 @@ def with_field(path: str, value: Any) -> tuple[bytes, bytes]:
     return dump(answer), b"".join(b"data: " + dump(chunk) + b"\n\n" for chunk in stream)
 
 
+def each(path: str, *values: Any) -> list[tuple[str, Any]]:
+    return [(path, value) for value in values]
+
+
+FIGURES = (2**31 - 1, 2**70, -1, "9" * 5000, 1e400, "5")
+CALLS_OF_ODD_PLACES: list[dict[str, Any]] = [{"id": 5}, {"index": -1}, {"index": 2**70}]
 BOUGHT: list[tuple[str, Any]] = [
-    *(("created", value) for value in (1762000000123, "1762000000", 1762000000.5, -5, 2**70, 10**400, {}, None)),
-    *(("choices.0.finish_reason", value) for value in ({"a": 1}, ["stop"], 7, True, "x" * 10**6, nest(300))),
-    *(("model", value) for value in (5, None, {}, "x" * 10**6, "\ud800", "a\0b")),
+    *each("created", 1762000000123, "1762000000", 1762000000.5, -5, 2**70, 10**400, {}, None),
+    *each("choices.0.finish_reason", {"a": 1}, ["stop"], 7, True, "x" * 10**6, nest(300)),
+    *each("model", 5, None, {}, "x" * 10**6, "\ud800", "a\0b"),
     *(
-        (name, value)
+        case
         for name in ("id", "object", "system_fingerprint", "service_tier")
-        for value in (5, [], "x" * 9999)
+        for case in each(name, 5, [], "x" * 9999)
     ),
-    *(("usage", {**USAGE, name: value}) for name in USAGE for value in (2**31 - 1, 2**70, -1, "9" * 5000, 1e400, "5")),
-    ("usage", dict.fromkeys(USAGE, 2 ** 31 - 1)),
-    *(("usage", value) for value in ("x", [], 5, {"prompt_tokens": {"a": None}})),
-    *(("choices.0.logprobs", value) for value in (5, "x", {"content": [5, {"logprob": float("nan")}]})),
-    ("choices.0.logprobs", {"content": [{**LOGPROB, "bytes": [10**400, -1, 300]}]}),
-    ("choices.0.logprobs", {"content": [{**LOGPROB, "top_logprobs": nest(300, "top_logprobs")}]}),
-    *(("choices.0.message.annotations", value) for value in (5, {}, [5], [{"url_citation": {"start_index": 10**400}}])),
-    *(("choices.0.message.extra_content", value) for value in (nest(450), nest(450, "a"), float("inf"), 10**400)),
-    *(("choices.0.message.tool_calls", [{**CALL, **odd}]) for odd in ({"id": 5}, {"index": -1}, {"index": 2**70})),
-    ("choices.0.message.tool_calls", [{**CALL, "function": {"name": "f", "arguments": nest(300, "a")}}]),
-    ("choices.0.message.tool_calls", [{**CALL, "index": n, "id": f"c{n}"} for n in range(3000)]),
-    *(("choices.0.message.role", value) for value in (5, {}, "system")),
-    ("choices.0.message.refusal", {"a": 1}),
-    ("choices.0.index", 10**400),
-    ("moderation", float("nan")),
-    ("citations", nest(300, "a")),
+    *(case for name in USAGE for case in each("usage", *({**USAGE, name: figure} for figure in FIGURES))),
+    *each("usage", dict.fromkeys(USAGE, 2**31 - 1), "x", [], 5, {"prompt_tokens": {"a": None}}),
+    *each("choices.0.logprobs", 5, "x", {"content": [5, {"logprob": float("nan")}]}),
+    *each("choices.0.logprobs", {"content": [{**LOGPROB, "bytes": [10**400, -1, 300]}]}),
+    *each("choices.0.logprobs", {"content": [{**LOGPROB, "top_logprobs": nest(300, "top_logprobs")}]}),
+    *each("choices.0.message.annotations", 5, {}, [5], [{"url_citation": {"start_index": 10**400}}]),
+    *each("choices.0.message.extra_content", nest(450), nest(450, "a"), float("inf"), 10**400),
+    *each("choices.0.message.tool_calls", *([{**CALL, **odd}] for odd in CALLS_OF_ODD_PLACES)),
+    *each("choices.0.message.tool_calls", [{**CALL, "function": {"name": "f", "arguments": nest(300, "a")}}]),
+    *each("choices.0.message.tool_calls", [{**CALL, "index": n, "id": f"c{n}"} for n in range(3000)]),
+    *each("choices.0.message.role", 5, {}, "system"),
+    *each("choices.0.message.refusal", {"a": 1}),
+    *each("choices.0.index", 10**400),
+    *each("moderation", float("nan")),
+    *each("citations", nest(300, "a")),
 ]
 
 
@@ -174,16 +181,16 @@ def test_odd_json_loses_no_reply(alice: ApiClient, upstream: OpenAIDouble, raw: 
 
 
 OLD: list[tuple[str, Any]] = [
-    *(("created", value) for value in (1762000000123, -1, 2**70, 10**400, "x", None)),
-    *(("choices.0.finish_reason", value) for value in ({"a": 1}, ["stop"], 7, nest(200))),
-    *(("usage", value) for value in ({"prompt_tokens": "x"}, {"total_tokens": float("inf")}, None, [])),
-    *(("choices.0.logprobs", value) for value in (5, {"content": [{"bytes": [10**400]}]}, nest(300, "content"))),
-    ("choices.0.logprobs", {"content": [{"top_logprobs": nest(0)}, {"token": "x", "top_logprobs": [nest(1)]}]}),
-    *(("choices.0.message.tool_calls", value) for value in (5, [5], {}, [None], [{"function": 5}])),
-    *(("choices.0.message", value) for value in ("x", None, [])),
-    *(("choices", value) for value in ([], [5], None, {})),
-    *(("model", value) for value in (5, None)),
-    ("citations", float("nan")),
+    *each("created", 1762000000123, -1, 2**70, 10**400, "x", None),
+    *each("choices.0.finish_reason", {"a": 1}, ["stop"], 7, nest(200)),
+    *each("usage", {"prompt_tokens": "x"}, {"total_tokens": float("inf")}, None, []),
+    *each("choices.0.logprobs", 5, {"content": [{"bytes": [10**400]}]}, nest(300, "content")),
+    *each("choices.0.logprobs", {"content": [nest(300, "top_logprobs"), {"token": "x", "top_logprobs": [nest(1)]}]}),
+    *each("choices.0.message.tool_calls", 5, [5], {}, [None], [{"function": 5}]),
+    *each("choices.0.message", "x", None, []),
+    *each("choices", [], [5], None, {}),
+    *each("model", 5, None),
+    *each("citations", float("nan")),
 ]
 
 
@@ -208,9 +215,9 @@ def test_an_old_answer_is_rendered_whatever_it_holds(
 
 def test_a_conversation_goes_on_after_odd_fields(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
-    for path, value in (("choices.0.message.extra_content", {"a": float("inf"), "b": 10**400, "c": nest(450)}),):
-        upstream.plan(Behaviour(raw=with_field(path, value)[0]))
-        assert alice.say(cid, "Hi").status_code == 200
+    odd = {"a": float("inf"), "b": 10**400, "c": nest(450)}
+    upstream.plan(Behaviour(raw=with_field("choices.0.message.extra_content", odd)[0]))
+    assert alice.say(cid, "Hi").status_code == 200
 
     answer = alice.say(cid, "and then?", stream=False)
 
