@@ -92,8 +92,12 @@ def put(value: Any, path: tuple[Any, ...], odd: Any) -> None:
 def oddities(draw: st.DrawFn) -> tuple[bytes, bytes]:
     """Return a whole answer and an event stream with the same odd fields: some of OpenAI's, or some that it has not."""
     answer, stream = whole(), chunks()
+    odd_places: list[tuple[Any, ...]] = []
     extra = [("usage", "input_tokens"), ("usage", "output_tokens"), ("error",), ("choices",), ("x_groq",)]
     for path in draw(st.lists(st.sampled_from([*places(answer), *extra]), min_size=1, max_size=3)):
+        if any(path[: len(taken)] == taken for taken in odd_places):
+            continue
+        odd_places.append(path)
         odd = draw(ODD)
         put(answer, path, odd)
         delta_path = tuple("delta" if key == "message" else key for key in path)

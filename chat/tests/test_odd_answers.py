@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from google.protobuf import proto
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as options
+from pytest_django import Settings
 
 from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
@@ -18,6 +20,12 @@ from conftest import ApiClient
 from protos.chat_pb2 import ChatChunk, ChatMessage, ChatRequest, ChatResponse, Error
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_turn_is_left")]
+
+
+@pytest.fixture(autouse=True)
+def no_limit(settings: Settings) -> None:
+    settings.RATE_LIMIT_PER_MIN = 0
+
 
 HI = [{"role": "user", "content": "Hi"}]
 PROTOBUF = "application/x-protobuf"
@@ -91,7 +99,7 @@ def check(alice: ApiClient, upstream: OpenAIDouble, answer: bytes, stream: bytes
         UsageEvent.objects.all().delete()
         status, first = ask(alice, "k")
         statuses.add(status)
-        assert status in {200, 400, 429, 502, 504}, (name, status, first)  # an error in the answer is told as one
+        assert status in {200, 502}, (name, status, first)
         (row,) = UsageEvent.objects.all()
         assert row.status == ("completed" if status == 200 else "failed")
         figures = (row.prompt_tokens, row.completion_tokens, row.total_tokens, row.cached_tokens)
@@ -104,7 +112,7 @@ def check(alice: ApiClient, upstream: OpenAIDouble, answer: bytes, stream: bytes
     return statuses
 
 
-@settings(
+@options(
     max_examples=60,
     deadline=None,
     derandomize=True,

@@ -8,7 +8,7 @@ from chat.upstream.text import storable
 
 # Seconds, milliseconds, microseconds, nanoseconds.
 TIME_UNITS = (1, 10**3, 10**6, 10**9)
-MAX_TIME = 2**32 - 1
+MIN_TIME, MAX_TIME = 10**9, 2**32 - 1
 
 # What finish reasons mean, by the words in them; the first that fits holds. OpenAI's own are stop, length, tool_calls
 # and content_filter; FAILED is a reply that is not whole.
@@ -36,12 +36,14 @@ def meaning_of(reason: Any) -> str:
 
 def time_of(value: Any) -> int:
     """Return a time in seconds since 1970, 0 for none. Some providers send finer units, a fraction, or text."""
+    if type(value) is int and 0 < value <= MAX_TIME:
+        return value
     if isinstance(value, str) and len(value) < 20 and value.isdecimal():
         value = int(value)
-    if not isinstance(value, int | float) or isinstance(value, bool) or value != value or value <= 0:
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return 0
-    seconds = next((value // unit for unit in TIME_UNITS if value // unit <= MAX_TIME), 0)
-    return int(seconds)
+    # Another number than a time of our days is none.
+    return next((int(value // unit) for unit in TIME_UNITS if MIN_TIME <= value // unit <= MAX_TIME), 0)
 
 
 def choices_of(frame: dict[str, Any]) -> list[dict[str, Any]]:
