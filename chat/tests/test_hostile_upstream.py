@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from pytest_django import Settings
 
 from chat.exceptions import ApiError, Cancelled, UpstreamError, UpstreamTimeout
@@ -22,7 +23,7 @@ from chat.tests.hostile_upstream import (
     bomb,
     sending,
 )
-from chat.upstream import client, connections, deadlines
+from chat.upstream import client, connections, deadlines, lifetimes
 from chat.upstream.deadlines import Cancellation
 from chat.upstream.replies import Call, Reply
 from conftest import wait_until
@@ -359,6 +360,17 @@ def test_a_call_that_has_ended_ends_no_other(provide: Provide) -> None:
 
             assert asked.result(PATIENCE) == "Hi"
     assert provider.connections == 1
+
+
+@pytest.mark.parametrize("script", [sending(packed(HEAD.strip(), bomb())), LATE["a body that trickles"]])
+def test_a_hostile_list_of_models_changes_nothing(
+    provide: Provide, monkeypatch: pytest.MonkeyPatch, script: Script
+) -> None:
+    monkeypatch.setattr(lifetimes, "ASK_SECONDS", 0.5)
+    provide(script, seconds=60)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lifetimes.ask_upstream, timezone.now()).result(PATIENCE) == 0
 
 
 def test_the_client_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from chat.upstream.deadlines import Cancellation, Deadline
 from chat.upstream.frames import DONE, frames
 from chat.upstream.once import once
 from chat.upstream.replies import Call, Completion, Reply
+from chat.upstream.text import loads
 from chat.upstream.transport import READ_BYTES, Client, Transport
 
 logger = logging.getLogger(__name__)
@@ -202,6 +203,18 @@ def send(call: Call, body: dict[str, Any]) -> "openai.Stream[object]":
         stream=True,
         stream_cls=openai.Stream[object],
     )
+
+
+def fetch_models(seconds: float) -> Any:
+    """Return what the upstream answers to GET /models. Raises OpenAIError or ApiError."""
+    with Deadline(seconds) as deadline:
+        try:
+            with deadlines.calling(deadline):
+                answer = client().get("/models", cast_to=object, stream=True, stream_cls=openai.Stream[object])
+        except httpx2.HTTPError as exc:
+            raise connection_error(exc, deadline) from exc
+        with answer:
+            return loads(b"".join(read(answer.response, deadline)))
 
 
 def dumped(body: dict[str, Any]) -> bytes:
