@@ -1,16 +1,13 @@
 """Protobuf messages for requests and answers: which route takes and gives which, and how JSON becomes one of them."""
 
 import base64
-import binascii
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from chat.api.fits import fit, fit_json
 from chat.turns.chunks import choice_in
-from chat.upstream.text import storable
 from protos import chat_pb2 as pb
 
 
@@ -104,62 +101,6 @@ def is_map(field: Field) -> bool:
 def fitting_items(field: Field, values: Mapping[str, Any]) -> Fields:
     inner: Field = field.message_type.fields_by_name["value"]
     return {key: fitting for key, value in values.items() if (fitting := fit(inner, value)) is not None}
-
-
-def fit(field: Field, value: Any) -> Any:
-    """Return what the field can hold of the value, or None."""
-    return FITS[field.type](value)
-
-
-def fit_integer(least: int, most: int) -> Callable[[Any], int | None]:
-    def fit_this(value: Any) -> int | None:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return int(value) if is_number and least <= value <= most else None
-
-    return fit_this
-
-
-def fit_double(value: Any) -> float | None:
-    try:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    except OverflowError:
-        return None
-
-
-def fit_string(value: Any) -> str | None:
-    # Protobuf's strings are UTF-8, which has no halves of surrogate pairs.
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
-
-
-def fit_json(value: Any) -> str:
-    """Write a value as JSON text; what no reader would take, as an empty one."""
-    try:
-        try:
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        except ValueError:
-            text = json.dumps(storable(value), ensure_ascii=False)
-    except RecursionError:
-        return ""
-    return text.encode("utf-8", "replace").decode()
-
-
-def fit_bytes(value: Any) -> bytes | None:
-    """Read bytes as JSON has them: in Base64, or as a list of numbers."""
-    try:
-        return base64.b64decode(value) if isinstance(value, str) else bytes(value) if isinstance(value, list) else None
-    except (binascii.Error, ValueError, TypeError, OverflowError):
-        return None
-
-
-FITS: dict[int, Callable[[Any], Any]] = {
-    FieldDescriptor.TYPE_UINT32: fit_integer(0, 2**32 - 1),
-    FieldDescriptor.TYPE_UINT64: fit_integer(0, 2**64 - 1),
-    FieldDescriptor.TYPE_INT32: fit_integer(-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_DOUBLE: fit_double,
-    FieldDescriptor.TYPE_STRING: fit_string,
-    FieldDescriptor.TYPE_BYTES: fit_bytes,
-    FieldDescriptor.TYPE_BOOL: lambda value: value if isinstance(value, bool) else None,
-}
 
 
 # What of a message is a field of the whole answer. The text has other names.

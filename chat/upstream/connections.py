@@ -57,6 +57,8 @@ class Wire(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         self._connected.settimeout(self._deadline.left())
         size = self._raw.readinto(buffer) or 0
+        if not size:
+            self._deadline.left()  # The end of a call that was ended is not the end of its answer.
         self.most -= size
         if self.most < 0:
             raise HTTPException("the answer is longer than any")
