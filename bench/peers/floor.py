@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from chat.upstream import client
+from chat.upstream.deadlines import Deadline
 from chat.upstream.replies import Call
 
 
@@ -45,7 +46,7 @@ class FloorView(APIView):
 def sent(body: dict[str, Any]) -> Iterator[bytes]:
     """Yield the upstream's answer as it comes."""
     with client.send(Call("r_floor", body, prompt_tokens=1), body) as answer:
-        yield from client.read(answer.response, client.Deadline())
+        yield from client.read(answer.response, Deadline())
 
 
 urlpatterns: list[URLPattern] = [path("health", FloorView.as_view()), path("v1/chat/completions", FloorView.as_view())]

@@ -1,16 +1,14 @@
 """Protobuf messages for requests and answers: which route takes and gives which, and how JSON becomes one of them."""
 
 import base64
-import binascii
-import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from chat.api.fits import fit, fit_json
 from chat.pieces import worked
+from chat.turns.chunks import choice_in
 from protos import chat_pb2 as pb
 
 
@@ -46,6 +44,8 @@ ROUTES = {
 Fields = dict[str, Any]
 # A FieldDescriptor of either implementation of Protobuf.
 Field = Any
+# Messages inside of each other. The deepest of an answer has four; parsers refuse a hundred.
+MAX_LEVELS = 20
 # Ends the name of a field that holds a JSON value as text.
 JSON_SUFFIX = "_json"
 # Of the fields that requests have, the one whose JSON is a list. All others are objects.
@@ -58,10 +58,11 @@ JSON_LISTS = frozenset({"reasoning_details_json"})
 M = TypeVar("M", bound=Message)
 
 
-def fill(message: M, answer: Mapping[str, Any]) -> M:
+def fill(message: M, answer: Mapping[str, Any], levels: int = MAX_LEVELS) -> M:
     """Set the fields that a JSON answer has, and return the message. A value that does not fit its field is left out.
 
     The figures and texts of an answer are the upstream's. The client was billed for it, and must be able to read it.
+    Raises nothing, whatever the answer holds; messages deeper than so many levels are left out.
     """
     values = RENAMED[type(message)](answer) if type(message) in RENAMED else answer
     for field in message.DESCRIPTOR.fields:
@@ -69,29 +70,29 @@ def fill(message: M, answer: Mapping[str, Any]) -> M:
         if value is None:
             continue
         if field.name.endswith(JSON_SUFFIX):
-            setattr(message, field.name, fit_string(json.dumps(value, ensure_ascii=False)))
+            setattr(message, field.name, fit_json(value))
         elif is_map(field):
             if isinstance(value, Mapping):
                 getattr(message, field.name).update(fitting_items(field, value))
         elif field.is_repeated:
-            fill_list(getattr(message, field.name), field, value if isinstance(value, list) else [])
+            fill_list(getattr(message, field.name), field, value if isinstance(value, list) else [], levels)
         elif field.message_type is not None:
-            if isinstance(value, Mapping):
+            if isinstance(value, Mapping) and levels:
                 inner = getattr(message, field.name)
                 inner.SetInParent()
-                fill(inner, value)
+                fill(inner, value, levels - 1)
         elif (fitting := fit(field, value)) is not None:
             setattr(message, field.name, fitting)
     return message
 
 
-def fill_list(repeated: Any, field: Field, values: list[Any]) -> None:
+def fill_list(repeated: Any, field: Field, values: list[Any], levels: int) -> None:
     for value in values:
         if field.message_type is None:
             if (fitting := fit(field, value)) is not None:
                 repeated.append(fitting)
-        elif isinstance(value, Mapping):
-            fill(repeated.add(), value)
+        elif isinstance(value, Mapping) and levels:
+            fill(repeated.add(), value, levels - 1)
 
 
 def is_map(field: Field) -> bool:
@@ -101,50 +102,6 @@ def is_map(field: Field) -> bool:
 def fitting_items(field: Field, values: Mapping[str, Any]) -> Fields:
     inner: Field = field.message_type.fields_by_name["value"]
     return {key: fitting for key, value in values.items() if (fitting := fit(inner, value)) is not None}
-
-
-def fit(field: Field, value: Any) -> Any:
-    """Return what the field can hold of the value, or None."""
-    return FITS[field.type](value)
-
-
-def fit_integer(least: int, most: int) -> Callable[[Any], int | None]:
-    def fit_this(value: Any) -> int | None:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return int(value) if is_number and least <= value <= most else None
-
-    return fit_this
-
-
-def fit_double(value: Any) -> float | None:
-    try:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    except OverflowError:
-        return None
-
-
-def fit_string(value: Any) -> str | None:
-    # Protobuf's strings are UTF-8, which has no halves of surrogate pairs.
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
-
-
-def fit_bytes(value: Any) -> bytes | None:
-    """Read bytes as JSON has them: in Base64, or as a list of numbers."""
-    try:
-        return base64.b64decode(value) if isinstance(value, str) else bytes(value) if isinstance(value, list) else None
-    except (binascii.Error, ValueError, TypeError):
-        return None
-
-
-FITS: dict[int, Callable[[Any], Any]] = {
-    FieldDescriptor.TYPE_UINT32: fit_integer(0, 2**32 - 1),
-    FieldDescriptor.TYPE_UINT64: fit_integer(0, 2**64 - 1),
-    FieldDescriptor.TYPE_INT32: fit_integer(-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_DOUBLE: fit_double,
-    FieldDescriptor.TYPE_STRING: fit_string,
-    FieldDescriptor.TYPE_BYTES: fit_bytes,
-    FieldDescriptor.TYPE_BOOL: lambda value: value if isinstance(value, bool) else None,
-}
 
 
 # What of a message is a field of the whole answer. The text has other names.
@@ -162,7 +119,7 @@ AT_THE_END = ("usage", "cancelled", "incomplete_details", "citations", "search_r
 
 
 def completion_fields(answer: Mapping[str, Any]) -> Fields:
-    choice = answer["choices"][0]
+    choice = choice_in(answer)
     said = {name: choice["message"].get(name) for name in SAID}
     return {**answer, **said, "finish_reason": choice.get("finish_reason"), "logprobs": choice.get("logprobs")}
 
@@ -182,7 +139,7 @@ def chunk_fields(chunk: Mapping[str, Any]) -> Fields:
 
 def part_fields(part: Mapping[str, Any]) -> Fields:
     """Return the fields of a `ContentPart`, for a part of a message or of an item."""
-    kind = part.get("type")
+    kind = str(part.get("type"))
     if kind in {"text", "input_text", "output_text"}:
         return {"text": part.get("text")}
     if kind == "input_image":

@@ -6,6 +6,7 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
 from chat.api.protobuf import fill, messages_of
+from chat.upstream.text import storable
 from protos.chat_pb2 import Error
 
 
@@ -49,7 +50,18 @@ def accepted_type(media_range: str) -> str:
     return ";".join([kind, *(parameter for parameter in parameters if not parameter.startswith("q="))])
 
 
-RENDERERS = [JSONRenderer, ProtobufRenderer, RegisteredProtobufRenderer]
+class TotalJSONRenderer(JSONRenderer):
+    """Renders every answer, those among them that were stored long ago with a NaN or an Infinity of the upstream."""
+
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        try:
+            rendered: bytes = super().render(data, accepted_media_type, renderer_context)
+        except ValueError:
+            rendered = super().render(storable(data), accepted_media_type, renderer_context)
+        return rendered
+
+
+RENDERERS = [TotalJSONRenderer, ProtobufRenderer, RegisteredProtobufRenderer]
 
 
 class SameFormatNegotiation(DefaultContentNegotiation):

@@ -16,6 +16,7 @@ from pytest_django import Settings
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.exceptions import Cancelled, UpstreamError, UpstreamTimeout
 from chat.upstream import client, connections
+from chat.upstream.deadlines import Cancellation
 from chat.upstream.replies import Call, Reply
 from conftest import wait_until
 
@@ -131,13 +132,13 @@ def test_all_connections_of_a_hundred_calls_at_once_are_kept(upstream: OpenAIDou
 
 def test_a_stream_leaves_its_connection_to_the_next_call(upstream: OpenAIDouble, connects: list[str]) -> None:
     for _ in range(3):
-        list(client.stream(reply(), client.Cancellation()))
+        list(client.stream(reply(), Cancellation()))
 
     assert len(connects) == 1
 
 
 def test_a_cancelled_call_leaves_no_connection(upstream: OpenAIDouble, connects: list[str]) -> None:
-    cancellation = client.Cancellation()
+    cancellation = Cancellation()
     upstream.plan(Behaviour(text="one two", stop_after=1, ending="hang"))
     choices = client.stream(reply(), cancellation)
     next(choices)
@@ -153,7 +154,7 @@ def test_an_answer_that_is_not_read_to_its_end_leaves_no_connection(
     upstream: OpenAIDouble, connects: list[str]
 ) -> None:
     upstream.plan(Behaviour(text="word " * 50, pause=0.02))
-    with closing(client.stream(reply(), client.Cancellation())) as choices:
+    with closing(client.stream(reply(), Cancellation())) as choices:
         next(choices)
 
     assert ask() == "echo: Hi"

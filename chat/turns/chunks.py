@@ -1,6 +1,7 @@
 """Chunks of OpenAI's streams, made from a stored answer."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from chat.turns.reply_log import ReplyLog, dump
@@ -33,22 +34,36 @@ class ChunkEncoder:
         return b"%b%b]}" % (self._start, dump(choice))
 
 
+def choice_in(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the choice of an answer, with its message. Answers that were stored long ago may be of any shape."""
+    choices = answer.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    reason = choice.get("finish_reason")
+    return {
+        **choice,
+        "message": message if isinstance(message, dict) else {},
+        "finish_reason": reason if isinstance(reason, str) else "stop",
+    }
+
+
 def last_chunk(answer: dict[str, Any]) -> dict[str, Any]:
     """Make the chunk that ends a reply."""
     more = {name: answer[name] for name in AT_THE_END if answer.get(name)}
-    return chunk_of(answer, answer["id"], choice_of({}, finish_reason=answer["choices"][0]["finish_reason"]), **more)
+    return chunk_of(answer, answer["id"], choice_of({}, finish_reason=choice_in(answer)["finish_reason"]), **more)
 
 
 def usage_chunk(answer: dict[str, Any]) -> dict[str, Any]:
-    return chunk_of(answer, answer["id"], usage=answer["usage"])
+    return chunk_of(answer, answer["id"], usage=answer.get("usage"))
 
 
 def whole_reply(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """Make a stored answer into chunks: the whole reply in one, and its end."""
-    choice = answer["choices"][0]
+    choice = choice_in(answer)
     delta = {name: value for name, value in choice["message"].items() if value is not None or name == "content"}
-    if "tool_calls" in delta:
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
+    if calls := delta.pop("tool_calls", None):
+        calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls)]
     first = {name: answer[name] for name in ("request_id", "conversation_id", "history_truncated")}
     whole = chunk_of(answer, answer["id"], choice_of(delta, choice.get("logprobs")), **first)
     return [whole, last_chunk(answer)]
@@ -69,8 +84,7 @@ def rest_of_reply(answer: dict[str, Any], seen: list[bytes]) -> list[dict[str, A
             return None
         text += delta.get("content") or ""
         has_end = has_end or bool(choice.get("finish_reason"))
-    choice = answer["choices"][0]
-    message = choice["message"]
+    message = choice_in(answer)["message"]
     content = message.get("content") or ""
     has_more = any(value for name, value in message.items() if name not in {"role", "content", "annotations"})
     is_beginning = content == text if has_end else content.startswith(text)

@@ -101,8 +101,6 @@ def _keep() -> None:
                 _keeper = None
                 return
         try:
-            for log in filter(None, list(_running.values())):
-                log.cancellation.look()
             if streamed := [request_id for request_id, log in list(_running.items()) if log]:
                 for request_id in ledger.cancel_requested(streamed):
                     cancel(request_id)

@@ -6,12 +6,13 @@ from typing import Any
 
 from chat.exceptions import ApiError
 from chat.turns.idempotency import Idempotency
-from chat.upstream.client import Cancellation
+from chat.upstream.deadlines import Cancellation
+from chat.upstream.text import storable
 
 # Proxies close a connection that is silent for long, some after 30 seconds.
 HEARTBEAT_SECONDS = 10
 # Made once: `json.dumps` with options makes one for each chunk.
-ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 class ReplyLog:
@@ -93,4 +94,7 @@ class ReplyLog:
 
 
 def dump(chunk: dict[str, Any]) -> bytes:
-    return ENCODER.encode(chunk).encode()
+    try:
+        return ENCODER.encode(chunk).encode()
+    except ValueError:  # NaN or Infinity, in an answer that was stored long ago
+        return ENCODER.encode(storable(chunk)).encode()

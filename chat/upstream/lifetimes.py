@@ -13,8 +13,9 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from chat.exceptions import ApiError
 from chat.models import UpstreamModel
-from chat.upstream.client import client
+from chat.upstream.client import fetch_models
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,8 @@ def ask_upstream(now: datetime) -> int:
     A provider that does not answer, or lists no models, changes nothing: many have no such list.
     """
     try:
-        body: Any = client().with_options(timeout=ASK_SECONDS).get("/models", cast_to=object)
-    except (openai.OpenAIError, ValueError) as exc:
+        body = fetch_models(ASK_SECONDS)
+    except (openai.OpenAIError, ApiError, ValueError) as exc:
         logger.info("the models of the provider are not known: %s", type(exc).__name__)
         return 0
     entries = body.get("data") if isinstance(body, dict) else None

@@ -11,7 +11,16 @@ from typing import Any
 from analytics.ledger import LlmTokens
 from chat.estimates import estimate_message
 from chat.upstream import errors
-from chat.upstream.shapes import FAILED, calls_of, logprobs_of, meaning_of, parts_of, unreadable
+from chat.upstream.shapes import (
+    FAILED,
+    calls_of,
+    choices_of,
+    logprobs_of,
+    meaning_of,
+    parts_of,
+    time_of,
+    unreadable,
+)
 from chat.upstream.text import TextJoiner, storable, storable_text
 from chat.upstream.tool_calls import ToolCalls
 from chat.upstream.usage import UsageFigures
@@ -23,8 +32,8 @@ LISTS = ("reasoning_details", "annotations", "images")
 # Fields of a chunk that are passed on: words, and values of any kind.
 WORDS = ("service_tier", "system_fingerprint")
 EXTRAS = ("moderation", "citations", "search_results")
-# Seconds since 1970; some providers send milliseconds.
-MAX_CREATED = 2**32 - 1
+# Of a word: each chunk repeats those of its head.
+MAX_WORD = 100
 
 
 @dataclass(frozen=True)
@@ -108,17 +117,12 @@ class Reply:
             raise self._failed(problem)
         if not isinstance(frame, dict):
             return
-        choices = frame.get("choices") or []
-        if not isinstance(choices, list):
-            raise unreadable("its choices are none")
-        if choice := self._choice_of([choice for choice in choices if choice]):
+        if choice := self._choice_of(choices_of(frame)):
             yield from self._add_choice(choice)
 
-    def _choice_of(self, choices: list[Any]) -> dict[str, Any] | None:
+    def _choice_of(self, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
         """Return the one choice that was asked for. Some providers leave its index out, and some count blocks of
         content by it: then it is the only one of its chunk."""
-        if not all(isinstance(choice, dict) for choice in choices):
-            raise unreadable("its choices are none")
         if choices and not self.has_choice:
             self.has_choice, self._position = True, choices[0].get("index")
         same = [choice for choice in choices if choice.get("index") == self._position]
@@ -183,14 +187,14 @@ class Reply:
         """Take what a frame says beside its choices."""
         self.usage.add(frame)
         if not self._model and isinstance(frame.get("model"), str):
-            self._model = storable_text(frame["model"])[:100]
-        created = frame.get("created")
-        if not self._created and type(created) is int and 0 < created <= MAX_CREATED:
-            self._created = created
-        for name in (*WORDS, *EXTRAS):
-            value = frame.get(name)
-            if value and (name in EXTRAS or isinstance(value, str)):
-                self.extras[name] = storable(value)
+            self._model = storable_text(frame["model"][:MAX_WORD])
+        self._created = self._created or time_of(frame.get("created"))
+        for name in WORDS:
+            if (word := frame.get(name)) and isinstance(word, str):
+                self.extras[name] = storable_text(word[:MAX_WORD])
+        for name in EXTRAS:
+            if value := storable(frame.get(name)):
+                self.extras[name] = value
 
     def _add_choice(self, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
         delta, logprobs = self._delta(choice), logprobs_of(choice.get("logprobs"))
@@ -240,8 +244,12 @@ class Reply:
         if not isinstance(whole, dict):
             raise unreadable("its message is none")
         text, _ = parts_of(whole.get("content"))
-        is_repeated = self.has_text and (text == "".join(self._texts.get("content", [])) or not text)
+        is_repeated = self.has_text and (not text or self._has_said(text))
         return {} if is_repeated else whole
+
+    def _has_said(self, text: str) -> bool:
+        said = self._texts.get("content", [])
+        return len(text) == sum(map(len, said)) and text == "".join(said)
 
     def _text(self, name: str, piece: str) -> str:
         if not piece:

@@ -6,6 +6,10 @@ from typing import Any
 from chat.exceptions import UpstreamError
 from chat.upstream.text import storable
 
+# Seconds, milliseconds, microseconds, nanoseconds.
+TIME_UNITS = (1, 10**3, 10**6, 10**9)
+MIN_TIME, MAX_TIME = 10**9, 2**32 - 1
+
 # What finish reasons mean, by the words in them; the first that fits holds. OpenAI's own are stop, length, tool_calls
 # and content_filter; FAILED is a reply that is not whole.
 FAILED = "failed"
@@ -28,6 +32,27 @@ def meaning_of(reason: Any) -> str:
         return "stop" if reason else ""
     word = re.sub(r"[\s-]+", "_", reason.lower())
     return next((meaning for meaning, pattern in MEANINGS.items() if re.search(pattern, word)), "stop")
+
+
+def time_of(value: Any) -> int:
+    """Return a time in seconds since 1970, 0 for none. Some providers send finer units, a fraction, or text."""
+    if type(value) is int and 0 < value <= MAX_TIME:
+        return value
+    if isinstance(value, str) and len(value) < 20 and value.isdecimal():
+        value = int(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return 0
+    # Another number than a time of our days is none.
+    return next((int(value // unit) for unit in TIME_UNITS if MIN_TIME <= value // unit <= MAX_TIME), 0)
+
+
+def choices_of(frame: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the choices of a chunk that hold something; a single one may stand without its list."""
+    choices = frame.get("choices") or []
+    choices = [choices] if isinstance(choices, dict) else choices
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices if choice):
+        raise unreadable("its choices are none")
+    return [choice for choice in choices if choice]
 
 
 def parts_of(content: Any) -> tuple[str, str]:

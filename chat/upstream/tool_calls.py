@@ -1,6 +1,7 @@
 """Tool calls as providers stream them, made whole: each has an index, an id, a type and a name."""
 
 import json
+import re
 import secrets
 import string
 from dataclasses import dataclass, field
@@ -8,12 +9,56 @@ from typing import Any
 
 from chat.upstream.text import TextJoiner, storable, storable_text
 
+# OpenAI takes no more back in one message. What follows is left out.
+MAX_CALLS = 128
+STRUCTURE = re.compile(r'\\.|["{}\[\]]', re.S)
 ALPHABET = string.ascii_letters + string.digits
 
 
 def new_call_id() -> str:
     """Return an id for a call that came without one: nine letters and digits, which Mistral demands."""
     return "".join(secrets.choice(ALPHABET) for _ in range(9))
+
+
+class Arguments:
+    """The text of a call's arguments, in pieces, and whether it is whole JSON: each piece is looked at once."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._depth = 0
+        self._is_in_text = False
+        self._escape = ""  # A backslash at the end of a piece belongs to what comes next.
+        self._last = ""
+        self._is_json: bool | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def __str__(self) -> str:
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    def add(self, piece: str) -> None:
+        if not piece:
+            return
+        self._pieces.append(piece)
+        self._last = piece.rstrip()[-1:] or self._last
+        text = self._escape + piece
+        self._escape = "\\" if (len(text) - len(text.rstrip("\\"))) % 2 else ""
+        for mark in STRUCTURE.findall(text.removesuffix(self._escape)):
+            if mark == '"':
+                self._is_in_text = not self._is_in_text
+            elif len(mark) == 1 and not self._is_in_text:
+                self._depth += 1 if mark in "{[" else -1
+
+    @property
+    def is_whole(self) -> bool:
+        if self._depth or self._is_in_text or self._last != "}":
+            return False
+        if self._is_json is None:
+            self._is_json = is_json(str(self))  # What is none with all its brackets closed never becomes one.
+        return self._is_json
 
 
 @dataclass(eq=False)
@@ -26,7 +71,7 @@ class ToolCall:
     index: int = 0
     name: str = ""
     kind: str = "function"  # or "custom", whose input is free text
-    text: str = ""  # the arguments
+    text: Arguments = field(default_factory=Arguments)
     has_empty_object: bool = False  # They began as `{}`, after which some providers send the true ones.
     extra: dict[str, Any] = field(default_factory=dict)
     is_announced: bool = False
@@ -34,7 +79,7 @@ class ToolCall:
 
     def body(self, text: str | None = None) -> dict[str, Any]:
         """Return OpenAI's object of the call."""
-        text = self.text if text is None else text
+        text = str(self.text) if text is None else text
         if self.kind == "custom":
             return {"id": self.id, "type": "custom", "custom": {"name": self.name, "input": text}, **self.extra}
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": text}, **self.extra}
@@ -48,7 +93,7 @@ class ToolCall:
     @property
     def is_complete(self) -> bool:
         """Tell whether the arguments are whole: what comes next is a repetition, or belongs to another call."""
-        return self.has_empty_object if not self.text else self.text.rstrip().endswith("}") and is_json(self.text)
+        return self.text.is_whole if self.text else self.has_empty_object
 
     def add(self, text: str) -> str:
         """Add to the arguments, and return what is new of them."""
@@ -59,7 +104,7 @@ class ToolCall:
             if self.text and self.is_complete:
                 return ""
         text = self.joiner.add(text)
-        self.text += text
+        self.text.add(text)
         return text
 
 
@@ -93,9 +138,9 @@ class ToolCalls:
         pieces = []
         for call in self._found:
             rest = call.joiner.flush()
-            if call.kind == "function" and not (call.text + rest).strip():
+            if call.kind == "function" and not (str(call.text) + rest).strip():
                 rest += "{}"
-            call.text += rest
+            call.text.add(rest)
             if call.name and not call.is_announced:
                 pieces.append(self._announce(call))
             elif rest and call.is_announced:
@@ -110,6 +155,9 @@ class ToolCalls:
         text = text_of(body.get("arguments", body.get("input")))
         position = delta.get("index")
         call = self._call_of(position if type(position) is int else None, given_id, name, text)
+        if len(self._found) > MAX_CALLS:
+            self._found.pop()
+            return []
         if "custom" in delta or delta.get("type") == "custom":
             call.kind = "custom"
         if name and name != call.name and not call.is_announced:

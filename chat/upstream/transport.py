@@ -1,7 +1,6 @@
 """httpx2 over urllib3's connections. httpx2's own pool looks at all its connections at each request."""
 
 import contextlib
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -39,9 +38,7 @@ class Client(httpx2.Client):
             ("Accept-Encoding", self.headers["Accept-Encoding"]),
             ("Content-Length", str(len(content))),
         ]
-        extensions = {"timeout": httpx2.Timeout(timeout).as_dict()}
-        stream = httpx2.ByteStream(content)
-        return httpx2.Request(method, address, headers=own + headers, stream=stream, extensions=extensions)
+        return httpx2.Request(method, address, headers=own + headers, stream=httpx2.ByteStream(content))
 
 
 class Transport(httpx2.BaseTransport):
@@ -54,12 +51,11 @@ class Transport(httpx2.BaseTransport):
         self._lock = threading.Lock()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request, and return its answer, not yet read.
+        """Send a request, and return its answer, not yet read. Its time is that of `deadlines.current`.
 
         Raises httpx2's errors. Those of a call that was not sent are ConnectError and ConnectTimeout.
         """
         pool, is_forwarded = self._pool_of(request.url)
-        timeouts = request.extensions["timeout"]
         with httpx2_errors():
             answer = pool.urlopen(
                 request.method,
@@ -69,18 +65,19 @@ class Transport(httpx2.BaseTransport):
                 retries=NO_RETRIES,
                 redirect=False,
                 assert_same_host=False,
-                # Connecting has a limit of its own.
-                timeout=urllib3.Timeout(connect=timeouts["write"], read=timeouts["read"]),
                 preload_content=False,
             )
         assert isinstance(answer, urllib3.HTTPResponse)
         assert isinstance(answer.connection, Connection)
-        body = Body(answer, answer.connection)
-        extensions = {"network_stream": body}
-        return httpx2.Response(answer.status, headers=list(answer.headers.items()), stream=body, extensions=extensions)
+        body: httpx2.SyncByteStream = Body(answer, answer.connection)
+        if 300 <= answer.status < 400:
+            # httpx2 would read all of it, however much comes, before it follows.
+            body.close()
+            body = httpx2.ByteStream(b"")
+        return httpx2.Response(answer.status, headers=list(answer.headers.items()), stream=body)
 
     def close(self) -> None:
-        """Break off every call, and close what is idle."""
+        """Close what is idle."""
         for pool, _ in list(self._pools.values()):
             pool.close()
 
@@ -122,22 +119,17 @@ class Body(httpx2.SyncByteStream):
     def __init__(self, answer: urllib3.HTTPResponse, connection: Connection) -> None:
         self._answer = answer
         self._connection = connection
-        self._carrier = connection.carrier
+        self._deadline = connection.deadline
 
     def __iter__(self) -> Iterator[bytes]:
         with httpx2_errors():
             while piece := self._answer.read1(READ_BYTES, decode_content=False):
                 yield piece
 
-    def get_extra_info(self, info: str) -> socket.socket | None:
-        """Return the socket, as the `network_stream` of httpx2's answers does."""
-        return self._carrier if info == "socket" else None
-
     def close(self) -> None:
         """Let the next call have the connection if the answer has been read to its end, or ends at once."""
-        if not self._answer.closed and self._carrier and not self._connection.is_closed:
-            self._carrier.settimeout(END_SECONDS)
-            with contextlib.suppress(HTTPError):
+        if not self._answer.closed and not self._connection.is_closed:
+            with contextlib.suppress(HTTPError), self._deadline.within(END_SECONDS):
                 self._answer.read1(READ_BYTES, decode_content=False)
         self._answer.close()
 

@@ -12,6 +12,8 @@ CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 CACHE_WRITE = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
 # Anthropic counts these beside the prompt.
 OUTSIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
+# No prompt and no reply is so long. All sums of such figures fit the columns of the ledger.
+MOST_TOKENS = 500_000_000
 DETAILS = ("prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details")
 
 
@@ -80,9 +82,9 @@ def items(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def whole(value: Any) -> int | None:
-    """Return a figure that the database can hold, which some providers send as a float or as text; else None."""
-    if isinstance(value, str) and value.isdecimal():
+    """Return a figure that can be, which some providers send as a float or as text; else None."""
+    if isinstance(value, str) and len(value) < 20 and value.isdecimal():
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
