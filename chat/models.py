@@ -129,12 +129,14 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(client_token=client)
 
 
-class ConversationManager(models.Manager.from_queryset(ConversationQuerySet)):  # type: ignore[misc]
+class ConversationManager(models.Manager["Conversation"]):
     """Conversations, but not those whose messages are being deleted: nobody may see a part of one."""
 
     def get_queryset(self) -> ConversationQuerySet:
-        found: ConversationQuerySet = super().get_queryset().filter(deleted_at=None)
-        return found
+        return ConversationQuerySet(self.model, using=self._db).filter(deleted_at=None)
+
+    def owned_by(self, client: ClientToken) -> ConversationQuerySet:
+        return self.get_queryset().owned_by(client)
 
 
 class Conversation(models.Model):

@@ -23,7 +23,7 @@ ITEM_EXAMPLES = [
 
 
 def owned(request: Request, conversation_id: str) -> Conversation:
-    found: Conversation | None = Conversation.objects.owned_by(client_of(request)).filter(pk=conversation_id).first()
+    found = Conversation.objects.owned_by(client_of(request)).filter(pk=conversation_id).first()
     if found is None:
         raise ConversationNotFound
     return found
