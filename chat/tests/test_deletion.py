@@ -44,22 +44,26 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
         return [future.result(60) for future in [pool.submit(run, work) for work in works]]
 
 
+def everything(alice: ApiClient, cid: str) -> list[Callable[[], tuple[str, int]]]:
+    url = f"{URL}/{cid}"
+    return [
+        lambda: ("turn", alice.say(cid, "Hi", key="k").status_code),
+        lambda: ("turn", alice.say(cid, "Hi").status_code),
+        lambda: ("add", alice.send(f"{url}/items", ITEMS).status_code),
+        lambda: ("add", alice.send(f"{url}/items", ITEMS).status_code),
+        lambda: ("update", alice.send(url, {"metadata": {"a": "b"}}).status_code),
+        lambda: ("delete", alice.delete(url).status_code),
+        lambda: ("delete", alice.delete(url).status_code),
+    ]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_all_at_once_end_right(upstream: OpenAIDouble) -> None:
     """Turns, items, metadata and deletions of one conversation: nothing is a 500 or 503, and nothing is left."""
     alice = ApiClient("alice")
     for _ in range(12):
         cid = fill(alice, 50)
-        url = f"{URL}/{cid}"
-        statuses = at_once(
-            lambda: ("turn", alice.say(cid, "Hi", key="k").status_code),
-            lambda: ("turn", alice.say(cid, "Hi").status_code),
-            lambda: ("add", alice.send(f"{url}/items", ITEMS).status_code),
-            lambda: ("add", alice.send(f"{url}/items", ITEMS).status_code),
-            lambda: ("update", alice.send(url, {"metadata": {"a": "b"}}).status_code),
-            lambda: ("delete", alice.delete(url).status_code),
-            lambda: ("delete", alice.delete(url).status_code),
-        )
+        statuses = at_once(*everything(alice, cid))
         assert {status for _, status in statuses} <= {200, 404}, statuses
         assert sorted(status for what, status in statuses if what == "delete") == [200, 404]
         assert (Conversation.with_deleted.count(), Message.objects.count()) == (0, 0)

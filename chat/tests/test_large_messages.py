@@ -179,10 +179,11 @@ def test_what_is_looked_up_beside_the_newest_is_bounded(alice: ApiClient) -> Non
 def test_a_page_of_items_is_bounded_and_leads_on(alice: ApiClient, order: str) -> None:
     sizes = [1_900_000, 10, 5 * MB, 1_900_000, 1_900_000, 1_900_000, 20]
     cid = fill(alice, *sizes)
-    url, pages, after = f"/v1/conversations/{cid}/items", [], {}
+    url, pages = f"/v1/conversations/{cid}/items", []
+    after: dict[str, str] = {}
 
     while True:
-        answer = alice.get(url, {"limit": 100, "order": order, **after})
+        answer = alice.get(url, {"limit": "100", "order": order, **after})
         page = answer.json()
         pages.append([len(entry["content"][0]["text"]) for entry in page["data"]])
         if not page["has_more"]:

@@ -73,7 +73,8 @@ def cut(stored: Stored, groups: list[Group], current: list[Group], *, room: int,
 
     Over HISTORY_TOKENS, MAX_MESSAGES or MAX_BYTES it is cut to half of that, for good; for want of room it is cut by
     half windows, and for this turn alone. Either way the prompts of many turns begin with the same messages, so that
-    the provider's prefix cache holds. Instructions at the beginning stay, and so does the question of a turn that is cut inside.
+    the provider's prefix cache holds. Instructions at the beginning stay, and so does the question of a turn that is
+    cut inside.
     """
     instructions = instructions_of(stored, groups)
     if stored.is_whole:
