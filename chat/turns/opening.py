@@ -129,17 +129,17 @@ def look(session: Session, requests: Sequence[TurnRequest]) -> list[Before | Alo
         (store.FIND_KEYS, keys), (store.FIND_CONVERSATIONS, asked), (store.READ_HISTORIES, asked)
     )
     # SELECT those of conversations with large messages, which few have.
-    large = {request_id for request_id, *_, has_large in owned if has_large}
+    large = {request_id for request_id, _, _, content, *_ in messages if content is None}
     if large:
         (more,) = session.run((store.READ_LARGE_HISTORIES, [row for row in asked if row["request_id"] in large]))
-        messages += more
+        messages = [row for row in messages if row[0] not in large] + more
     found = {request.request_id: Before() for request in requests}
     alone = set()
     for request_id, is_long, *columns in held:
         found[request_id].key = HeldKey(*columns)
         if is_long:
             alone.add(request_id)
-    for request_id, conversation_id, history_from, instructions_to, _ in owned:
+    for request_id, conversation_id, history_from, instructions_to in owned:
         found[request_id].conversation = Conversation(
             conversation_id=conversation_id, history_from=history_from, instructions_to=instructions_to
         )

@@ -56,30 +56,33 @@ FIND_KEYS = Statement(
     {"request_id": "text", "client_token_id": "bigint", "idempotency_key": "text", "most_bytes": "bigint"},
     {"expired": -KEY_TTL},
 )
-OWNED = """
-    {new} JOIN conversations ON conversations.conversation_id = new.conversation_id
-        AND conversations.client_token_id = new.client_token_id AND conversations.deleted_at IS NULL
+# Not of one that is deleted. It names the rows as well, so that PostgreSQL, which takes `IS NULL` for rare before it has
+# counted, does not begin with a search for such conversations.
+IS_KEPT = "(conversations.deleted_at IS NULL OR new.conversation_id IS NULL)"
+OWNED = f"""
+    {{new}} JOIN conversations ON conversations.conversation_id = new.conversation_id
+        AND conversations.client_token_id = new.client_token_id AND {IS_KEPT}
 """
 ASKED = {"request_id": "text", "client_token_id": "bigint", "conversation_id": "text"}
 NEWEST = "messages WHERE conversation_id = new.conversation_id AND id >= COALESCE(conversations.history_from, 0)"
-HAS_LARGE = f"EXISTS (SELECT 1 FROM {NEWEST} AND {IS_LARGE})"
 FIND_CONVERSATIONS = Statement(
     "find_conversations",
     f"""
-    SELECT new.request_id, new.conversation_id, conversations.history_from, conversations.instructions_to, {HAS_LARGE}
-    FROM {OWNED}
+    SELECT new.request_id, new.conversation_id, conversations.history_from, conversations.instructions_to FROM {OWNED}
     """,
     ASKED,
 )
-# One message more than is used tells that there are more. So many that are not large are few bytes.
+# One message more than is used tells that there are more. So many that are not large are few bytes. They begin after a
+# large one, which comes without its text.
 READ_HISTORIES = Statement(
     "read_histories",
     f"""
-    SELECT new.request_id, messages.id, messages.role, messages.content, CAST(messages.extra AS text),
-        messages.request_id
+    SELECT new.request_id, messages.id, messages.role, CASE WHEN NOT {IS_LARGE} THEN messages.content END,
+        CASE WHEN NOT {IS_LARGE} THEN CAST(messages.extra AS text) END, messages.request_id
     FROM {OWNED} JOIN messages ON messages.conversation_id = conversations.conversation_id AND messages.id >= (
-        SELECT min(newest.id) FROM (SELECT id FROM {NEWEST} ORDER BY id DESC LIMIT {MAX_MESSAGES + 1}) AS newest
-    ) AND NOT {HAS_LARGE}
+        SELECT {{greatest}}(min(newest.id), COALESCE((SELECT max(id) FROM {NEWEST} AND {IS_LARGE}), 0))
+        FROM (SELECT id FROM {NEWEST} ORDER BY id DESC LIMIT {MAX_MESSAGES + 1}) AS newest
+    )
     ORDER BY messages.id
     """,
     ASKED,
@@ -284,25 +287,24 @@ GIVE_BACK = Statement(
 # Locks each conversation's row, so that turns commit in the order of their messages.
 TOUCH_CONVERSATIONS = Statement(
     "touch_conversations",
-    """
+    f"""
     UPDATE conversations SET
-        updated_at = {now},
+        updated_at = {{now}},
         user_id = CASE WHEN conversations.user_id = '' THEN new.user_id ELSE conversations.user_id END,
         history_from = COALESCE(new.history_from, conversations.history_from),
         instructions_to = CASE WHEN new.history_from IS NULL THEN conversations.instructions_to
             ELSE new.instructions_to END
-    FROM {new} WHERE conversations.conversation_id = new.conversation_id AND conversations.deleted_at IS NULL
+    FROM {{new}} WHERE conversations.conversation_id = new.conversation_id AND {IS_KEPT}
     RETURNING conversations.conversation_id
     """,
     {"conversation_id": "text", "user_id": "text", "history_from": "bigint", "instructions_to": "bigint"},
 )
 ADD_MESSAGES = Statement(
     "add_messages",
-    """
+    f"""
     INSERT INTO messages (conversation_id, role, content, extra, request_id, created_at)
-    SELECT conversations.conversation_id, new.role, new.content, CAST(new.extra AS {json}), new.request_id, {now}
-    FROM {new} JOIN conversations
-        ON conversations.conversation_id = new.conversation_id AND conversations.deleted_at IS NULL
+    SELECT conversations.conversation_id, new.role, new.content, CAST(new.extra AS {{json}}), new.request_id, {{now}}
+    FROM {{new}} JOIN conversations ON conversations.conversation_id = new.conversation_id AND {IS_KEPT}
     ORDER BY new.position
     """,
     {
@@ -321,8 +323,7 @@ FORGET_KEYS = Statement(
     DELETE FROM idempotency_keys WHERE id IN (
         SELECT idempotency_keys.id FROM {{new}} JOIN idempotency_keys ON {IS_HELD_KEY}
         WHERE NOT EXISTS (
-            SELECT 1 FROM conversations
-            WHERE conversations.conversation_id = new.conversation_id AND conversations.deleted_at IS NULL
+            SELECT 1 FROM conversations WHERE conversations.conversation_id = new.conversation_id AND {IS_KEPT}
         )
     )
     """,
