@@ -85,7 +85,9 @@ def test_conversations_are_sought_by_their_ids_before_anything_is_counted(db: No
     """A lane makes its plan once, maybe on the first day of a server."""
     statement = STATEMENTS[name]
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+        cursor.execute(
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+        )
         sql = statement.sql(connection.vendor, clock())
         cursor.execute(f"EXPLAIN {sql}", [dumped([dict.fromkeys(statement.columns)])])
         plan = "\n".join(str(row[-1]) for row in cursor.fetchall())

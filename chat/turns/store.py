@@ -56,8 +56,8 @@ FIND_KEYS = Statement(
     {"request_id": "text", "client_token_id": "bigint", "idempotency_key": "text", "most_bytes": "bigint"},
     {"expired": -KEY_TTL},
 )
-# Not of one that is deleted. It names the rows as well, so that PostgreSQL, which takes `IS NULL` for rare before it has
-# counted, does not begin with a search for such conversations.
+# Not of one that is deleted. It names the rows as well: PostgreSQL takes `IS NULL` for rare before it has counted, and
+# would begin with a search for such conversations.
 IS_KEPT = "(conversations.deleted_at IS NULL OR new.conversation_id IS NULL)"
 OWNED = f"""
     {{new}} JOIN conversations ON conversations.conversation_id = new.conversation_id
