@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from django.db import Error, connection
 from django.db.models.functions import Now
 
-from chat import retention
+from chat import deletion, retention
 from chat.models import Chore
 from chat.turns.recovery import settle_all_abandoned
 
@@ -28,8 +28,8 @@ class Job:
 
 
 JOBS = {
-    # Turns whose process died, and the keys that they hold.
-    "settle_abandoned": Job(timedelta(seconds=15), lambda _: settle_all_abandoned()),
+    # What others have left: turns whose process died, the keys that they hold, and large conversations half deleted.
+    "settle_abandoned": Job(timedelta(seconds=15), lambda _: (settle_all_abandoned(), deletion.purge_deleted())),
     "purge_expired": Job(timedelta(hours=1), retention.purge_expired),
 }
 

@@ -1,25 +1,47 @@
 """Conversations, and their messages as the items of OpenAI's Conversations API. Turns write their own messages."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from django.db import transaction
+from django.db import connections, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from chat.exceptions import ConversationNotFound
 from chat.models import ClientToken, Conversation, Message
+from chat.sql import DIALECT, MESSAGE_BYTES, retry_deadlocks
+
+# Bytes of messages on one page of a list, as they are stored.
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+# The messages of a slice up to a number of bytes, but the first however large. The window adds up message by message
+# and stops at `edge`, which is where the next one stands: what is beyond is not even read from the disk.
+WITHIN = """
+    WITH edge AS MATERIALIZED (
+        SELECT position FROM (
+            SELECT row_number() OVER sofar AS position, sum({bytes}) OVER sofar AS total FROM messages
+            WHERE {condition} WINDOW sofar AS (ORDER BY id {order} ROWS UNBOUNDED PRECEDING)
+        ) AS sums WHERE position > %s OR (total > %s AND position > 1) LIMIT 1
+    )
+    SELECT messages.{columns}, (SELECT count(*) FROM edge) AS has_more FROM messages WHERE {condition}
+    ORDER BY id {order} LIMIT COALESCE((SELECT position - 1 FROM edge), %s)
+"""
 
 
 def create(client: ClientToken, *, metadata: dict[str, str], items: list[dict[str, Any]]) -> Conversation:
     with transaction.atomic():
         conversation = Conversation.objects.create(client_token=client, metadata=metadata)
         if items:
-            add_items(conversation, items)
+            append(conversation, items)
     return conversation
 
 
 def add_items(conversation: Conversation, items: list[dict[str, Any]]) -> list[Message]:
     """Append items in their order, and return their rows. Raises ConversationNotFound where it was deleted."""
+    return retry_deadlocks(lambda: append(conversation, items))
+
+
+def append(conversation: Conversation, items: list[dict[str, Any]]) -> list[Message]:
     with transaction.atomic():
         # This locks the row, so that items of two requests at once do not mix.
         if not Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now()):
@@ -27,6 +49,23 @@ def add_items(conversation: Conversation, items: list[dict[str, Any]]) -> list[M
         return Message.objects.bulk_create(
             Message.from_openai(message_of(item), conversation_id=conversation.pk, request_id="") for item in items
         )
+
+
+def read_within(messages: QuerySet[Message], most_bytes: int, *, columns: str = "*") -> tuple[Sequence[Message], bool]:
+    """Read a slice of messages by their ids, up to so many bytes, the first however large; and whether there are more.
+
+    One statement of the database stops there, so no more than that is held in memory, here or there.
+    """
+    connection = connections[messages.db]
+    query = messages.query.chain()
+    is_ascending, limit = not str(query.order_by[0]).startswith("-"), query.high_mark
+    query.clear_limits()
+    query.clear_ordering(force=True)
+    condition, params = query.get_compiler(connection=connection).compile(query.where)
+    size, order = MESSAGE_BYTES.format(**DIALECT[connection.vendor]), "ASC" if is_ascending else "DESC"
+    sql = WITHIN.format(bytes=size, condition=condition, order=order, columns=columns)
+    found = [*Message.objects.using(messages.db).raw(sql, [*params, limit, most_bytes, *params, limit])]
+    return found, bool(found and found[0].has_more)  # type: ignore[attr-defined]
 
 
 def conversation_object(conversation: Conversation) -> dict[str, Any]:

@@ -132,6 +132,16 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(client_token=client)
 
 
+class ConversationManager(models.Manager["Conversation"]):
+    """Conversations, but not those whose messages are being deleted: nobody may see a part of one."""
+
+    def get_queryset(self) -> ConversationQuerySet:
+        return ConversationQuerySet(self.model, using=self._db).filter(deleted_at=None)
+
+    def owned_by(self, client: ClientToken) -> ConversationQuerySet:
+        return self.get_queryset().owned_by(client)
+
+
 class Conversation(models.Model):
     conversation_id = models.CharField(primary_key=True, max_length=40, default=new_conversation_id, editable=False)
     client_token = models.ForeignKey(
@@ -145,8 +155,12 @@ class Conversation(models.Model):
     instructions_to = models.BigIntegerField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now, help_text="When its last turn was settled.")
+    # Set once it is deleted, in the transaction that everybody waits for who adds messages. Its messages follow in
+    # batches, and the row in the end.
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    objects = ConversationQuerySet.as_manager()
+    objects = ConversationManager()
+    with_deleted = ConversationQuerySet.as_manager()
 
     class Meta:
         db_table = "conversations"
@@ -155,6 +169,8 @@ class Conversation(models.Model):
             models.Index(fields=["-created_at"], name="conversation_created"),
             models.Index(fields=["user_id", "-created_at"], name="conversation_user_created"),
             models.Index(fields=["client_token", "-created_at"], name="conversation_client_created"),
+            # purge_deleted finishes what a request has begun.
+            models.Index(fields=["deleted_at"], condition=Q(deleted_at__isnull=False), name="conversation_deleted"),
         ]
 
     def __str__(self) -> str:

@@ -4,16 +4,17 @@ The rows come as one JSON parameter, which both databases read as a table. So a 
 for a hundred, and costs PostgreSQL one round trip.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
+T = TypeVar("T")
 Row = Mapping[str, Any]
 Found = list[tuple[Any, ...]]
 
@@ -28,6 +29,9 @@ DIALECT = {
         "json": "text",
         "false": "0",
         "utc": "",
+        # Bytes of a text: {octets}(CAST(… AS {raw})). Before version 3.43 there is no octet_length.
+        "octets": "length",
+        "raw": "blob",
     },
     "postgresql": {
         "greatest": "greatest",
@@ -37,8 +41,14 @@ DIALECT = {
         "json": "jsonb",
         "false": "false",
         "utc": "AT TIME ZONE 'UTC'",
+        "octets": "octet_length",
+        "raw": "text",
     },
 }
+# Bytes that the text of a message takes.
+MESSAGE_BYTES = "({octets}(CAST(messages.content AS {raw})) + COALESCE({octets}(CAST(messages.extra AS {raw})), 0))"
+# Condition of a partial index. Both databases match it only if the query repeats it literally.
+IS_LARGE = f"{MESSAGE_BYTES} > 16384"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +114,22 @@ def clock() -> str:
     """Return what Django writes for the time of the database's clock."""
     sql, _ = getattr(Now(), f"as_{connection.vendor}")(None, connection)
     return str(sql)
+
+
+# PostgreSQL ended the transaction because it and another waited for each other, or wrote the same.
+ENDED_FOR_ANOTHER = {"40P01", "40001"}
+MAX_TRIES = 3
+
+
+def retry_deadlocks(transact: Callable[[], T]) -> T:
+    """Run a whole transaction, and again where the database has ended it for the sake of another."""
+    for _ in range(MAX_TRIES - 1):
+        try:
+            return transact()
+        except OperationalError as exc:
+            if connection.in_atomic_block or getattr(exc.__cause__, "sqlstate", None) not in ENDED_FOR_ANOTHER:
+                raise
+    return transact()
 
 
 def dumped(rows: Sequence[Row]) -> str:

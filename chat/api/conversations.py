@@ -1,5 +1,6 @@
 """OpenAI's Conversations API, as its SDKs call it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import QuerySet
@@ -8,7 +9,7 @@ from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from chat import conversations
+from chat import conversations, deletion
 from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.serializers import ConversationIn, ConversationUpdateIn, ItemListQuery, ItemsIn, validated
@@ -65,20 +66,22 @@ class ConversationViewSet(ClientViewSet):
         """Replace the metadata."""
         conversation = owned(request, conversation_id)
         conversation.metadata = validated(ConversationUpdateIn(data=request.data))["metadata"] or {}
-        conversation.save(update_fields=["metadata"])
+        # It may be deleted by now.
+        if not Conversation.objects.filter(pk=conversation.pk).update(metadata=conversation.metadata):
+            raise ConversationNotFound
         return Response(conversation_object(conversation))
 
     @openapi.operation("Conversations", answers.ConversationDeletedOut, 404)
     def destroy(self, request: Request, conversation_id: str) -> Response:
         """Delete a conversation and its messages; what they cost stays in the ledger."""
-        owned(request, conversation_id).delete()
+        deletion.delete(client_of(request), conversation_id)
         return Response({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
 
 class ItemViewSet(ClientViewSet):
     @openapi.operation("Conversations", answers.ItemListOut, 400, 404, parameters=[ItemListQuery])
     def list(self, request: Request, conversation_id: str) -> Response:
-        """List the messages of a conversation, page by page."""
+        """List the messages of a conversation, page by page. A page has fewer than `limit` where they are large."""
         rows = owned(request, conversation_id).messages.all()
         query = validated(ItemListQuery(data=request.query_params))
         page = rows.order_by("id" if query["order"] == "asc" else "-id")
@@ -87,8 +90,8 @@ class ItemViewSet(ClientViewSet):
             if after is None:
                 raise ApiError("after must be the id of an item, as last_id gives it.", param="after")
             page = page.filter(pk__gt=after) if query["order"] == "asc" else page.filter(pk__lt=after)
-        found = [*page[: query["limit"] + 1]]
-        return Response(item_list(found[: query["limit"]], has_more=len(found) > query["limit"]))
+        found, has_more = conversations.read_within(page[: query["limit"]], conversations.MAX_PAGE_BYTES)
+        return Response(item_list(found, has_more=has_more))
 
     @openapi.operation(
         "Conversations", answers.ItemListOut, *openapi.BODY_ERRORS, request=ItemsIn, examples=ITEM_EXAMPLES
@@ -120,7 +123,7 @@ class ItemViewSet(ClientViewSet):
         return conversation.messages.filter(pk=message_pk(item_id) or 0)
 
 
-def item_list(messages: list[Message], *, has_more: bool) -> dict[str, Any]:
+def item_list(messages: Sequence[Message], *, has_more: bool) -> dict[str, Any]:
     return {
         "object": "list",
         "data": [item_of(message) for message in messages],

@@ -4,6 +4,7 @@ A turn that opens reserves the most that it can cost, in one statement for all i
 figure replaces what it had reserved.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -99,13 +100,16 @@ def wanted_of(budgets: list[Allowance], *, tokens: int, nanos: int) -> dict[str,
     return {budget.key: costs[budget.unit] for budget in budgets}
 
 
-def refuse(budget: Allowance, wanted: int, now: datetime, limits: list[LimitStatus]) -> ApiError:
+def refuse(
+    budget: Allowance, wanted: int, now: datetime, limits: list[LimitStatus], used: Mapping[str, int] | None = None
+) -> ApiError:
     """Say how much is left, and when that changes."""
     if budget.resets_at is None:
         return RateLimitExceeded(
             f"{budget.most} turns of this client run already; send the next when one of them has ended.", retry_after=1
         )
-    status = _status(budget, read_used([budget]).get(budget.key, 0), now, is_exceeded=True)
+    used = read_used([budget]) if used is None else used
+    status = _status(budget, used.get(budget.key, 0), now, is_exceeded=True)
     limits.append(status)
     owner = "each user" if budget.user_id else "this client"
     return BudgetExceeded(

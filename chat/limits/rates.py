@@ -12,6 +12,8 @@ from chat.sql import DjangoSession, Session, Statement
 PERIOD = 60.0  # seconds
 # The most that a bucket can hold, in seconds: what a turn uses beyond its estimate is charged up to one more period.
 MAX_BACKLOG = 2 * PERIOD
+# What a bucket takes in a period, with a margin for the rounding of sums.
+FULL = PERIOD + 0.00001
 
 # When a bucket is empty, in seconds since 1970. The clock is the database's, which all nodes share. A backlog over
 # MAX_BACKLOG means that the clock was set back: the minute then begins anew.
@@ -21,7 +23,7 @@ HELD = f"""
 """
 BACKLOG = Statement(
     "backlog",
-    f"SELECT {HELD} - {{epoch}} FROM {{new}} JOIN rate_limits AS held ON held.key = new.key",  # noqa: S608 our own
+    f"SELECT held.key, {HELD} - {{epoch}} FROM {{new}} JOIN rate_limits AS held ON held.key = new.key",  # noqa: S608 our own
     {"key": "text"},
 )
 
@@ -59,7 +61,7 @@ def status_of(limit: int, backlog: float, *, unit: str, cost: int = 1, is_exceed
 def backlog_of(key: str, session: Session | None = None) -> float:
     """Return in how many seconds the bucket is empty."""
     (found,) = (session or DjangoSession()).run((BACKLOG, [{"key": key}]))
-    return found[0][0] if found else 0.0
+    return found[0][1] if found else 0.0
 
 
 def token_status(client: ClientToken) -> LimitStatus | None:

@@ -1,7 +1,7 @@
 """What a turn takes of its client's limits while it runs, and gives back when it closes."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -72,20 +72,24 @@ class Reservation:
     def bucket_seconds(self) -> float:
         return rates.cost_of(self.tokens, self.client.tokens_per_min or 1)
 
-    def check(self, admitted: Collection[str]) -> None:
-        """Raise RateLimitExceeded or BudgetExceeded, unless all budgets are `admitted`, named by their keys."""
+    def check(self, admitted: Collection[str], used: Mapping[str, int] | None = None) -> None:
+        """Raise RateLimitExceeded or BudgetExceeded, unless all budgets are `admitted`, named by their keys.
+
+        `used`: what is used of them, where it has been read.
+        """
         refused = next((budget for budget in self.allowances if budget.key not in admitted), None)
         if refused:
-            raise budgets.refuse(refused, self.wanted[refused.key], self.now, self.limits)
+            raise budgets.refuse(refused, self.wanted[refused.key], self.now, self.limits, used)
 
     def note_tokens(self, backlog: float) -> None:
         """Note what is left of the tokens of the minute once they are taken: `backlog` seconds till it is empty."""
         most = self.client.tokens_per_min or 0
         self.limits.append(rates.status_of(most, backlog, unit="tokens", cost=self.tokens))
 
-    def refuse_tokens(self) -> None:
-        """Raise RateLimitExceeded, because too few tokens are left of the minute."""
-        most, backlog = self.client.tokens_per_min or 0, rates.backlog_of(rates.token_key(self.client))
+    def refuse_tokens(self, backlog: float | None = None) -> None:
+        """Raise RateLimitExceeded, because too few tokens are left of the minute. `backlog`: where it has been read."""
+        most = self.client.tokens_per_min or 0
+        backlog = rates.backlog_of(rates.token_key(self.client)) if backlog is None else backlog
         status = rates.status_of(most, backlog, unit="tokens", cost=self.tokens, is_exceeded=True)
         self.limits.append(status)
         refusal = f"This turn can take up to {self.tokens:,} tokens; this client may use {most:,} a minute"

@@ -1,11 +1,13 @@
 """Group commit: what comes at once is committed together, and nobody pays for another's failure."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
 
@@ -17,13 +19,16 @@ from chat.limits.reservations import Reservation
 from chat.models import ClientToken, Conversation, Message
 from chat.sql import DjangoSession
 from chat.turns import lanes, opening
+from chat.turns.admission import admissions
 from chat.turns.cuts import Cut
-from chat.turns.lanes import Alone, Lane
+from chat.turns.lanes import Alone, Apart, Lane
 from chat.turns.request import Turn, TurnRequest
+from chat.turns.settling import settlements
 from chat.upstream.replies import Call
 from conftest import Server, wait_until
 
 URL = "/v1/chat/completions"
+POISON = 666
 
 
 class Journal:
@@ -64,6 +69,10 @@ class Shop:
         if isinstance(session, Journal):
             self.gate.wait(10)
             self.batches.append(list(items))
+        if known := {id(item): item for item in items if item > 1000}:
+            raise Apart(known)
+        if POISON in items:
+            raise TypeError("poison")
         if any(item < 0 for item in items):
             raise Alone if len(items) > 1 else ValueError("negative")
         return [2 * item for item in items]
@@ -117,6 +126,107 @@ def test_one_that_fails_spoils_no_other(journal: Journal) -> None:
     assert [results[0], results[1], results[3]] == [2, 4, 8]
     assert str(results[2]) == "negative"
     assert journal.entries == ["commit", "rollback"]
+
+
+def test_poison_is_found_by_halves(journal: Journal) -> None:
+    """One row that the database does not take, among a hundred, runs alone, and no other does."""
+    shop = Shop()
+    items = [1, *range(2, 51), POISON, *range(52, 102)]
+
+    with ThreadPoolExecutor(len(items)) as pool:
+        futures = shop.run(pool, items)
+        failed = [item for item, future in zip(items, futures, strict=True) if future.exception(10)]
+
+    assert failed == [POISON]
+    assert len(journal.entries) <= 1 + lanes.MAX_TRIES
+    assert journal.entries.count("commit") <= 8
+
+
+@pytest.mark.parametrize("trouble", [OperationalError, sqlite3.OperationalError, psycopg.errors.LockNotAvailable])
+def test_trouble_of_the_database_is_not_looked_for_in_the_requests(journal: Journal, trouble: type[Exception]) -> None:
+    shop = Shop()
+    work = shop.lane.work
+
+    def fail(session: Any, items: Sequence[int]) -> Any:
+        work(session, items)
+        if isinstance(session, Journal) and len(items) > 1:
+            raise trouble
+        return [2 * item for item in items]
+
+    shop.lane.work = fail
+    with ThreadPoolExecutor(8) as pool:
+        assert [future.result(10) for future in shop.run(pool, [1, 2, 3, 4])] == [2, 4, 6, 8]
+
+    assert journal.entries == ["commit", "rollback"]
+
+
+def test_those_whose_result_is_known_are_left_out(journal: Journal) -> None:
+    shop = Shop()
+
+    with ThreadPoolExecutor(8) as pool:
+        results = [future.result(10) for future in shop.run(pool, [1, 2, 1003, 4, 1005])]
+
+    assert results == [2, 4, 1003, 8, 1005]
+    assert [sorted(batch) for batch in shop.batches] == [[1], [2, 4, 1003, 1005], [2, 4]]
+    assert journal.entries == ["commit", "rollback", "commit"]
+
+
+def test_what_cannot_be_decided_runs_alone_in_the_end(journal: Journal) -> None:
+    shop = Shop()
+    work = shop.lane.work
+
+    def undecided(session: Any, items: Sequence[int]) -> Any:
+        work(session, items)
+        if isinstance(session, Journal):
+            raise Apart({})
+        return [2 * item for item in items]
+
+    shop.lane.work = undecided
+    shop.gate.set()
+
+    assert shop.lane.run(1) == 2
+    assert journal.entries == ["rollback"] * lanes.MAX_TRIES
+
+
+def test_what_is_large_rides_with_nobody(journal: Journal) -> None:
+    shop = Shop()
+    shop.lane.bytes_of = lambda item: item * lanes.MAX_BATCH_BYTES // 10
+
+    with ThreadPoolExecutor(8) as pool:
+        assert shop.run(pool, [1, 4, 5, 6, 7])
+        assert shop.lane.run(20) == 40
+
+    assert {len(batch) for batch in shop.batches} <= {1, 2, 3}
+    assert all(sum(batch) <= 20 for batch in shop.batches)
+    assert not any(20 in batch for batch in shop.batches)
+
+
+def test_who_waits_too_long_is_told_and_never_runs(journal: Journal) -> None:
+    """The queue stands still, because the database is silent."""
+    shop = Shop()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(shop.lane.run, 1)
+        assert shop.begun.wait(10)
+        shop.lane.patience = 0.01
+
+        with pytest.raises(OperationalError, match="did not move"):
+            shop.lane.run(2)
+
+        shop.gate.set()
+        assert first.result(10) == 2
+        shop.lane.patience = 10
+        assert shop.lane.run(3) == 6
+    assert shop.batches == [[1], [3]]
+
+
+def test_a_client_is_told_within_two_seconds() -> None:
+    """But not of a turn that has been paid for."""
+    assert {lane.name: lane.patience for lane in (admissions, opening.looks, opening.openings, settlements)} == {
+        "admit": 2,
+        "look": 2,
+        "open": 2,
+        "settle": lanes.WAIT_SECONDS,
+    }
 
 
 def test_a_commit_that_fails_is_told_and_not_repeated(journal: Journal) -> None:

@@ -79,6 +79,23 @@ def test_a_statement_reads_by_an_index(db: None, name: str) -> None:
         assert not re.search(rf"Seq Scan on {table}\b|SCAN {table}\b(?! USING INDEX)", plan), plan
 
 
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite plans without counts")
+@pytest.mark.parametrize("name", [name for name, one in STATEMENTS.items() if "conversations" in one.text])
+def test_conversations_are_sought_by_their_ids_before_anything_is_counted(db: None, name: str) -> None:
+    """A lane makes its plan once, maybe on the first day of a server."""
+    statement = STATEMENTS[name]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+        )
+        sql = statement.sql(connection.vendor, clock())
+        cursor.execute(f"EXPLAIN {sql}", [dumped([dict.fromkeys(statement.columns)])])
+        plan = "\n".join(str(row[-1]) for row in cursor.fetchall())
+
+    scans = re.findall(r"Scan using \S+ on conversations\b.*\n(.*)", plan)
+    assert all("Index Cond" in condition for condition in scans), plan
+
+
 def test_a_row_without_a_value_leaves_the_column_empty(db: None) -> None:
     ((row,),) = DjangoSession().run(
         (Statement("probe", "SELECT new.a, new.b FROM {new}", {"a": "text", "b": "bigint"}), [{"a": "x"}])

@@ -13,6 +13,10 @@ from chat.turns.history import Group, StoredMessage, group
 MAX_MESSAGES = 400
 # Parts and calls read of a history. A request may store as many, but not each request of a conversation.
 MAX_PARTS = 8_192
+# Bytes of a history that are read, of messages as they are stored: some 2 million tokens of text, or a few photographs.
+# The last exchange is read however large: a request is at most MAX_REQUEST_BYTES.
+MAX_BYTES = 8 * 1024 * 1024
+LAST_EXCHANGE = 2
 # Messages at the beginning of a conversation that may be its instructions.
 MAX_INSTRUCTIONS = 4
 # Replies with calls in which the call of a late result is looked for.
@@ -43,11 +47,12 @@ class Stored:
 
     @classmethod
     def of(cls, conversation: Conversation, rows: list[StoredMessage]) -> "Stored":
-        """Take its newest messages: MAX_MESSAGES of them, and one more where there are more.
+        """Take its newest messages, and one more where there are more: it stands first, maybe without its text.
 
         Where these have more than MAX_PARTS, half as many are taken: the next turns then begin with the same messages.
         """
-        newest = rows[-MAX_MESSAGES:]
+        is_full = len(rows) > MAX_MESSAGES or (bool(rows) and rows[0].content is None)
+        newest = rows[is_full:][-MAX_MESSAGES:]
         if sum(count_parts(row) for row in newest if row.extra) > MAX_PARTS:
             newest = within_parts(newest, MAX_PARTS // 2)
         return cls(conversation, newest, len(newest) < len(rows))
@@ -87,9 +92,10 @@ def calls_of(row: StoredMessage) -> list[dict[str, Any]]:
 def cut(stored: Stored, groups: list[Group], current: list[Group], *, room: int, window: int) -> Cut:
     """Cut the history to what it may cost, and to the `room` that the model's `window` has beside the new messages.
 
-    Over HISTORY_TOKENS or MAX_MESSAGES it is cut to half of that, for good; for want of room it is cut by half windows,
-    and for this turn alone. Either way the prompts of many turns begin with the same messages, so that the provider's
-    prefix cache holds. Instructions at the beginning stay, and so does the question of a turn that is cut inside.
+    Over HISTORY_TOKENS, MAX_MESSAGES or MAX_BYTES it is cut to half of that, for good; for want of room it is cut by
+    half windows, and for this turn alone. Either way the prompts of many turns begin with the same messages, so that
+    the provider's prefix cache holds. Instructions at the beginning stay, and so does the question of a turn that is
+    cut inside.
     """
     instructions = instructions_of(stored, groups)
     if stored.is_whole:
@@ -123,7 +129,10 @@ def cut_for_good(stored: Stored, groups: list[Group], current: list[Group]) -> t
     if not groups or not (is_over or stored.is_full):
         return 0, stored.conversation.history_from
     most = settings.HISTORY_TOKENS // 2 if is_over else tokens_of(groups)
-    start = at_turn(groups, fitting(groups, most, messages=MAX_MESSAGES // 2))
+    start = fitting(groups, most, messages=MAX_MESSAGES // 2)
+    if stored.is_full and len(stored.rows) < MAX_MESSAGES:
+        start = max(start, fitting_bytes(groups, MAX_BYTES // 2))
+    start = at_turn(groups, start)
     last_turn = next((index for index in reversed(range(len(groups))) if groups[index].begins_turn), 0)
     if start == len(groups) or (start > last_turn and not any(found.has_calls for found in groups[last_turn:])):
         start = min(last_turn, len(groups) - 1)
@@ -163,6 +172,15 @@ def fitting(groups: list[Group], tokens: int, *, messages: int = MAX_MESSAGES) -
             break
         start -= 1
     return start
+
+
+def fitting_bytes(groups: list[Group], most: int) -> int:
+    """Return where the newest groups begin that are at most so many bytes as they are stored."""
+    for index in reversed(range(len(groups))):
+        most -= sum(row.bytes for row in groups[index].rows)
+        if most < 0:
+            return index + 1
+    return 0
 
 
 def tokens_of(groups: list[Group]) -> int:

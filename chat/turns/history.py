@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
+import orjson
 from django.db.models import QuerySet
 
+from chat.conversations import read_within
 from chat.estimates import Estimate, estimate_message
 from chat.models import Message
 from chat.turns.messages import canonical
 
 ANSWERS = {"assistant", "tool"}
+# Bytes of messages that are looked up beside the newest ones: instructions, a question, replies with calls.
+MAX_READ_BYTES = 8 * 1024 * 1024
 
 
 class StoredMessage(NamedTuple):
@@ -23,16 +27,22 @@ class StoredMessage(NamedTuple):
 
     pk: int
     role: str
-    content: str
+    content: str | None  # None of the one before those that were read: it tells only that there are more
     extra: dict[str, Any] | None
     request_id: str
 
     @classmethod
     def read(cls, messages: QuerySet[Message]) -> list[Self]:
-        return [cls(*row) for row in messages.values_list(*cls._fields)]
+        """Read a slice of messages in its order, up to MAX_READ_BYTES."""
+        found, _ = read_within(messages, MAX_READ_BYTES)
+        return [cls(row.pk, row.role, row.content, row.extra, row.request_id) for row in found]
 
     def as_openai(self) -> dict[str, Any]:
         return {"role": self.role, "content": self.content, **(self.extra or {})}
+
+    @property
+    def bytes(self) -> int:
+        return len((self.content or "").encode()) + (len(orjson.dumps(self.extra)) if self.extra else 0)
 
 
 @dataclass(eq=False)

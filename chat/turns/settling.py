@@ -15,7 +15,7 @@ from chat.limits import budgets
 from chat.models import Message
 from chat.sql import DjangoSession, Row, Session
 from chat.turns import store
-from chat.turns.lanes import Alone, Lane
+from chat.turns.lanes import WAIT_SECONDS, Alone, Apart, Lane
 from chat.turns.request import Turn
 from chat.upstream.parameters import thinks
 
@@ -57,8 +57,8 @@ class Closed:
 def write(session: Session, settlements: Sequence[Settlement]) -> list[ApiError | None]:
     """Settle turns. The result is an error where a turn's tokens are to be committed and its reply is not.
 
-    An earlier try, whose answer got lost, may have settled a turn: then nothing of it is changed. Raises Alone where
-    one of many was opened long ago, or was abandoned.
+    An earlier try, whose answer got lost, may have settled a turn: then nothing of it is changed. Raises Apart where
+    some of many were opened long ago, or were abandoned.
     """
     closed = close(session, settlements)
     turns, spent = budget_differences(closed)
@@ -101,6 +101,8 @@ def close(session: Session, settlements: Sequence[Settlement]) -> list[Closed]:
         (store.CLOSE_USAGE, [closing_row(one) for one in sorted(settlements, key=lambda one: one.request_id)]),
     )
     statuses: dict[str, str] = dict(found)
+    if len(statuses) < len(settlements) and not isinstance(session, DjangoSession):
+        raise Apart({id(one): Alone() for one in settlements if one.request_id not in statuses})
     closed = []
     for settlement in settlements:
         ending = settlement.ending
@@ -108,7 +110,7 @@ def close(session: Session, settlements: Sequence[Settlement]) -> list[Closed]:
             if status != ending.status:
                 ending = replace(ending, status=ledger.Status.ABANDONED, code=SUPERSEDED)
             closed.append(Closed(settlement, ending))
-        elif len(settlements) > 1 or not isinstance(session, DjangoSession):
+        elif len(settlements) > 1:
             raise Alone
         elif (late := close_late(settlement)) is not None:
             closed.append(late)
@@ -248,8 +250,23 @@ def token_differences(closed: Iterable[Closed]) -> tuple[list[Row], list[Row]]:
     return rows_of(charged, "cost"), rows_of(given_back, "cost")
 
 
+def bytes_of(settlement: Settlement) -> int:
+    """Return how much text the turn writes: its new messages and its answer."""
+    return 0 if settlement.answer is None else length(settlement.turn.new) + length(settlement.answer)
+
+
+def length(value: Any) -> int:
+    """Add up the characters of all texts in a JSON value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(length, value.values()))
+    return sum(map(length, value)) if isinstance(value, list) else 0
+
+
 def rows_of(totals: Mapping[str, float], column: str) -> list[Row]:
     return [{"key": key, column: total} for key, total in sorted(totals.items())]
 
 
-settlements: Lane[Settlement, ApiError | None] = Lane("settle", write)
+# What was paid for waits as long as it can.
+settlements: Lane[Settlement, ApiError | None] = Lane("settle", write, bytes_of=bytes_of, patience=WAIT_SECONDS)

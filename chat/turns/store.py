@@ -7,7 +7,7 @@ the order of this page, and those of one table by their keys, so that no two wai
 from analytics.ledger import LATE_AFTER
 from chat.limits.rates import HELD, MAX_BACKLOG, PERIOD
 from chat.models import KEY_TTL, ClientToken
-from chat.sql import Statement
+from chat.sql import IS_LARGE, MESSAGE_BYTES, Statement
 from chat.turns.cuts import MAX_MESSAGES
 from chat.turns.registry import LEASE
 
@@ -46,19 +46,25 @@ ADMIT = Statement(
 FIND_KEYS = Statement(
     "find_keys",
     """
-    SELECT new.request_id, held.request_id, held.request_hash, held.response_json,
+    SELECT new.request_id, COALESCE({octets}(CAST(held.response_json AS {raw})), 0) > new.most_bytes,
+        held.request_id, held.request_hash,
+        CASE WHEN {octets}(CAST(held.response_json AS {raw})) <= new.most_bytes THEN held.response_json END,
         held.created_at < {expired}, held.locked_until >= {now}
     FROM {new} JOIN idempotency_keys AS held
         ON held.client_token_id = new.client_token_id AND held.idempotency_key = new.idempotency_key
     """,
-    {"request_id": "text", "client_token_id": "bigint", "idempotency_key": "text"},
+    {"request_id": "text", "client_token_id": "bigint", "idempotency_key": "text", "most_bytes": "bigint"},
     {"expired": -KEY_TTL},
 )
-OWNED = """
-    {new} JOIN conversations ON conversations.conversation_id = new.conversation_id
-        AND conversations.client_token_id = new.client_token_id
+# Not of one that is deleted. It names the rows as well: PostgreSQL takes `IS NULL` for rare before it has counted, and
+# would begin with a search for such conversations.
+IS_KEPT = "(conversations.deleted_at IS NULL OR new.conversation_id IS NULL)"
+OWNED = f"""
+    {{new}} JOIN conversations ON conversations.conversation_id = new.conversation_id
+        AND conversations.client_token_id = new.client_token_id AND {IS_KEPT}
 """
 ASKED = {"request_id": "text", "client_token_id": "bigint", "conversation_id": "text"}
+NEWEST = "messages WHERE conversation_id = new.conversation_id AND id >= COALESCE(conversations.history_from, 0)"
 FIND_CONVERSATIONS = Statement(
     "find_conversations",
     f"""
@@ -66,22 +72,42 @@ FIND_CONVERSATIONS = Statement(
     """,
     ASKED,
 )
-# One message more than is used tells that there are more.
+# One message more than is used tells that there are more. So many that are not large are few bytes. They begin after a
+# large one, which comes without its text.
 READ_HISTORIES = Statement(
     "read_histories",
     f"""
-    SELECT new.request_id, messages.id, messages.role, messages.content, CAST(messages.extra AS text),
-        messages.request_id
+    SELECT new.request_id, messages.id, messages.role, CASE WHEN NOT {IS_LARGE} THEN messages.content END,
+        CASE WHEN NOT {IS_LARGE} THEN CAST(messages.extra AS text) END, messages.request_id
     FROM {OWNED} JOIN messages ON messages.conversation_id = conversations.conversation_id AND messages.id >= (
-        SELECT min(newest.id) FROM (
-            SELECT id FROM messages
-            WHERE conversation_id = new.conversation_id AND id >= COALESCE(conversations.history_from, 0)
-            ORDER BY id DESC LIMIT {MAX_MESSAGES + 1}
-        ) AS newest
+        SELECT {{greatest}}(min(newest.id), COALESCE((SELECT max(id) FROM {NEWEST} AND {IS_LARGE}), 0))
+        FROM (SELECT id FROM {NEWEST} ORDER BY id DESC LIMIT {MAX_MESSAGES + 1}) AS newest
     )
     ORDER BY messages.id
     """,
     ASKED,
+)
+# Of conversations with large messages: up to `most_bytes`, but the newest `at_least` however large. Where there are
+# more, the next one comes without its text, and `edge` is its id, negative. The window adds up message by message and
+# stops there: what is beyond is not even read from the disk.
+READ_LARGE_HISTORIES = Statement(
+    "read_large_histories",
+    f"""
+    WITH asked AS MATERIALIZED (
+        SELECT new.request_id, new.conversation_id, COALESCE((
+            SELECT -id FROM (
+                SELECT id, row_number() OVER newer AS position, sum({MESSAGE_BYTES}) OVER newer AS total
+                FROM {NEWEST} WINDOW newer AS (ORDER BY id DESC ROWS UNBOUNDED PRECEDING)
+            ) AS sums
+            WHERE position > new.at_least AND (position > {MAX_MESSAGES} OR total > new.most_bytes) LIMIT 1
+        ), conversations.history_from, 0) AS edge FROM {OWNED}
+    )
+    SELECT asked.request_id, messages.id, messages.role, CASE WHEN messages.id <> -edge THEN messages.content END,
+        CASE WHEN messages.id <> -edge THEN CAST(messages.extra AS text) END, messages.request_id
+    FROM asked JOIN messages ON messages.conversation_id = asked.conversation_id AND messages.id >= abs(edge)
+    ORDER BY messages.id
+    """,
+    {**ASKED, "most_bytes": "bigint", "at_least": "bigint"},
 )
 HELD_KEY = {"client_token_id": "bigint", "idempotency_key": "text", "request_id": "text"}
 IS_HELD_KEY = """
@@ -127,6 +153,10 @@ RESERVE = Statement(
         "most": "bigint",
         "resets_at": "timestamp",
     },
+)
+# For a batch in which one may be refused: what is used before. What is missing has not been used.
+FIND_USED = Statement(
+    "find_used", "SELECT budgets.key, budgets.used FROM {new} JOIN budgets ON budgets.key = new.key", {"key": "text"}
 )
 # Then ADMIT, for the tokens of the minute. A turn opens if it holds its key.
 OPEN_USAGE = Statement(
@@ -257,24 +287,24 @@ GIVE_BACK = Statement(
 # Locks each conversation's row, so that turns commit in the order of their messages.
 TOUCH_CONVERSATIONS = Statement(
     "touch_conversations",
-    """
+    f"""
     UPDATE conversations SET
-        updated_at = {now},
+        updated_at = {{now}},
         user_id = CASE WHEN conversations.user_id = '' THEN new.user_id ELSE conversations.user_id END,
         history_from = COALESCE(new.history_from, conversations.history_from),
         instructions_to = CASE WHEN new.history_from IS NULL THEN conversations.instructions_to
             ELSE new.instructions_to END
-    FROM {new} WHERE conversations.conversation_id = new.conversation_id
+    FROM {{new}} WHERE conversations.conversation_id = new.conversation_id AND {IS_KEPT}
     RETURNING conversations.conversation_id
     """,
     {"conversation_id": "text", "user_id": "text", "history_from": "bigint", "instructions_to": "bigint"},
 )
 ADD_MESSAGES = Statement(
     "add_messages",
-    """
+    f"""
     INSERT INTO messages (conversation_id, role, content, extra, request_id, created_at)
-    SELECT conversations.conversation_id, new.role, new.content, CAST(new.extra AS {json}), new.request_id, {now}
-    FROM {new} JOIN conversations ON conversations.conversation_id = new.conversation_id
+    SELECT conversations.conversation_id, new.role, new.content, CAST(new.extra AS {{json}}), new.request_id, {{now}}
+    FROM {{new}} JOIN conversations ON conversations.conversation_id = new.conversation_id AND {IS_KEPT}
     ORDER BY new.position
     """,
     {
@@ -292,7 +322,9 @@ FORGET_KEYS = Statement(
     f"""
     DELETE FROM idempotency_keys WHERE id IN (
         SELECT idempotency_keys.id FROM {{new}} JOIN idempotency_keys ON {IS_HELD_KEY}
-        WHERE NOT EXISTS (SELECT 1 FROM conversations WHERE conversations.conversation_id = new.conversation_id)
+        WHERE NOT EXISTS (
+            SELECT 1 FROM conversations WHERE conversations.conversation_id = new.conversation_id AND {IS_KEPT}
+        )
     )
     """,
     {**HELD_KEY, "conversation_id": "text"},
