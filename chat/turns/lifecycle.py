@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, connections
 
 from analytics import ledger
+from chat.database import close_connection
 from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unavailable
 from chat.turns import opening, registry
 from chat.turns.capacity import acquire_slot
@@ -167,13 +168,6 @@ def retry_while_away(settlement: Settlement) -> ApiError | None:
             close_connection()
             time.sleep(delay)
     return settlements.run(settlement)
-
-
-def close_connection() -> None:
-    """Give the connection back to the pool while waiting for something else. Most turns have none."""
-    for found in connections.all(initialized_only=True):
-        if not found.in_atomic_block:
-            found.close()
 
 
 def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:
