@@ -26,8 +26,8 @@ Result = TypeVar("Result")
 
 # Requests in one transaction. It is short enough that nobody waits long for another's.
 MAX_BATCH = 100
-# Seconds that a request waits for its transaction, as for a connection of the pool.
-WAIT_SECONDS = 10
+# Seconds that a request waits for its transaction. A batch may take LANE.silence of them.
+WAIT_SECONDS = 6
 # Seconds in which no lane tries to connect to a database that could not be reached.
 RETRY_SECONDS = 1
 
@@ -45,12 +45,14 @@ class Ticket(Generic[Item, Result]):
         self.item = item
         self.result: Result | None = None
         self.error: BaseException | None = None
+        self.is_given_up = False
         # A lock is the lightest thing that a thread can wait for.
         self.done = threading.Lock()
         self.done.acquire()
 
     def wait(self) -> Result:
         if not self.done.acquire(timeout=WAIT_SECONDS):
+            self.is_given_up = True
             raise OperationalError("The database did not answer in time.")
         if self.error:
             raise self.error
@@ -99,7 +101,10 @@ class Lane(Generic[Item, Result]):
             with suppress(queue.Empty):
                 while len(tickets) < MAX_BATCH:
                     tickets.append(self._queue.get_nowait())
-            self._commit(session, tickets)
+            # Nobody takes the result of one that was given up in the queue.
+            tickets = [ticket for ticket in tickets if not ticket.is_given_up]
+            if tickets:
+                self._commit(session, tickets)
             for ticket in tickets:
                 ticket.done.release()
 
