@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from analytics.models import UsageEvent
-from analytics.tests.sample_week import write_built_week
+from analytics.tests.sample_week import write_week
 from bench.openai_double import OpenAIDouble
 from chat.models import ClientToken, Conversation, Message
 from conftest import Server, wait_until
@@ -130,8 +130,8 @@ def test_a_turn_holds_none_either(watch: Watch, upstream: OpenAIDouble) -> None:
 
 
 def test_an_export_holds_none_between_its_pieces(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "CHUNK_ROWS", 20)
-    write_built_week()
+    monkeypatch.setattr(export, "CHUNK_ROWS", 2)
+    write_week()
     connection.close()
 
     for path in ("/admin/analytics/usageevent/export/", "/admin/analytics/analyticsevent/export/"):
