@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from chat.api import fields
 from llmapi import defaults
-from llmapi.database import fail_waiting
+from llmapi.database import POOL_SECONDS, fail_waiting
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -100,8 +100,8 @@ def database(setting: str, default: str) -> dict[str, Any]:
     pool = {
         "min_size": 0,
         "max_size": size,
-        # Some hundred requests may wait for a connection, up to 2 seconds each. Further ones get a 503.
-        "timeout": 2,
+        # Some hundred requests may wait for a connection. Further ones get a 503 at once.
+        "timeout": POOL_SECONDS,
         "max_waiting": 64 * size,
         "reconnect_timeout": 0,
         "reconnect_failed": fail_waiting,
