@@ -52,6 +52,8 @@ class Watch:
         self.held: list[str] = []
         self.reads = self.pieces = 0
         self.what = ""
+        self.body = b""
+        self.status = 0
 
     def read(self, size: int = -1) -> bytes:
         self.reads += 1
@@ -65,14 +67,19 @@ class Watch:
         if connection.connection is not None:
             self.held.append(f"{self.what}: {doing}")
 
-    def start_response(self, status: str, headers: list[tuple[str, str]]) -> None:
+    def start_response(self, status: str, *headers: Any) -> Any:
         self.status = int(status[:3])
         self.look("sending the head")
 
     def call(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
         self.what, self.body = f"{method} {path} {kind}", body
         path, _, query = path.partition("?")
-        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query, "SERVER_NAME": "localhost"}
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "SERVER_NAME": "localhost",
+        }
         environ |= {"SERVER_PORT": "80", "REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http"}
         environ |= {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(len(body)), "wsgi.input": self, **self.headers}
         answer = application(environ, self.start_response)
