@@ -21,10 +21,11 @@ def make_private(path: str | Path) -> bool:
     user's file.
     """
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         return False
-    if not mode & stat.S_IRWXO:
+    # A device is nobody's.
+    if not stat.S_ISREG(mode) or not mode & stat.S_IRWXO:
         return False
     os.chmod(path, mode & stat.S_IRWXU)
     return True

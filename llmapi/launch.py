@@ -21,7 +21,6 @@ from pathlib import Path
 import environ
 
 from llmapi import defaults, local_model
-from llmapi.files import make_private
 from llmapi.stop import write_pid_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,7 +157,6 @@ def stop(children: list[subprocess.Popen[bytes]]) -> None:
 def start(children: list[subprocess.Popen[bytes]]) -> None:
     write_env()
     check_env_file()
-    make_private(env_file())
     environ.Env.read_env(env_file())
     port_text = os.environ.get("PORT") or "8080"
     if not port_text.isdecimal() or not 0 < int(port_text) < 65536:

@@ -4,6 +4,7 @@
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from django.core.exceptions import ImproperlyConfigured
 from chat.api import fields
 from llmapi import defaults
 from llmapi.database import POOL_SECONDS, fail_waiting
+from llmapi.files import make_private
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
-env.read_env(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
+ENV_FILE = os.environ.get("ENV_FILE") or BASE_DIR / ".env"
+with suppress(OSError):  # It is somebody else's file, and theirs to protect.
+    make_private(ENV_FILE)
+env.read_env(ENV_FILE)
 
 
 def text(name: str, default: str = "") -> str:
@@ -99,7 +104,8 @@ def database(setting: str, default: str) -> dict[str, Any]:
     size = number("DATABASE_POOL_SIZE", 8, least=1)
     pool = {
         "min_size": 0,
-        "max_size": size,
+        # One more for the background jobs, which may keep theirs for seconds.
+        "max_size": size + 1,
         # Some hundred requests may wait for a connection. Further ones get a 503 at once.
         "timeout": POOL_SECONDS,
         "max_waiting": 64 * size,

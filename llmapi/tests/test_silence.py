@@ -78,15 +78,18 @@ def ask(wrapper: Any, sql: str = "SELECT 1") -> Any:
         return cursor.fetchone()
 
 
+def seconds(wait: float | None) -> float:
+    assert wait is not None
+    return wait
+
+
 def test_each_kind_of_work_is_told_within_the_promise() -> None:
     """A wait for the pool, and one for the server; or for a lane, and then for the pool."""
     for kind in (CLIENT, PAGE, LANE):
-        assert kind.lock is not None
-        assert kind.statement is not None
-        assert kind.silence is not None
-        assert kind.lock < kind.statement < kind.silence < PROMISED_SECONDS - POOL_SECONDS
-    assert LANE.silence <= lanes.WAIT_SECONDS
-    assert (JOB.silence or 0) > (JOB.statement or 0) > (PAGE.silence or 0)
+        assert 0 < seconds(kind.lock) < seconds(kind.statement) < seconds(kind.silence)
+        assert seconds(kind.silence) < PROMISED_SECONDS - POOL_SECONDS
+    assert seconds(LANE.silence) <= lanes.WAIT_SECONDS < PROMISED_SECONDS - POOL_SECONDS
+    assert seconds(JOB.silence) > seconds(JOB.statement) > seconds(PAGE.silence)
     assert COMMAND.silence is None
 
 

@@ -1,8 +1,11 @@
 """SQLite: who waits for its one lock lets everybody else run, and its files are for their owner alone."""
 
+import io
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 
 from bench.openai_double import OpenAIDouble
@@ -21,6 +25,8 @@ from chat.sql import Statement
 from chat.turns.connections import SQLiteSession
 from conftest import Server
 from llmapi.backends.sqlite3.base import DatabaseWrapper, keep_private
+from llmapi.files import make_private
+from llmapi.launch import ROOT
 
 pytestmark = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="of SQLite alone")
 WRITE = Statement("touch", "UPDATE client_tokens SET name = name || new.n FROM {new}", {"n": "int"})
@@ -168,3 +174,27 @@ def test_a_database_that_all_can_read_is_taken_from_them(
     keep_private(str(tmp_path / "db.sqlite3"))
 
     assert set(modes(tmp_path).values()) == {expected}
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o644, 0o600), (0o640, 0o640), (0o600, 0o600)])
+def test_the_settings_file_is_taken_from_all(tmp_path: Path, mode: int, expected: int) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("SECRET_KEY=of-a-test\n")
+    env_file.chmod(mode)
+    code = "import llmapi.settings"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "ENV_FILE": str(env_file)}, check=True)
+
+    assert modes(tmp_path) == {".env": expected}
+
+
+def test_a_device_is_left_alone() -> None:
+    assert not make_private(os.devnull)
+
+
+@pytest.mark.django_db
+def test_an_export_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    call_command("export", "conversations", "--output", str(tmp_path / "rows.csv"), stdout=io.StringIO())
+    os.umask(before)
+
+    assert modes(tmp_path) == {"rows.csv": 0o600}
