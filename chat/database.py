@@ -71,7 +71,8 @@ def wait_as_command() -> None:
 def close_connection() -> None:
     """Give the connection back to the pool, unless a transaction is open: before waiting for anything else."""
     for found in connections.all(initialized_only=True):
-        if not found.in_atomic_block:
+        # A request asks this several times, and mostly there is none.
+        if found.connection is not None and not found.in_atomic_block:
             found.close()
 
 
