@@ -8,10 +8,12 @@ from django.core.management import execute_from_command_line
 from django.db import InterfaceError, OperationalError, ProgrammingError
 
 from analytics.replica import ReplicaUnavailable
+from chat.database import wait_as_command
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmapi.settings")
+    wait_as_command()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without the characters of sparklines shows question marks.
         sys.stdout.reconfigure(errors="replace")

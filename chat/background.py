@@ -12,6 +12,7 @@ from django.db import Error, connection
 from django.db.models.functions import Now
 
 from chat import deletion, retention
+from chat.database import close_connection
 from chat.models import Chore
 from chat.turns.recovery import settle_all_abandoned
 
@@ -79,6 +80,8 @@ def _run(name: str, job: Job) -> bool:
         return False
     # The job is told the time by the database's clock, so that a node whose clock is wrong closes no day too early.
     now = Chore.objects.annotate(now=Now()).values_list("now", flat=True).get(name=name)
+    # A job may ask the provider first.
+    close_connection()
     result = job.run(now)
     logger.debug("background job %s: %s", name, result)
     return True

@@ -5,6 +5,7 @@ The body is OpenAI's: `{"error": {"message", "type", "code", "param"}}`.
 
 import logging
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -226,6 +227,12 @@ def answer_page_error(request: HttpRequest, exception: Exception | None = None) 
     """Answer where no view of DRF does. Of messages only our own are told: Django's may quote the request."""
     match exception:
         case None:
+            # Django tells this handler nothing, and calls it while it handles the exception.
+            problem = sys.exception()
+            if isinstance(problem, OperationalError | InterfaceError):
+                away = Unavailable(str(problem) if isinstance(problem, ReplicaUnavailable) else None)
+                body = error_body(away.status_code, str(away.detail), away.default_code)
+                return JsonResponse(body, status=away.status_code, headers={"Retry-After": "1"})
             status_code, message = 500, InternalError.default_detail
         case Http404():
             status_code, message = 404, NOTHING_HERE

@@ -3,6 +3,8 @@ from datetime import timedelta
 from django.apps import AppConfig
 from django.contrib.admin.apps import AdminConfig
 from django.core.checks import Tags, register
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
 
 
 class ProjectConfig(AppConfig):
@@ -17,6 +19,9 @@ class ProjectConfig(AppConfig):
         from chat.upstream import lifetimes
         from llmapi import checks
 
+        # ConnectionMiddleware does it, and earlier.
+        for signal in (request_started, request_finished):
+            signal.disconnect(close_old_connections)
         register(checks.check_exposed_server, Tags.security, deploy=True)
         register(checks.check_model_shutdowns)
         # chat runs background jobs. It must not import the jobs of analytics, so they are registered here. The job that

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
+# Seconds that a request waits for a connection of the pool.
+POOL_SECONDS = 2
+
 
 def fail_waiting(pool: "ConnectionPool[Any]") -> None:
     """Fail the requests that wait for a pool which could not connect, unless it has connections that may serve them.

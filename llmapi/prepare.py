@@ -16,12 +16,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import Error, connection
 
+from chat.database import wait_as_command
 from llmapi.launch import CannotStart
 
 
 def set_up() -> None:
     """Load Django, and open the database."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmapi.settings")
+    wait_as_command()
     try:
         django.setup()
         connection.ensure_connection()

@@ -4,6 +4,7 @@
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from django.core.exceptions import ImproperlyConfigured
 
 from chat.api import fields
 from llmapi import defaults
-from llmapi.database import fail_waiting
+from llmapi.database import POOL_SECONDS, fail_waiting
+from llmapi.files import make_private
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
-env.read_env(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
+ENV_FILE = os.environ.get("ENV_FILE") or BASE_DIR / ".env"
+with suppress(OSError):  # It is somebody else's file, and theirs to protect.
+    make_private(ENV_FILE)
+env.read_env(ENV_FILE)
 
 
 def text(name: str, default: str = "") -> str:
@@ -81,14 +86,17 @@ def database(setting: str, default: str) -> dict[str, Any]:
         config: dict[str, Any] = dict(env.db_url_config(url))
     except ValueError as exc:  # for example a port that is no number
         raise ImproperlyConfigured(f"{setting} cannot be read; {hint}") from exc
-    if config["ENGINE"] == "django.db.backends.sqlite3":
+    # Ours let nothing wait for long.
+    config["ENGINE"] = config["ENGINE"].replace("django.db.backends", "llmapi.backends")
+    if config["ENGINE"] == "llmapi.backends.sqlite3":
         name = config["NAME"] if config["NAME"] == ":memory:" else str(BASE_DIR / config["NAME"])
         # WAL lets others read while one writes. IMMEDIATE takes the write lock when a transaction begins, so no
         # transaction fails halfway because another holds the lock.
         synchronous = choice("SQLITE_SYNCHRONOUS", "NORMAL", "FULL")
         options = {
             "transaction_mode": "IMMEDIATE",
-            "timeout": 5,
+            # No wait that stops the process: chat.database.wait_for_lock waits.
+            "timeout": 0,
             "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous};",
         }
         # A file, because tests also run real server processes, which must see the same database.
@@ -96,20 +104,19 @@ def database(setting: str, default: str) -> dict[str, Any]:
     size = number("DATABASE_POOL_SIZE", 8, least=1)
     pool = {
         "min_size": 0,
-        "max_size": size,
-        # Some hundred requests may wait for a connection, up to 10 seconds each. Further ones get a 503.
-        "timeout": 10,
+        # One more for the background jobs, which may keep theirs for seconds.
+        "max_size": size + 1,
+        # Some hundred requests may wait for a connection. Further ones get a 503 at once.
+        "timeout": POOL_SECONDS,
         "max_waiting": 64 * size,
         "reconnect_timeout": 0,
         "reconnect_failed": fail_waiting,
     }
     # Seconds to connect, and milliseconds that the server may leave a packet without an acknowledgement.
     options = {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2, "tcp_user_timeout": 3000}
-    # Health checks replace a connection that a restart of the server has broken, before it is used.
     return {
         **config,
         "OPTIONS": options,
-        "CONN_HEALTH_CHECKS": True,
         # A cursor of the server lives in one session, and each transaction gets another one.
         "DISABLE_SERVER_SIDE_CURSORS": PGBOUNCER,
     }
@@ -193,6 +200,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "llmapi.connections.ConnectionMiddleware",
     "llmapi.logging.RequestLogMiddleware",
     "llmapi.middleware.PrivateAnswersMiddleware",
     "django.middleware.security.SecurityMiddleware",

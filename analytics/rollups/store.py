@@ -22,6 +22,8 @@ from analytics.rollups import activity, build
 BATCH = 250
 # How often a day is read without a lock before it is read with one.
 TRIES = 3
+# PostgreSQL's deadlock_detected.
+DEADLOCK = "40P01"
 # The completed turn that makes a new user an activated one.
 ACTIVATED_BY = 5
 
@@ -32,8 +34,11 @@ def build_day(day: date) -> bool:
     for _ in range(TRIES):
         try:
             outcome = try_to_build(day)
-        except OperationalError:
-            # A deadlock with another builder over users' rows: its victim has lost nothing, and reads again.
+        except OperationalError as exc:
+            # A deadlock with another builder over users' rows: its victim has lost nothing, and reads again. Whoever
+            # waited for a lock, or for a database that is silent, has waited long enough.
+            if getattr(exc.__cause__, "sqlstate", None) != DEADLOCK:
+                raise
             continue
         if outcome is not None:
             return outcome

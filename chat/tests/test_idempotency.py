@@ -12,6 +12,7 @@ from pytest_django import Settings
 
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
+from chat import database
 from chat.models import IdempotencyKey, Message
 from chat.turns import lifecycle
 from chat.turns.settling import settlements
@@ -148,7 +149,7 @@ def test_a_superseded_turn_counts_tokens_and_writes_no_reply(alice: ApiClient, u
     cid = alice.conversation()
     gate = threading.Event()
     upstream.plan(Behaviour(gate=gate))
-    original = lifecycle.close_connection
+    original = database.close_connection
 
     def steal() -> None:
         original()

@@ -233,7 +233,7 @@ def test_send_pb(server: Server, upstream: OpenAIDouble) -> None:
 
 
 def test_no_connection_is_held_while_the_upstream_works(serve: Serve, upstream: OpenAIDouble) -> None:
-    """Twenty turns wait on the upstream, with a pool of two."""
+    """Twenty turns wait on the upstream, with a pool of two and one for background jobs."""
     server = serve(WEB_CONCURRENCY="1", DATABASE_POOL_SIZE="2", PGAPPNAME="held")
     gate = threading.Event()
     upstream.default = Behaviour(gate=gate)
@@ -249,7 +249,7 @@ def test_no_connection_is_held_while_the_upstream_works(serve: Serve, upstream: 
                     "WHERE application_name IN ('held', 'llmapi-look', 'llmapi-open', 'llmapi-settle')"
                 )
                 found = cursor.fetchall()
-            assert sum(is_of_the_pool for _, is_of_the_pool in found) <= 2
+            assert sum(is_of_the_pool for _, is_of_the_pool in found) <= 3
             assert {state for state, _ in found} == {"idle"}
         assert UsageEvent.objects.filter(status="pending").count() == 20
         gate.set()

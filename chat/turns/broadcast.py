@@ -22,6 +22,7 @@ import psycopg
 from django.db import Error, connection
 from psycopg import Notify
 
+from chat.database import CLIENT, waiting_as
 from chat.turns import registry
 from chat.turns.connections import connect
 from chat.turns.idempotency import Idempotency
@@ -150,7 +151,7 @@ class Listener(threading.Thread):
         own.execute(f"LISTEN {QUESTIONS}")
         own.execute(f"LISTEN {self.channel}")
         try:
-            with connection.cursor() as cursor:
+            with waiting_as(CLIENT), connection.cursor() as cursor:
                 cursor.execute("SELECT pg_notify(%s, %s)", [self.channel, ECHO])
         finally:
             connection.close()
@@ -260,7 +261,8 @@ def rescue(silent: Iterable[RemoteLog]) -> None:
         for log in silent:
             log.looked_up_at = time.monotonic()
             try:
-                answer, is_running = log.idempotency.outcome(log.request_id)
+                with waiting_as(CLIENT):
+                    answer, is_running = log.idempotency.outcome(log.request_id)
             except Error:
                 answer, is_running = None, time.monotonic() - log.heard_at < GIVE_UP_SECONDS
             if answer:

@@ -1,8 +1,6 @@
 """Connections that last, beside those of requests: one for each lane, without what Django does around a statement."""
 
-import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from typing import Any, Protocol
@@ -12,22 +10,27 @@ from django.conf import settings
 from django.db import connection
 from psycopg.rows import tuple_row
 
-from chat.sql import Found, Session, Statement, Step, clock, dumped, written
+from chat.database import LANE, wait_for_lock
+from chat.postgres import BoundedConnection, server_timeouts
+from chat.sql import Found, Row, Session, Statement, Step, clock, dumped, written
 
-# Seconds that a transaction waits for the write lock of SQLite, and between two looks at it.
-BUSY_SECONDS = 5
-BUSY_PAUSE_SECONDS = 0.001
-# Milliseconds that a batch waits for a row which somebody else has locked. Its requests then run alone.
-LOCK_TIMEOUT_MS = 1000
 # The plan of a prepared statement is made once, maybe while its tables are small: it must be the one for large tables.
 PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 
 
-def connect(**more: Any) -> psycopg.Connection[tuple[Any, ...]]:
-    """Connect outside of the pool. A network that is gone is noticed by keepalives, within 25 seconds."""
+def connect(options: str = "", **more: Any) -> BoundedConnection:
+    """Connect outside of the pool. A network that is gone is noticed by keepalives, within 25 seconds.
+
+    `options` are PostgreSQL's settings for the session. A PgBouncer in transaction mode takes none.
+    """
     keepalives = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     parameters = {**connection.get_connection_params(), **keepalives, **more}
-    return psycopg.connect(**parameters, autocommit=True, row_factory=tuple_row)
+    if not settings.PGBOUNCER:
+        timeouts = (f"-c {name}={value}" for name, value in server_timeouts(LANE).items())
+        parameters["options"] = " ".join([parameters.get("options", ""), *timeouts, options])
+    found = BoundedConnection.connect(**parameters, autocommit=True, row_factory=tuple_row)
+    found.patience = LANE
+    return found
 
 
 class LastingSession(Session, Protocol):
@@ -56,16 +59,19 @@ class SQLiteSession:
 
     def __init__(self) -> None:
         self._connection: Any = None
+        self._is_atomic = False
 
     @contextmanager
     def transaction(self, *, is_atomic: bool) -> Iterator[None]:
         if self._connection is None:
             connection.ensure_connection()
             self._connection = connection.connection
+        self._is_atomic = is_atomic
         if not is_atomic:
             yield
             return
-        self._begin()
+        # At once, so that no transaction fails halfway because another has the lock.
+        wait_for_lock(lambda: self._connection.execute("BEGIN IMMEDIATE"), LANE.lock)
         try:
             yield
             self._connection.execute("COMMIT")
@@ -74,29 +80,16 @@ class SQLiteSession:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _begin(self) -> None:
-        """Take the write lock at once, so that no transaction fails halfway because another has it.
-
-        SQLite's own waiting stops the whole process, because it is no wait that greenlets know of.
-        """
-        self._connection.execute("PRAGMA busy_timeout = 0")
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as exc:
-                # The lowest byte is the error, the others say more of it.
-                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(BUSY_PAUSE_SECONDS)
-            else:
-                return
-
     def run(self, *steps: Step, is_last: bool = False) -> list[Found]:
-        return [
-            self._connection.execute(in_sqlite(statement), [dumped(rows)]).fetchall() if rows else []
-            for statement, rows in steps
-        ]
+        return [self._run(statement, rows) if rows else [] for statement, rows in steps]
+
+    def _run(self, statement: Statement, rows: Sequence[Row]) -> Found:
+        def run() -> Found:
+            found: Found = self._connection.execute(in_sqlite(statement), [dumped(rows)]).fetchall()
+            return found
+
+        # A transaction has its lock.
+        return run() if self._is_atomic else wait_for_lock(run, LANE.lock)
 
 
 @cache
@@ -112,7 +105,7 @@ class PostgreSQLSession:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._connection: BoundedConnection | None = None
         self._prepared: set[str] = set()
         self._opening: list[str] = []
         self._has_ended = False  # COMMIT was sent, whether it was answered or not
@@ -130,18 +123,15 @@ class PostgreSQLSession:
         """Find out without waiting whether the server has ended the connection since it was last used."""
         if self._connection is not None and not self._connection.closed:
             with suppress(psycopg.Error):
-                # The first reads why, and the second that nothing follows.
-                self._connection.pgconn.consume_input()
-                self._connection.pgconn.consume_input()
+                self._connection.look()
 
     @contextmanager
     def transaction(self, *, is_atomic: bool) -> Iterator[None]:
         self._look()
         if not self.is_connected:
-            # PgBouncer in transaction mode takes no options, and keeps nothing that was prepared.
-            options = {} if settings.PGBOUNCER else {"options": f"-c lock_timeout={LOCK_TIMEOUT_MS} {PLANS}"}
+            # PgBouncer in transaction mode keeps nothing that was prepared.
             self._connection = connect(
-                application_name=f"llmapi-{self._name}", cursor_factory=psycopg.ClientCursor, context=None, **options
+                PLANS, application_name=f"llmapi-{self._name}", cursor_factory=psycopg.ClientCursor, context=None
             )
             self._prepared.clear()
         assert self._connection is not None

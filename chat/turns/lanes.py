@@ -35,9 +35,9 @@ MAX_BATCH_BYTES = 1024 * 1024
 # Transactions that are tried for one batch: those in which one of a hundred is found, and two more.
 MAX_TRIES = 16
 # Seconds that a request waits till its transaction begins, where nothing is lost if it is sent again later; and till it
-# ends, as for a connection of the pool.
+# ends. A batch may take LANE.silence of them.
 QUEUE_SECONDS = 2
-WAIT_SECONDS = 10
+WAIT_SECONDS = 6
 # Seconds in which no lane tries to connect to a database that could not be reached.
 RETRY_SECONDS = 1
 # The database cannot go on, whatever is asked of it: halving a batch would find nobody.

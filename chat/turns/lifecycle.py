@@ -4,6 +4,7 @@ Two short transactions, and nothing is held between them: the upstream may take 
 committed, so a reply that a client has seen is in the database.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from django.conf import settings
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, connections
 
 from analytics import ledger
+from chat.database import close_connection
 from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unavailable
 from chat.fairness import outside
 from chat.turns import opening, registry
@@ -28,8 +30,11 @@ J = TypeVar("J")
 # error_code of a completed turn whose model has used up its tokens before the first word.
 EMPTY_REPLY = "empty_reply"
 DUPLICATE_POLL_SECONDS = 0.1
-# Seconds between tries to write down a turn that has been paid for.
+# Seconds between tries to write down how a turn ended; the last again and again.
 RETRY_DELAYS = (0.1, 0.3, 1, 3)
+# Seconds after which no try begins: for a reply that has been paid for, and for a failure, which is told at once.
+PAID_SECONDS = 45
+FAILED_SECONDS = 4
 
 
 def take_turn(request: TurnRequest) -> TurnResult:
@@ -102,7 +107,7 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
         first_token_ms=first_token_ms,
     )
     try:
-        problem = retry_while_away(Settlement(turn, ending, answer, completion.message))
+        problem = retry_while_away(Settlement(turn, ending, answer, completion.message), PAID_SECONDS)
     except (OperationalError, InterfaceError) as exc:
         logger.exception("turn %s was paid for and could not be settled", turn.call.request_id)
         raise Unavailable(should_retry=None if turn.request.idempotency else False) from exc
@@ -146,7 +151,7 @@ def fail(turn: Turn, exc: BaseException, find_bought: Callable[[], Completion | 
         service_tier=bought.service_tier if bought else "",
     )
     try:
-        retry_while_away(Settlement(turn, ending))
+        retry_while_away(Settlement(turn, ending), FAILED_SECONDS)
     except Error:
         logger.exception("turn %s failed and could not be closed", turn.call.request_id)
     if error is exc or not isinstance(exc, Exception):
@@ -155,28 +160,24 @@ def fail(turn: Turn, exc: BaseException, find_bought: Callable[[], Completion | 
     raise error from exc
 
 
-def retry_while_away(settlement: Settlement) -> ApiError | None:
-    """Write down how a turn ended, again for some seconds where the database is away: the turn was paid for.
+def retry_while_away(settlement: Settlement, seconds: float) -> ApiError | None:
+    """Write down how a turn ended, again for some seconds where the database is away or silent.
 
     An error is returned where the tokens are committed and the reply is not.
     """
-    for delay in RETRY_DELAYS:
+    deadline = time.monotonic() + seconds
+    delays = itertools.chain(RETRY_DELAYS, itertools.repeat(RETRY_DELAYS[-1]))
+    while True:
         try:
             return settlements.run(settlement)
         except (OperationalError, InterfaceError, IntegrityError) as exc:
-            if any(found.in_atomic_block for found in connections.all(initialized_only=True)):
+            delay = next(delays)
+            is_last = time.monotonic() + delay >= deadline
+            if is_last or any(found.in_atomic_block for found in connections.all(initialized_only=True)):
                 raise
             logger.warning("settling again: %s", type(exc).__name__)
             close_connection()
             time.sleep(delay)
-    return settlements.run(settlement)
-
-
-def close_connection() -> None:
-    """Give the connection back to the pool while waiting for something else. Most turns have none."""
-    for found in connections.all(initialized_only=True):
-        if not found.in_atomic_block:
-            found.close()
 
 
 def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:

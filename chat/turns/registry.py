@@ -11,6 +11,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from analytics import ledger
+from chat.database import CLIENT, waiting_as
 from chat.models import IdempotencyKey
 from chat.turns.reply_log import ReplyLog
 from chat.upstream import client as upstream
@@ -101,13 +102,15 @@ def _keep() -> None:
                 _keeper = None
                 return
         try:
-            if streamed := [request_id for request_id, log in list(_running.items()) if log]:
-                for request_id in ledger.cancel_requested(streamed):
-                    cancel(request_id)
-            if time.monotonic() - renewed_at >= RENEW_SECONDS:
-                ledger.renew_leases(request_ids, lease())
-                IdempotencyKey.objects.held().filter(request_id__in=request_ids).update(locked_until=lease())
-                renewed_at = time.monotonic()
+            # A lease ends while a silent database is waited for.
+            with waiting_as(CLIENT):
+                if streamed := [request_id for request_id, log in list(_running.items()) if log]:
+                    for request_id in ledger.cancel_requested(streamed):
+                        cancel(request_id)
+                if time.monotonic() - renewed_at >= RENEW_SECONDS:
+                    ledger.renew_leases(request_ids, lease())
+                    IdempotencyKey.objects.held().filter(request_id__in=request_ids).update(locked_until=lease())
+                    renewed_at = time.monotonic()
         except Error as exc:
             logger.warning("leases could not be renewed: %s", type(exc).__name__)
         finally:

@@ -11,11 +11,12 @@ import logging
 import threading
 from typing import Any
 
+from chat.database import close_connection
 from chat.exceptions import ApiError, Cancelled, InternalError
 from chat.turns import broadcast, registry
 from chat.turns.capacity import acquire_slot, release_slot
 from chat.turns.chunks import ChunkEncoder, chunk_of, last_chunk, replay, usage_chunk
-from chat.turns.lifecycle import close_connection, fail, open_or_replay, settle
+from chat.turns.lifecycle import fail, open_or_replay, settle
 from chat.turns.reply_log import ReplyLog
 from chat.turns.request import Turn, TurnRequest
 from chat.upstream import client as upstream

@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
 from analytics.cooperative import Places
-from chat.turns.lifecycle import close_connection
+from chat.database import close_connection
 from llmapi.addresses import address_of
 from llmapi.login import devices, hashing, tries
 from llmapi.login.passwords import MAX_PASSWORD

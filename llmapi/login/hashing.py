@@ -16,7 +16,7 @@ from gevent import monkey
 from gevent.threadpool import ThreadPool
 
 from analytics.cooperative import Places
-from chat.turns.lifecycle import close_connection
+from chat.database import close_connection
 
 # Passwords that a process hashes or keeps waiting: those of strangers, and all. So strangers leave places to staff.
 STRANGERS, EVERYBODY = 4, 8

@@ -9,6 +9,7 @@ from django.core.management.base import CommandError
 
 from analytics.reports.csv import printable
 from chat.models import ClientToken
+from llmapi.files import private_opener
 
 MAX_NAMES = 20
 
@@ -33,10 +34,10 @@ def find_client(name: str) -> tuple[int, str]:
 
 @contextmanager
 def open_output(path: Path) -> Iterator[IO[str]]:
-    """Open the file that --output names. A file that is there is overwritten."""
+    """Open the file that --output names. A file that is there is overwritten, and keeps its mode."""
     try:
         # newline="": the CSV has line ends of its own.
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with open(path, "w", encoding="utf-8", newline="", opener=private_opener) as file:
             yield file
     except OSError as exc:
         raise CommandError(f"--output: {exc.strerror or exc}; name another file, in a writable directory.") from exc

@@ -25,7 +25,7 @@ from analytics.cooperative import Places
 from analytics.query import today
 from analytics.reports.csv import escape_cell
 from chat import audit
-from chat.turns.lifecycle import close_connection
+from chat.database import close_connection
 from llmapi.staff.lists.changelist import KeysetChangeList
 from llmapi.staff.lists.keyset import Key, KeysetQuery, Page
 

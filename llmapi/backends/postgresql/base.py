@@ -1,0 +1,38 @@
+"""Django's PostgreSQL, with a pool whose connections wait for an answer no longer than the work that has them may."""
+
+from typing import Any
+
+import psycopg
+from django.db.backends.postgresql import base
+
+from chat.database import patience
+from chat.postgres import BoundedConnection
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if options := self.settings_dict["OPTIONS"].get("pool"):
+            options["connection_class"] = BoundedConnection
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Take a connection that the server has not ended, and let it wait as long as this work may.
+
+        The pool's own check would wait for an answer of each connection, and for a second after one that is broken.
+        """
+        while True:
+            connection = super().get_new_connection(conn_params)
+            if not isinstance(connection, BoundedConnection):
+                return connection
+            is_usable = False
+            try:
+                connection.look()
+                is_usable = True
+                connection.become(patience())
+            except BaseException as exc:
+                # The pool throws a broken one away. There are only so many.
+                self.pool.putconn(connection)
+                if is_usable or not isinstance(exc, psycopg.Error):
+                    raise
+            else:
+                return connection
