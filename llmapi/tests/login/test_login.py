@@ -253,6 +253,17 @@ def test_a_login_is_refused_while_too_many_passwords_wait(boss: User, hashed: li
     assert not RateLimit.objects.exists()
 
 
+@pytest.mark.django_db
+def test_a_try_takes_all_its_places_or_none() -> None:
+    full, free = tries.Bucket("login:a", 1), tries.Bucket("login:b", 1)
+    assert tries.take([full])
+
+    assert not tries.take([full, free])
+
+    assert list(RateLimit.objects.values_list("key", flat=True)) == ["login:a"]
+    assert tries.take([free])
+
+
 @pytest.mark.django_db(transaction=True)
 def test_tries_at_once_are_counted_exactly(hashed: list[str]) -> None:
     def one(_: int) -> int:
