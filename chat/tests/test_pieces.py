@@ -99,9 +99,11 @@ LARGE: dict[str, dict[str, Any]] = {
     "thinking": {"messages": [{**REPLY, "reasoning_details": [[]] * 45_000}, USER]},
     "biases": {"messages": [USER], "logit_bias": {str(n): 1 for n in range(1024)}},
     "fields of a message": {"messages": [{**USER, **{f"f{n}": None for n in range(45_000)}}]},
-    "fields of a part": {"messages": [{"role": "user", "content": [{**TEXT, **{f"f{n}": None for n in range(45_000)}}]}]},
+    "fields of a part": {
+        "messages": [{"role": "user", "content": [{**TEXT, **{f"f{n}": None for n in range(45_000)}}]}]
+    },
     "no fields": {"messages": [USER], **{f"f{n}": None for n in range(45_000)}},
-    "long text": {"messages": [{"role": "user", "content": "a, \"b\" é" * 300_000}]},
+    "long text": {"messages": [{"role": "user", "content": 'a, "b" é' * 300_000}]},
 }
 
 
@@ -243,7 +245,12 @@ def test_the_newest_message_may_be_the_one_of_too_many_parts(alice: ApiClient, u
 
 def test_what_is_known_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(history, "canonical", lambda message: seen.append(message) or canonical(message))
+
+    def counted(message: dict[str, Any]) -> dict[str, Any] | None:
+        seen.append(message)
+        return canonical(message)
+
+    monkeypatch.setattr(history, "canonical", counted)
     row = history.StoredMessage(1, "assistant", "ho", None, "")
 
     assert history.count_known([row._replace(role="user", content="x"), row], [USER, REPLY] * 1000) == 0
