@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rest_framework.serializers import ValidationError
 
 from bench.openai_double import OpenAIDouble
-from chat import pieces
+from chat import fairness, pieces
 from chat.api import messages, parsers, parts, serializers, values
 from chat.api.scalars import Text
 from chat.pieces import MAX_VALUES, PIECE_BYTES, count_json
@@ -85,7 +85,7 @@ def test_the_count_takes_memory_for_one_piece(unit: str) -> None:
 
 def test_the_count_stops_soon_after_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     breaths: list[None] = []
-    monkeypatch.setattr(pieces.fairness, "breathe", lambda: breaths.append(None))
+    monkeypatch.setattr(fairness, "breathe", lambda: breaths.append(None))
 
     assert MAX_VALUES < count_json(b"[" * 8 * MIB, MAX_VALUES) <= MAX_VALUES + PIECE_BYTES + 1
     assert len(breaths) <= 1

@@ -206,7 +206,7 @@ def test_many_parts_of_a_history_do_not_slow_later_turns(
 ) -> None:
     settings.OPENAI_CONTEXT_TOKENS = 10**9
     settings.HISTORY_TOKENS = 0
-    many = {"role": "user", "content": [PICTURE, TEXT] * 500}
+    many: dict[str, Any] = {"role": "user", "content": [PICTURE, TEXT] * 500}
     cid = stored(alice, *[many, REPLY] * 60)
 
     first = lines.run(lambda: alice.say(cid, "one", model=MODEL))
