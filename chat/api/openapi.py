@@ -109,7 +109,7 @@ DESCRIPTIONS = {
     409: "`cancelled`, `not_cancellable`. `idempotency_key_reused`: same key, different request. "
     "`idempotency_in_progress`: the first request with this key still runs; `Retry-After` says when to send it again.",
     411: "`length_required`: the body came in chunks, and the server that runs llmapi does not mark their end.",
-    413: "`request_too_large`: the body is over MAX_REQUEST_BYTES, which the message names.",
+    413: "`request_too_large`: the body is over MAX_REQUEST_BYTES or 50,000 values; the message says which.",
     415: "`unsupported_media_type`.",
     429: "`rate_limit_exceeded`: `Retry-After` says when to send it again. `budget_exceeded`: the message says what "
     "is left and until when; `x-should-retry: false`. `upstream_rate_limited`: the model's provider limits the server.",

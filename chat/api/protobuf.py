@@ -51,7 +51,6 @@ JSON_SUFFIX = "_json"
 # Of the fields that requests have, the one whose JSON is a list. All others are objects.
 JSON_LISTS = frozenset({"reasoning_details_json"})
 
-
 # --- answers: from JSON ---
 
 
@@ -176,7 +175,7 @@ def fields_of(message: Message, load: Callable[[str, str, type], Any], path: str
     `load(text, path, kind)` reads the JSON value, a dict or a list, in a field whose name ends in _json.
     """
     fields: Fields = {}
-    worked(4)  # fields, as most messages have them
+    worked(4)
     for field, value in message.ListFields():
         at = f"{path}.{field.name}" if path else field.name
         if field.name.endswith(JSON_SUFFIX):

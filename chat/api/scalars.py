@@ -1,5 +1,6 @@
 """Strings, numbers and flags of JSON as they were sent: DRF's own fields also take what looks like one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.validators import ProhibitNullCharactersValidator
@@ -105,7 +106,7 @@ class Pairs(serializers.DictField):
             raise serializers.ValidationError(f"Send at most {self.most:,} pairs.")
         return super().to_internal_value(data)
 
-    def run_child_validation(self, data: dict[str, Any]) -> dict[str, Any]:
+    def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, Any]:
         worked(2 * len(data))
         return {key: validated_at(key, self.child, value) for key, value in data.items()}
 
@@ -114,4 +115,5 @@ def validated_at(place: str | int, field: serializers.Field[Any, Any, Any, Any],
     try:
         return field.run_validation(value)
     except serializers.ValidationError as exc:
-        raise serializers.ValidationError({place: exc.detail}) from exc
+        detail: dict[Any, Any] = {place: exc.detail}
+        raise serializers.ValidationError(detail) from exc

@@ -9,10 +9,11 @@ import pytest
 from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.serializers import ValidationError
 
 from bench.openai_double import OpenAIDouble
-from chat import pieces
-from chat.api import messages, parsers, parts, scalars, serializers, values
+from chat import fairness, pieces
+from chat.api import messages, parsers, parts, serializers, values
 from chat.api.scalars import Text
 from chat.pieces import MAX_VALUES, PIECE_BYTES, count_json
 from conftest import ApiClient
@@ -84,7 +85,7 @@ def test_the_count_takes_memory_for_one_piece(unit: str) -> None:
 
 def test_the_count_stops_soon_after_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     breaths: list[None] = []
-    monkeypatch.setattr(pieces.fairness, "breathe", lambda: breaths.append(None))
+    monkeypatch.setattr(fairness, "breathe", lambda: breaths.append(None))
 
     assert MAX_VALUES < count_json(b"[" * 8 * MIB, MAX_VALUES) <= MAX_VALUES + PIECE_BYTES + 1
     assert len(breaths) <= 1
@@ -252,8 +253,13 @@ def test_the_first_mistake_is_told_and_no_other_is_looked_for(
 ) -> None:
     asked: list[Any] = []
     child = serializers.bound_fields(serializers.CompletionIn)[field].child
-    looked_at: Callable[[Any], Any] = child.run_validation
-    monkeypatch.setattr(child, "run_validation", lambda value: asked.append(value) or looked_at(value))
+    look: Callable[[Any], Any] = child.run_validation
+
+    def counted(value: Any) -> Any:
+        asked.append(value)
+        return look(value)
+
+    monkeypatch.setattr(child, "run_validation", counted)
 
     status, param = problem(ask(alice, **{field: bad}))
 
@@ -302,7 +308,7 @@ def test_a_text_is_not_looked_at_character_by_character() -> None:
     slow = {type(each).__name__ for each in Text().validators}
 
     assert slow == set()
-    with pytest.raises(scalars.serializers.ValidationError):
+    with pytest.raises(ValidationError):
         Text().run_validation("a\0")
-    with pytest.raises(scalars.serializers.ValidationError):
+    with pytest.raises(ValidationError):
         Text().run_validation("a\ud800")

@@ -206,7 +206,7 @@ def test_many_parts_of_a_history_do_not_slow_later_turns(
 ) -> None:
     settings.OPENAI_CONTEXT_TOKENS = 10**9
     settings.HISTORY_TOKENS = 0
-    many = {"role": "user", "content": [PICTURE, TEXT] * 500}
+    many: dict[str, Any] = {"role": "user", "content": [PICTURE, TEXT] * 500}
     cid = stored(alice, *[many, REPLY] * 60)
 
     first = lines.run(lambda: alice.say(cid, "one", model=MODEL))
@@ -245,7 +245,12 @@ def test_the_newest_message_may_be_the_one_of_too_many_parts(alice: ApiClient, u
 
 def test_what_is_known_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(history, "canonical", lambda message: seen.append(message) or canonical(message))
+
+    def counted(message: dict[str, Any]) -> dict[str, Any] | None:
+        seen.append(message)
+        return canonical(message)
+
+    monkeypatch.setattr(history, "canonical", counted)
     row = history.StoredMessage(1, "assistant", "ho", None, "")
 
     assert history.count_known([row._replace(role="user", content="x"), row], [USER, REPLY] * 1000) == 0

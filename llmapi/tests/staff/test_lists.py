@@ -169,6 +169,15 @@ def test_a_bad_search_is_no_error(staff: Client) -> None:
             assert staff.get(url(name), {"q": term}).status_code == 200, (name, term)
 
 
+@pytest.mark.parametrize("term", ["jos\u00e9", "jose\u0301", "jo\u200bs\u00e9"])
+def test_a_search_finds_a_user_however_the_id_is_spelt(staff: Client, term: str) -> None:
+    row({**ANN, "user_id": "jos\u00e9"}, TODAY)
+
+    found = staff.get(url(USAGE), {"q": term}).context["cl"].result_list
+
+    assert [each.user_id for each in found] == ["jos\u00e9"]
+
+
 def test_searches_find_rows(staff: Client) -> None:
     write(2)
     newest = ClientToken.objects.order_by("-pk").first()
