@@ -24,8 +24,10 @@ LEAST_BYTES_A_SECOND = 8 * 1024
 # An answer is sent in pieces, and a client must take each within so many seconds.
 PIECE_BYTES = 64 * 1024
 PIECE_SECONDS = 10
-# Bytes that a client may send between two requests: what it sent of a body that was refused, and the next head.
-MAX_BYTES_BETWEEN = 32 * 1024 * 1024
+# What is read of a body after its request was answered, so that a client which sends all of it first sees the answer.
+MAX_UNREAD_BYTES = 32 * 1024 * 1024
+# Bytes that may come between two requests: of the next head.
+MAX_BYTES_BETWEEN = 1024 * 1024
 # Bytes that one connection reads before others have their turn.
 TURN_BYTES = 256 * 1024
 # Connections that are kept free for new ones.
@@ -155,7 +157,26 @@ class Worker(GeventWorker):
         self._waiting.pop(sock, None)
         sock.begin()
         try:
-            return super().handle_request(listener_name, req, sock, addr)
+            answered = super().handle_request(listener_name, req, sock, addr)
+            if not drained(req.body, sock):
+                sock.hang_up()
+            return answered
         finally:
             sock.end()
             self._waiting[sock] = None
+
+
+def drained(body: Any, sock: ClientSocket) -> bool:
+    """Read the rest of a body to its end, in pieces larger than gunicorn's of 1 kB, and tell whether it came to it.
+
+    A connection that is closed while a client sends loses the answer, which says why the body was refused.
+    """
+    size = 0
+    sock.begin()
+    with suppress(Exception):  # of gunicorn, which has no class for all of them but Exception
+        while size <= MAX_UNREAD_BYTES:
+            piece = body.read(PIECE_BYTES)
+            if not piece:
+                return True
+            size += len(piece)
+    return False

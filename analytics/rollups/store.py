@@ -7,16 +7,21 @@ day, and the day is read again. Whoever changes a raw row of a day that is over 
 transaction (`ledger.invalidation`).
 """
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from typing import TypeVar
 
 from django.db import OperationalError, transaction
-from django.db.models import F, Max, Q, Sum
+from django.db.models import F, Max, Model, Q, Sum
 from django.db.models.functions import Now
 
+from analytics.cooperative import taking_breaks
 from analytics.ledger import SETTLE_GRACE
 from analytics.models import ActivityRollup, Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
 from analytics.query import DAY
 from analytics.rollups import activity, build
+
+M = TypeVar("M", bound=Model)
 
 # Rows in one INSERT: a few dozen milliseconds of work.
 BATCH = 250
@@ -107,10 +112,10 @@ def replace(built: build.Day) -> None:
     UserDay.objects.filter(day=day).delete()
     SessionRollup.objects.filter(built_on=day).delete()
     OpenSession.objects.filter(built_on=day).delete()
-    UsageRollup.objects.bulk_create(built.usage, BATCH)
-    UserDay.objects.bulk_create(built.users, BATCH)
-    SessionRollup.objects.bulk_create(built.sessions, BATCH)
-    OpenSession.objects.bulk_create(built.open_sessions, BATCH)
+    insert(UsageRollup, built.usage)
+    insert(UserDay, built.users)
+    insert(SessionRollup, built.sessions)
+    insert(OpenSession, built.open_sessions)
     replace_activity(day, built.activity)
     set_milestones(day, {row.user_id for row in built.users if row.turns})
     if downstream_state(day) != before:
@@ -122,7 +127,13 @@ def replace(built: build.Day) -> None:
 
 def replace_activity(day: date, rows: list[ActivityRollup]) -> None:
     ActivityRollup.objects.filter(day=day).delete()
-    ActivityRollup.objects.bulk_create(rows, BATCH)
+    insert(ActivityRollup, rows)
+
+
+def insert(model: type[M], rows: Sequence[M]) -> None:
+    """Insert a batch at a time, and let other greenlets run between two of them."""
+    for start in taking_breaks(range(0, len(rows), BATCH)):
+        model._default_manager.bulk_create(rows[start : start + BATCH])
 
 
 def downstream_state(day: date) -> set[tuple[object, ...]]:

@@ -13,4 +13,4 @@ keepalive = 2
 worker_connections = 70
 worker.BODY_SECONDS = 1
 worker.LEAST_BYTES_A_SECOND = 1000
-worker.MAX_BYTES_BETWEEN = 300_000
+worker.MAX_UNREAD_BYTES = 300_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from analytics import cooperative, ledger
@@ -27,7 +27,7 @@ from analytics.models import (
     UserDay,
 )
 from analytics.query import Filters, Period, Query, midnight
-from analytics.rollups import build, schedule
+from analytics.rollups import build, schedule, store
 from analytics.rollups.store import build_day, last_final_day
 from analytics.tests.sample_week import (
     ANN,
@@ -306,3 +306,33 @@ def test_the_command(db: None) -> None:
         run(f"--from={last}")
     with pytest.raises(CommandError, match="YYYY-MM-DD"):
         run("--to=soon")
+
+
+@pytest.mark.django_db
+def test_others_run_between_the_batches_of_a_large_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction that writes ten thousand users takes a second."""
+    pauses: list[float] = []
+    monkeypatch.setattr(cooperative, "WORK_SECONDS", 0)
+    monkeypatch.setattr("analytics.cooperative.time.sleep", pauses.append)
+    users = [UserDay(day=TODAY, user_id=f"u{n}", client_token_id=1, model="m", turns=1) for n in range(3 * store.BATCH)]
+
+    store.insert(UserDay, users)
+
+    assert len(pauses) == 3
+    assert UserDay.objects.count() == len(users)
+
+
+@pytest.mark.django_db
+def test_a_build_that_waited_for_a_lock_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader waits for it: three more tries would take four times as long."""
+    tries = []
+
+    def locked(day: date) -> None:
+        tries.append(day)
+        raise OperationalError("canceling statement due to lock timeout")
+
+    monkeypatch.setattr(store, "try_to_build", locked)
+    with pytest.raises(OperationalError):
+        build_day(TODAY.date())
+
+    assert tries == [TODAY.date()]
