@@ -13,11 +13,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 
-from chat.exceptions import ApiError, LengthRequired, RequestTooLarge, error_body
-
-# Bytes of a form of the admin. The longest has some hundred permissions.
-MAX_FORM_BYTES = 65_536
-
+from chat.api.sharing import read_body
+from chat.exceptions import ApiError, error_body
 
 NO_STORE = "no-store"
 # Pages that are the same for everybody. Static files have a Cache-Control of their own.
@@ -56,11 +53,10 @@ class FormSizeMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not request.path_info.startswith("/v1/"):
-            if request.META.get("HTTP_TRANSFER_ENCODING"):
-                return refuse(LengthRequired())
-            length = request.META.get("CONTENT_LENGTH") or "0"
-            if not length.isdecimal() or len(length) > 12 or int(length) > MAX_FORM_BYTES:
-                return refuse(RequestTooLarge.of(MAX_FORM_BYTES))
+            try:
+                read_body(request, settings.MAX_FORM_BYTES, is_read_later=True)
+            except ApiError as exc:
+                return refuse(exc)
         return self.get_response(request)
 
 

@@ -278,6 +278,8 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
+# Outside of the API there are only forms of the admin. The longest has some hundred permissions.
+MAX_FORM_BYTES = 64 * 1024
 
 CORS_ALLOWED_ORIGINS = words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/v1/"

@@ -41,7 +41,8 @@ class ChunkedRequest(WSGIRequest):
         is_chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
         if is_chunked and environ.get("wsgi.input_terminated"):
             chunks: Any = ChunkedInput(environ["wsgi.input"])
-            self._stream: Any = LimitedStream(chunks, settings.MAX_REQUEST_BYTES + 1)
+            most = settings.MAX_REQUEST_BYTES if self.path_info.startswith("/v1/") else settings.MAX_FORM_BYTES
+            self._stream: Any = LimitedStream(chunks, most + 1)
 
 
 class Handler(WSGIHandler):

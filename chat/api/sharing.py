@@ -12,11 +12,10 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
-from rest_framework.exceptions import ParseError
 from rest_framework.request import Request
 
 from chat.api.renderers import error_message
-from chat.exceptions import LengthRequired, RequestTimeout, RequestTooLarge, Unavailable, error_body
+from chat.exceptions import ApiError, LengthRequired, RequestTimeout, RequestTooLarge, Unavailable, error_body
 from chat.fairness import Busy, Owner, Share, working
 from chat.models import ClientToken
 
@@ -44,6 +43,8 @@ STRANGER = "a stranger"
 PROBE = "a probe"
 PROBES = {"/health", "/ready"}
 MAX_KNOWN = 10_000
+# Of a Content-Length. Python takes longer for a number the more digits it has.
+MAX_DIGITS = 12
 
 
 class Credentials:
@@ -149,20 +150,13 @@ class Held:
 
 
 def receive(request: Request) -> None:
-    """Read the body, of which at most MAX_REQUEST_BYTES are held, and give a body in chunks its length.
+    """Read the body before anything is asked of the database. Large bodies are worked on one at a time.
 
-    It is read before anything is asked of the database. Large bodies are worked on one at a time. Raises ApiError.
+    Raises ApiError.
     """
     http: HttpRequest = request._request
-    is_chunked = "chunked" in http.META.get("HTTP_TRANSFER_ENCODING", "").lower()
-    if is_chunked and not http.META.get("wsgi.input_terminated"):
-        # DRF takes a request without a length for an empty one. So does WSGI, unless the server marks its end.
-        raise LengthRequired
-    length = settings.MAX_REQUEST_BYTES if is_chunked else int(http.META.get("CONTENT_LENGTH") or 0)
-    if not length:
+    if not (length := length_of(http, settings.MAX_REQUEST_BYTES)):
         return
-    if length > settings.MAX_REQUEST_BYTES:
-        raise RequestTooLarge.of(settings.MAX_REQUEST_BYTES)
     held: Held = http.held  # type: ignore[attr-defined]
     owner = request.auth.pk if isinstance(request.auth, ClientToken) else held.owner
     # A small body counts as well while it comes: it keeps a connection.
@@ -170,7 +164,7 @@ def receive(request: Request) -> None:
     try:
         memory.take(owner, amount)
         try:
-            size = len(read(http))
+            size = len(read_body(http, settings.MAX_REQUEST_BYTES))
         finally:
             memory.give_back(owner, amount)
         if size > LARGE:
@@ -179,15 +173,37 @@ def receive(request: Request) -> None:
             held.while_working.enter_context(working(large, owner))
     except Busy as exc:
         raise Unavailable(BUSY) from exc
-    if is_chunked:
-        http.META["CONTENT_LENGTH"] = str(size)
 
 
-def read(request: HttpRequest) -> bytes:
+def length_of(request: HttpRequest, most: int) -> int:
+    """Return how many bytes the body may have. Raises ApiError where it is longer than `most`, or has no length."""
+    if is_chunked(request):
+        # DRF takes a request without a length for an empty one. So does WSGI, unless the server marks its end.
+        if not request.META.get("wsgi.input_terminated"):
+            raise LengthRequired
+        return most
+    length = str(request.META.get("CONTENT_LENGTH") or "0")
+    if not length.isdecimal() or len(length) > MAX_DIGITS or int(length) > most:
+        raise RequestTooLarge.of(most)
+    return int(length)
+
+
+def is_chunked(request: HttpRequest) -> bool:
+    return "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+
+
+def read_body(request: HttpRequest, most: int, *, is_read_later: bool = False) -> bytes:
+    """Read the body, of which at most so many bytes are held, and give one in chunks its length. Raises ApiError.
+
+    `is_read_later`: what has a length is left to Django, which reads it when a view asks for the form.
+    """
+    length_of(request, most)
+    if is_read_later and not is_chunked(request):
+        return b""
     try:
-        return request.body
+        body = request.body
     except RequestDataTooBig as exc:
-        raise RequestTooLarge.of(settings.MAX_REQUEST_BYTES) from exc
+        raise RequestTooLarge.of(most) from exc
     except UnreadablePostError as exc:
         # Django wraps the error of the socket once or twice.
         cause: BaseException | None = exc
@@ -195,7 +211,12 @@ def read(request: HttpRequest) -> bytes:
             cause = cause.__cause__
         if isinstance(cause, TimeoutError):
             raise RequestTimeout from exc
-        raise ParseError("The body ends early, or its chunks are none.") from exc
+        raise ApiError("The body ends early, or its chunks are none.") from exc
+    if len(body) > most:
+        raise RequestTooLarge.of(most)
+    if is_chunked(request):
+        request.META["CONTENT_LENGTH"] = str(len(body))
+    return body
 
 
 def busy(request: HttpRequest) -> HttpResponse:

@@ -4,13 +4,13 @@ import itertools
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.handlers.base import BaseHandler
 from django.test import Client, RequestFactory
 from drf_spectacular.generators import SchemaGenerator
 from pytest_django import Settings
 
 from conftest import ApiClient
-from llmapi.middleware import MAX_FORM_BYTES
 from llmapi.schema import described
 
 HEADERS = {
@@ -128,7 +128,7 @@ def test_the_answer_to_a_head_has_no_body(path: str) -> None:
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 def test_a_long_form_is_refused_before_it_is_read(client: Client, path: str, content_type: str) -> None:
     body = UnreadBody()
-    meta: Any = {"wsgi.input": body, "CONTENT_LENGTH": str(MAX_FORM_BYTES + 1), "CONTENT_TYPE": content_type}
+    meta: Any = {"wsgi.input": body, "CONTENT_LENGTH": str(settings.MAX_FORM_BYTES + 1), "CONTENT_TYPE": content_type}
 
     answer = client.generic("POST", path, **meta)
 
@@ -137,14 +137,14 @@ def test_a_long_form_is_refused_before_it_is_read(client: Client, path: str, con
 
 
 @pytest.mark.django_db
-def test_a_form_without_a_length_is_refused(client: Client) -> None:
+def test_a_form_without_a_length_and_an_end_is_refused(client: Client) -> None:
     answer = client.generic("POST", "/admin/login/", headers={"transfer-encoding": "chunked"})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (411, "length_required")
 
 
 def test_bodies_of_the_api_may_be_long(alice: ApiClient) -> None:
-    answer = alice.send("/v1/conversations", "{}" + " " * MAX_FORM_BYTES)
+    answer = alice.send("/v1/conversations", "{}" + " " * settings.MAX_FORM_BYTES)
 
     assert answer.status_code == 201
 
