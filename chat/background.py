@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from django.db import Error, connection
 from django.db.models.functions import Now
 
+from analytics.fairness import close_connection
 from chat import deletion, retention
-from chat.database import close_connection
 from chat.models import Chore
 from chat.turns.recovery import settle_all_abandoned
 

@@ -8,8 +8,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
-from django.db import connections
-
 T = TypeVar("T")
 
 # Seconds between two looks at the write lock of SQLite: the first, and those of somebody who has waited for long.
@@ -66,14 +64,6 @@ def wait_as_command() -> None:
     """Let this process, which serves nobody, wait as long as it takes."""
     global _of_process
     _of_process = COMMAND
-
-
-def close_connection() -> None:
-    """Give the connection back to the pool, unless a transaction is open: before waiting for anything else."""
-    for found in connections.all(initialized_only=True):
-        # A request asks this several times, and mostly there is none.
-        if found.connection is not None and not found.in_atomic_block:
-            found.close()
 
 
 def wait_for_lock(work: Callable[[], T], seconds: float | None) -> T:

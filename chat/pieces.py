@@ -4,7 +4,7 @@ Requests share one thread of Python. Whoever loops over what a client sends coun
 piece.
 """
 
-from chat import fairness
+from analytics import fairness
 
 # Values that Python handles between two breaths: some milliseconds of work.
 PIECE_VALUES = 2_000

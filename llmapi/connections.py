@@ -10,7 +10,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from chat.database import CLIENT, PAGE, Patience, close_connection, waiting_as
+from analytics.fairness import close_connection
+from chat.database import CLIENT, PAGE, Patience, waiting_as
 
 # Pages of staff and figures: they may read for longer than a request of a client.
 PAGES = ("/admin/", "/metrics")

@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
-from chat.fairness import outside
+from analytics.fairness import outside
 from llmapi.logging import ServerRefusals
 
 # Seconds that a body may take beside what its bytes take, and the bytes of it that must come in each further second.

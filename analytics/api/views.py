@@ -16,7 +16,7 @@ from analytics import replica
 from analytics.api.parameters import PARAMETERS, check_names, query_of
 from analytics.api.permissions import MayReadMetrics
 from analytics.api.renderers import CSVRenderer, FormatNegotiation, OpenMetricsRenderer, PrometheusRenderer
-from analytics.cooperative import Places
+from analytics.fairness import Busy, Share
 from analytics.metrics.prometheus import Totals
 from analytics.metrics.registry import METRICS, one, report
 from analytics.rollups.coverage import bring_up_to_date
@@ -60,7 +60,7 @@ NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, enum=list(METRICS))
 
 # Answers that a process computes at once: in all, and for one client token or member of the staff. Everybody who needs
 # no token counts as one.
-FIGURES = Places(4, each=2)
+FIGURES = Share(lambda: 4, patience=1, most_waiting=8)
 
 
 class TooManyReaders(APIException):
@@ -77,9 +77,10 @@ class MetricsAPIView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         owner = request.auth or getattr(request.user, "pk", None)
-        if not FIGURES.wait(owner):
-            raise TooManyReaders
-        self.place.callback(FIGURES.leave, owner)
+        try:
+            self.place.enter_context(FIGURES.held(owner))
+        except Busy as exc:
+            raise TooManyReaders from exc
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         with ExitStack() as self.place:

@@ -7,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from analytics import ledger
+from analytics.fairness import outside
 from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
 from chat.api.limits import limits_of
@@ -14,7 +15,6 @@ from chat.api.serializers import CompletionIn, upstream_parameters, validated
 from chat.api.streaming import EventStream, ProtobufStream, render_stream
 from chat.api.users import user_of
 from chat.exceptions import CompletionNotFound, NotCancellable
-from chat.fairness import outside
 from chat.turns import lifecycle, registry, stream
 from chat.turns.idempotency import Idempotency
 from chat.turns.request import TurnRequest

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from chat import fairness
+from analytics import fairness
 from chat.api.protobuf import fields_of, messages_of
 from chat.api.scalars import is_storable
 from chat.api.values import ALWAYS_FEW, ValueCount

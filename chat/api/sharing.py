@@ -14,9 +14,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostE
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
+from analytics.fairness import Busy, Owner, Share, working
 from chat.api.renderers import error_message
 from chat.exceptions import ApiError, LengthRequired, RequestTimeout, RequestTooLarge, Unavailable, error_body
-from chat.fairness import Busy, Owner, Share, working
 from chat.models import ClientToken
 
 # Requests under way in a process, the sending of their answers included. The server has room for 200 connections more,
@@ -139,10 +139,11 @@ class Held:
         self.while_working = ExitStack()
         self.until_sent = ExitStack()
 
-    def hold(self, share: Share, amount: int = 1, *, is_forced: bool = False) -> None:
+    def hold(self, share: Share, amount: int = 1, *, owner: Owner = None, is_forced: bool = False) -> None:
         """Raises Busy where there is not enough of the share in time."""
-        (share.force if is_forced else share.take)(self.owner, amount)
-        self.until_sent.callback(share.give_back, self.owner, amount)
+        owner = self.owner if owner is None else owner
+        (share.force if is_forced else share.take)(owner, amount)
+        self.until_sent.callback(share.give_back, owner, amount)
 
     def keep_until_sent(self, response: HttpResponseBase) -> None:
         # Django calls these when the server closes the answer, whether or not it was sent whole.
@@ -162,14 +163,10 @@ def receive(request: Request) -> None:
     # A small body counts as well while it comes: it keeps a connection.
     amount = max(length, LARGE)
     try:
-        memory.take(owner, amount)
-        try:
+        with memory.held(owner, amount):
             size = len(read_body(http, settings.MAX_REQUEST_BYTES))
-        finally:
-            memory.give_back(owner, amount)
         if size > LARGE:
-            memory.force(owner, size)
-            held.until_sent.callback(memory.give_back, owner, size)
+            held.hold(memory, size, owner=owner, is_forced=True)
             held.while_working.enter_context(working(large, owner))
     except Busy as exc:
         raise Unavailable(BUSY) from exc

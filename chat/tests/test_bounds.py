@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.serializers import ValidationError
 
+from analytics import fairness
 from bench.openai_double import OpenAIDouble
-from chat import fairness, pieces
+from chat import pieces
 from chat.api import messages, parsers, parts, serializers, values
 from chat.api.scalars import Text
 from chat.pieces import MAX_VALUES, PIECE_BYTES, count_json

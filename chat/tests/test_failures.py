@@ -6,10 +6,10 @@ import logging
 import pytest
 from pytest_django import Settings
 
+from analytics import fairness
 from analytics.ledger import refusals
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat import database
 from chat.models import Conversation, Message
 from chat.turns import lifecycle
 from conftest import ApiClient
@@ -219,7 +219,7 @@ def test_a_bug_while_settling_loses_no_cost(alice: ApiClient, upstream: OpenAIDo
 
 def test_a_conversation_deleted_meanwhile(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cid = alice.conversation()
-    original = database.close_connection
+    original = fairness.close_connection
 
     def delete() -> None:
         original()

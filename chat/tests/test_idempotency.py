@@ -10,9 +10,9 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
+from analytics import fairness
 from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat import database
 from chat.models import IdempotencyKey, Message
 from chat.turns import lifecycle
 from chat.turns.settling import settlements
@@ -149,7 +149,7 @@ def test_a_superseded_turn_counts_tokens_and_writes_no_reply(alice: ApiClient, u
     cid = alice.conversation()
     gate = threading.Event()
     upstream.plan(Behaviour(gate=gate))
-    original = database.close_connection
+    original = fairness.close_connection
 
     def steal() -> None:
         original()

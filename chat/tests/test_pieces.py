@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoDbBlocker, Settings
 
+from analytics import fairness
 from bench.openai_double import OpenAIDouble
-from chat import fairness, pieces
+from chat import pieces
 from chat.api.messages import read_messages
 from chat.api.parsers import refuse_unstorable
 from chat.models import Conversation, Message

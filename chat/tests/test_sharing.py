@@ -8,9 +8,9 @@ import pytest
 from django.test import Client, RequestFactory
 from pytest_django import Settings
 
+from analytics.fairness import Share
 from chat.api import sharing
 from chat.api.sharing import LARGE, STRANGER, owner_of
-from chat.fairness import Share
 from chat.turns.capacity import places
 from conftest import ApiClient
 from protos.chat_pb2 import Error

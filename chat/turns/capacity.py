@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 from django.conf import settings
 
+from analytics.fairness import Busy, Share
 from chat.exceptions import Unavailable
-from chat.fairness import Busy, Share
 from chat.models import ClientToken
 
 # One client alone leaves a ninth of the places for others.

@@ -14,9 +14,8 @@ from django.conf import settings
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, connections
 
 from analytics import ledger
-from chat.database import close_connection
+from analytics.fairness import close_connection, outside
 from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unavailable
-from chat.fairness import outside
 from chat.turns import opening, registry
 from chat.turns.capacity import acquire_slot
 from chat.turns.request import Turn, TurnRequest, TurnResult

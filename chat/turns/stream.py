@@ -11,7 +11,7 @@ import logging
 import threading
 from typing import Any
 
-from chat.database import close_connection
+from analytics.fairness import close_connection
 from chat.exceptions import ApiError, Cancelled, InternalError
 from chat.turns import broadcast, registry
 from chat.turns.capacity import acquire_slot, release_slot

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -12,8 +13,7 @@ from django.core.exceptions import ValidationError
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
-from analytics.cooperative import Places
-from chat.database import close_connection
+from analytics.fairness import Busy, Share, close_connection, outside
 from llmapi.addresses import address_of
 from llmapi.login import devices, hashing, tries
 from llmapi.login.passwords import MAX_PASSWORD
@@ -21,7 +21,7 @@ from llmapi.login.passwords import MAX_PASSWORD
 logger = logging.getLogger(__name__)
 
 # Answers to refused tries that a process holds back at once, and for how long.
-LINGERING = Places(64)
+LINGERING = Share(lambda: 64, factor=64)
 LINGER_SECONDS = 1.0
 T = TypeVar("T")
 
@@ -35,9 +35,7 @@ class LimitedTries:
     # How a refused try is answered: the status, and the seconds until the next one may be sent.
     refusal: tuple[HTTPStatus, int] | None = None
 
-    def try_password(
-        self, buckets: Sequence[tries.Bucket], check: Callable[[], T], *, most: int = hashing.EVERYBODY
-    ) -> T:
+    def try_password(self, buckets: Sequence[tries.Bucket], check: Callable[[], T], *, owner: str = hashing.STAFF) -> T:
         """Check a password, and return what `check` does. Raises ValidationError where the try is refused or wrong.
 
         A wrong one costs a place of each bucket. At most `most` passwords may be in work in this process.
@@ -45,7 +43,7 @@ class LimitedTries:
         if wait := tries.wait_for(buckets):
             raise self.refuse(wait)
         try:
-            with hashing.place(most):
+            with hashing.place(owner):
                 if not tries.take(buckets):
                     raise self.refuse(tries.wait_for(buckets))
                 checked = check()
@@ -72,9 +70,9 @@ class LoginForm(LimitedTries, AdminAuthenticationForm):
             raise self.get_invalid_login_error()
         assert self.request is not None  # as Django's view gives it
         address, device = address_of(self.request), devices.device_of(self.request, name)
-        most = hashing.EVERYBODY if device else hashing.STRANGERS
+        owner = hashing.STAFF if device else hashing.STRANGERS
         try:
-            return self.try_password(tries.buckets_of(address, name, device), super().clean, most=most)
+            return self.try_password(tries.buckets_of(address, name, device), super().clean, owner=owner)
         except ValidationError:
             if not self.refusal:
                 # Without the name: some type their password there.
@@ -101,9 +99,6 @@ def answer_refusal(response: HttpResponseBase) -> None:
     if isinstance(form, LimitedTries) and form.refusal:
         response.status_code, seconds = form.refusal
         response["Retry-After"] = str(seconds)
-        if LINGERING.enter():
-            try:
-                close_connection()
-                time.sleep(LINGER_SECONDS)
-            finally:
-                LINGERING.leave()
+        with suppress(Busy), LINGERING.held("refused"), outside():
+            close_connection()
+            time.sleep(LINGER_SECONDS)

@@ -15,13 +15,13 @@ from django.db import connections
 from gevent import monkey
 from gevent.threadpool import ThreadPool
 
-from analytics.cooperative import Places
-from chat.database import close_connection
+from analytics.fairness import Busy, Share, close_connection, outside
 
-# Passwords that a process hashes or keeps waiting: those of strangers, and all. So strangers leave places to staff.
-STRANGERS, EVERYBODY = 4, 8
+# Passwords that a process hashes or keeps waiting. Half of them may be those of strangers.
+PLACES = 8
+STRANGERS, STAFF = "strangers", "staff"
 
-_places = Places(EVERYBODY)
+places = Share(lambda: PLACES)
 _has_place: ContextVar[bool] = ContextVar("has_place", default=False)
 _one_at_a_time = threading.Lock()
 
@@ -33,22 +33,24 @@ class HashingBusy(Exception):
 
 
 @contextmanager
-def place(most: int = EVERYBODY) -> Iterator[None]:
-    """Take a place among the passwords that this process hashes. Raises HashingBusy where `most` are taken.
+def place(owner: str = STAFF) -> Iterator[None]:
+    """Take a place among the passwords that this process hashes. Raises HashingBusy where none is left for the owner.
 
     A hash inside takes no place of its own.
     """
     if _has_place.get():
         yield
         return
-    if not _places.enter(most=most):
-        raise HashingBusy
+    try:
+        places.take(owner)
+    except Busy as exc:
+        raise HashingBusy from exc
     token = _has_place.set(True)
     try:
         yield
     finally:
         _has_place.reset(token)
-        _places.leave()
+        places.give_back(owner)
 
 
 class BesideHasher(PBKDF2PasswordHasher):
@@ -60,7 +62,8 @@ class BesideHasher(PBKDF2PasswordHasher):
                 # Whoever waited inside a transaction would hold its locks. SQLite's is that of all writers.
                 return super().encode(password, salt, iterations)
             close_connection()
-            return beside(super().encode, password, salt, iterations)
+            with outside():
+                return beside(super().encode, password, salt, iterations)
 
 
 def beside(work: Callable[..., str], *args: Any) -> str:

@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse
 
 from analytics.api.permissions import VIEW_USAGE
-from analytics.cooperative import Places
+from analytics.fairness import Busy, Share
 from analytics.replica import ReplicaUnavailable
 from llmapi.login import devices
 from llmapi.login.forms import LoginForm, OwnPasswordForm, answer_refusal
@@ -23,12 +23,8 @@ from llmapi.staff import models
 from llmapi.staff.dashboard import dashboard_context
 
 # Pages that a process makes at once: for all of the staff, and for one of them.
-PAGES = Places(4, each=2)
+PAGES = Share(lambda: 4, patience=1, most_waiting=8)
 BUSY = "The server makes as many pages for the staff as it can; open this one again in a moment."
-
-
-class PagesBusy(Exception):
-    """Too many pages are being made."""
 
 
 class DashboardSite(AdminSite):
@@ -88,7 +84,7 @@ class DashboardSite(AdminSite):
                 raise BadRequest("No row can have this value; check the address of the page.") from exc
             except ReplicaUnavailable as exc:
                 return self.unavailable(request, "No figures", str(exc))
-            except (HashingBusy, PagesBusy):
+            except (HashingBusy, Busy):
                 return self.unavailable(request, "Too busy", BUSY, retry_after=1)
 
         return super().admin_view(guarded, cacheable)
@@ -108,13 +104,10 @@ class DashboardSite(AdminSite):
 
 
 def make_page(request: HttpRequest, view: Callable[[], Any]) -> Any:
-    """Make a page, and write it out, in a place of its own. Raises PagesBusy where none is free in time."""
-    if not PAGES.wait(request.user.pk):
-        raise PagesBusy
-    try:
+    """Make a page, and write it out, in a place of its own. Raises Busy where none is free in time."""
+    # The member of the staff who begins: who logs out is another one in the end.
+    with PAGES.held(request.user.pk):
         response = view()
         if isinstance(response, TemplateResponse):
             response.render()
         return response
-    finally:
-        PAGES.leave(request.user.pk)

@@ -5,7 +5,6 @@ import io
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -21,11 +20,11 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 
-from analytics.cooperative import Places
+from analytics.fairness import Busy, Share, close_connection
 from analytics.query import today
 from analytics.reports.csv import escape_cell
 from chat import audit
-from chat.database import close_connection
+from chat.api.sharing import Held
 from llmapi.staff.lists.changelist import KeysetChangeList
 from llmapi.staff.lists.keyset import Key, KeysetQuery, Page
 
@@ -33,7 +32,7 @@ CHUNK_ROWS = 200
 # Days of which an export may compare every row.
 MAX_SCAN_DAYS = 31
 # Exports that a process sends at once: in all, and to one member of the staff. One takes as long as its client reads.
-EXPORTS = Places(4, each=2)
+EXPORTS = Share(lambda: 4)
 # Pause after each chunk, for the replies that this process streams. Sleeping for 0 would let no socket be read.
 PAUSE_SECONDS = 0.002
 
@@ -71,32 +70,19 @@ class ExportMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         unread = [name for name in self.private if name not in columns]
         query = replace(query, rows=query.rows.defer(None).defer(*unread))
         table = self.opts.db_table
-        owner = request.user.pk
-        if not EXPORTS.enter(owner):
+        held: Held = request.held  # type: ignore[attr-defined]
+        try:
+            held.hold(EXPORTS, owner=request.user.pk)
+        except Busy:
             messages.warning(request, "Too many exports run at once; wait for one to end, then try again.")
             return redirect(f"{list_url}?{request.GET.urlencode()}")
-        with ExitStack() as place:
-            place.callback(EXPORTS.leave, owner)
-            # Recorded before anything is sent: if the record cannot be written, nothing is sent.
-            audit.record(request.user, audit.Action.EXPORTED, table, detail=request.GET.urlencode())
-            return Export(
-                stream(query, columns, self),
-                content_type="text/csv; charset=utf-8",
-                headers={"Content-Disposition": f'attachment; filename="{table}-{today().isoformat()}.csv"'},
-                place=place.pop_all(),
-            )
-
-
-class Export(StreamingHttpResponse):
-    """Has a place among the exports until the server closes it, which it does whether the client reads all or not."""
-
-    def __init__(self, *args: Any, place: ExitStack, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.place = place
-
-    def close(self) -> None:
-        super().close()
-        self.place.close()
+        # Recorded before anything is sent: if the record cannot be written, nothing is sent.
+        audit.record(request.user, audit.Action.EXPORTED, table, detail=request.GET.urlencode())
+        return StreamingHttpResponse(
+            stream(query, columns, self),
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": f'attachment; filename="{table}-{today().isoformat()}.csv"'},
+        )
 
 
 def stream(query: KeysetQuery, columns: Sequence[str], model_admin: ExportMixin) -> Iterator[str]:

@@ -240,13 +240,13 @@ def test_long_texts_are_neither_hashed_nor_looked_up(boss: User, hashed: list[st
 
 
 def test_a_login_is_refused_while_too_many_passwords_wait(boss: User, hashed: list[str]) -> None:
-    for _ in range(hashing.STRANGERS):
-        assert hashing._places.enter()
+    for _ in range(hashing.PLACES // 2):
+        hashing.places.take(hashing.STRANGERS)
     try:
         answer = attempt(PASSWORD)
     finally:
-        for _ in range(hashing.STRANGERS):
-            hashing._places.leave()
+        for _ in range(hashing.PLACES // 2):
+            hashing.places.give_back(hashing.STRANGERS)
 
     assert (answer.status_code, answer["Retry-After"], hashed) == (503, "2", [])
     # It has taken no place of a bucket.
@@ -287,13 +287,8 @@ def test_refused_tries_are_answered_late_while_few_are(boss: User, lingered: lis
 
     attempt()
     assert lingered == [forms.LINGER_SECONDS]
-    for _ in range(forms.LINGERING.most):
-        assert forms.LINGERING.enter()
-    try:
+    with forms.LINGERING.held("others", forms.LINGERING.capacity()):
         assert attempt().status_code == 429
-    finally:
-        for _ in range(forms.LINGERING.most):
-            forms.LINGERING.leave()
 
     assert (len(lingered), forms.LINGERING.taken) == (1, 0)
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -207,7 +208,8 @@ def test_needs_the_permission_to_see_the_list(clerk: Callable[..., Client]) -> N
     client = clerk("view_conversation")
 
     assert client.get(reverse(f"admin:{USAGE}_export")).status_code == 403
-    assert client.get(reverse("admin:chat_conversation_export")).status_code == 200
+    with closing(client.get(reverse("admin:chat_conversation_export"))) as answer:
+        assert answer.status_code == 200
     assert Client().get(reverse("admin:chat_conversation_export")).status_code == 302
 
 
@@ -225,7 +227,8 @@ def test_holds_no_connection_while_the_client_reads(staff: Client, monkeypatch: 
     monkeypatch.setattr(exports, "CHUNK_ROWS", 1)
     for _ in range(3):
         row(ANN, TODAY)
-    chunks = iter(staff.get(reverse(f"admin:{USAGE}_export")).streaming_content)  # type: ignore[attr-defined]
-    for _ in range(3):
-        next(chunks)
-        assert connection.connection is None
+    with closing(staff.get(reverse(f"admin:{USAGE}_export"))) as answer:
+        chunks = iter(answer.streaming_content)  # type: ignore[attr-defined]
+        for _ in range(3):
+            next(chunks)
+            assert connection.connection is None

@@ -1,6 +1,5 @@
 """How many pages, exports and figures a process makes at once, and for one member of the staff."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.signals import request_finished
-from django.db import close_old_connections, connection
+from django.db import close_old_connections
 from django.test import Client
 
 from analytics.api.views import FIGURES
-from analytics.cooperative import Places
+from analytics.fairness import Busy, Share
 from chat.models import AuditRecord
 from conftest import ApiClient
 from llmapi.staff.lists.export import EXPORTS
@@ -24,7 +23,8 @@ EXPORT = f"{PAGE}export/"
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analytics.cooperative.PLACE_SECONDS", 0)
+    for share in (PAGES, FIGURES):
+        monkeypatch.setattr(share, "patience", 0.01)
 
 
 @pytest.fixture
@@ -39,11 +39,10 @@ def key_of(client: Client) -> int:
 
 
 @contextmanager
-def taken(places: Places, owner: object, count: int) -> Iterator[None]:
+def taken(share: Share, owner: object, count: int) -> Iterator[None]:
     with ExitStack() as stack:
         for _ in range(count):
-            assert places.enter(owner)
-            stack.callback(places.leave, owner)
+            stack.enter_context(share.held(owner))
         yield
 
 
@@ -60,7 +59,7 @@ def test_one_member_of_the_staff_takes_few_pages_at_once(staff: Client, other: C
 
 
 def test_all_of_the_staff_take_few_pages_at_once(staff: Client) -> None:
-    with taken(PAGES, "a", 2), taken(PAGES, "b", 2):
+    with taken(PAGES, "a", 2), taken(PAGES, "b", 1), taken(PAGES, "c", 1):
         assert staff.get(PAGE).status_code == 503
     assert staff.get(PAGE).status_code == 200
 
@@ -72,37 +71,10 @@ def test_a_page_that_fails_frees_its_place(staff: Client) -> None:
     assert PAGES.taken == 0
 
 
-@pytest.mark.django_db(transaction=True)
-def test_who_waits_for_a_place_holds_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analytics.cooperative.PLACE_SECONDS", 30)
-    places, waiting, held = Places(1), threading.Event(), []
-    places.enter()
-    monkeypatch.setattr(places, "_freed", Watched(waiting))
+def test_who_logs_out_frees_their_place(staff: Client) -> None:
+    assert staff.post("/admin/logout/").status_code == 200
 
-    def wait() -> None:
-        User.objects.count()
-        assert places.wait()
-        held.append(connection.connection)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    assert waiting.wait(30)
-    places.leave()
-    thread.join()
-
-    assert held == [None]
-
-
-class Watched(threading.Condition):
-    """Tells when somebody waits."""
-
-    def __init__(self, waiting: threading.Event) -> None:
-        super().__init__()
-        self.waiting = waiting
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.waiting.set()
-        return super().wait(timeout)
+    assert PAGES.taken == 0
 
 
 def close(answer: Any) -> None:
@@ -154,6 +126,9 @@ def test_few_figures_are_computed_at_once_for_one_token(alice: ApiClient, bob: A
 
 
 def test_nobody_takes_all_figures(alice: ApiClient) -> None:
-    with taken(FIGURES, "a", 2), taken(FIGURES, None, 2):
+    with taken(FIGURES, "a", 2), taken(FIGURES, "b", 1):
         assert alice.get("/metrics").status_code == 403
-        assert not FIGURES.enter("b")
+        FIGURES.take("c")
+        with pytest.raises(Busy):
+            FIGURES.take("d")
+        FIGURES.give_back("c")

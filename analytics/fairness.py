@@ -12,6 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
+from django.db import connections
+
 Owner = Hashable
 
 # Seconds: the longest that one piece of a large request makes the next piece wait.
@@ -59,6 +61,10 @@ class Share:
         self._waiting: dict[Owner, deque[Waiter]] = {}
         self._lock = threading.Lock()
 
+    @property
+    def taken(self) -> int:
+        return self._taken
+
     def take(self, owner: Owner, amount: int = 1) -> None:
         """Take an amount, once it is there. Raises Busy where it is not there in time."""
         with self._lock:
@@ -70,7 +76,10 @@ class Share:
                 raise Busy
             waiter = Waiter(amount)
             self._waiting.setdefault(owner, deque()).append(waiter)
-        if waiter.bell.acquire(timeout=self.patience):
+        close_connection()
+        with outside():
+            is_served = waiter.bell.acquire(timeout=self.patience)
+        if is_served:
             return
         with self._lock:
             if waiter.is_served:  # while it gave up
@@ -80,6 +89,15 @@ class Share:
             if not waiting:
                 del self._waiting[owner]
         raise Busy
+
+    @contextmanager
+    def held(self, owner: Owner, amount: int = 1) -> Iterator[None]:
+        """Hold an amount. Raises Busy."""
+        self.take(owner, amount)
+        try:
+            yield
+        finally:
+            self.give_back(owner, amount)
 
     def force(self, owner: Owner, amount: int = 1) -> None:
         """Take an amount without asking: what has begun is to be ended."""
@@ -172,3 +190,11 @@ def breathe() -> None:
     is_paced = any(share.is_paced for share, _ in _work.held)
     time.sleep(min(time.monotonic() - _work.since, MAX_PAUSE) if is_paced else 0)
     _work.since = time.monotonic()
+
+
+def close_connection() -> None:
+    """Give the connection back to the pool, unless a transaction is open: before waiting for anything else."""
+    for found in connections.all(initialized_only=True):
+        # A request asks this several times, and mostly there is none.
+        if found.connection is not None and not found.in_atomic_block:
+            found.close()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.fairness import Busy, Share, breathe, outside, working
+from analytics.fairness import Busy, Share, breathe, outside, working
 from conftest import wait_until
 
 
@@ -143,8 +143,8 @@ def test_nothing_is_held_while_a_thread_waits(end: Callable[[], object]) -> None
 def test_a_large_request_pauses_as_long_as_it_worked(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([99.0, 100.0, 100.03, 100.06, 107.0, 107.1])
     pauses: list[float] = []
-    monkeypatch.setattr("chat.fairness.time.monotonic", lambda: next(clock))
-    monkeypatch.setattr("chat.fairness.time.sleep", pauses.append)
+    monkeypatch.setattr("analytics.fairness.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("analytics.fairness.time.sleep", pauses.append)
 
     with working(share_of(9), "owner"), working(share_of(1, is_paced=True), "owner"):
         breathe()
@@ -155,7 +155,7 @@ def test_a_large_request_pauses_as_long_as_it_worked(monkeypatch: pytest.MonkeyP
 
 def test_a_small_request_does_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("chat.fairness.time.sleep", pauses.append)
+    monkeypatch.setattr("analytics.fairness.time.sleep", pauses.append)
 
     breathe()
     with working(share_of(9), "owner"):
