@@ -241,24 +241,6 @@ def test_a_commit_that_fails_is_told_and_not_repeated(journal: Journal) -> None:
     assert shop.batches == [[1]]
 
 
-def test_what_was_given_up_in_the_queue_is_not_done(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its client was told that it was not."""
-    shop = Shop()
-    monkeypatch.setattr(lanes, "WAIT_SECONDS", 0.05)
-
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(shop.lane.run, 1)
-        assert shop.begun.wait(10)
-        with pytest.raises(OperationalError):
-            shop.lane.run(2)
-        monkeypatch.setattr(lanes, "WAIT_SECONDS", 10)
-        shop.gate.set()
-        assert isinstance(first.exception(10), OperationalError)
-        assert shop.lane.run(3) == 6
-
-    assert shop.batches == [[1], [3]]
-
-
 def test_a_lane_without_a_database_is_passed_by(journal: Journal) -> None:
     shop = Shop()
     shop.gate.set()
