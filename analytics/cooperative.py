@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from analytics.fairness import outside
+
 T = TypeVar("T")
 
 # A client of a stream does not notice a pause this short.
@@ -17,6 +19,7 @@ def taking_breaks(items: Iterable[T]) -> Iterator[T]:
     since = time.monotonic()
     for item in items:
         if time.monotonic() - since >= WORK_SECONDS:
-            time.sleep(PAUSE_SECONDS)
+            with outside():
+                time.sleep(PAUSE_SECONDS)
             since = time.monotonic()
         yield item

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
+from analytics.fairness import outside
+
 T = TypeVar("T")
 
 # Seconds between two looks at the write lock of SQLite: the first, and those of somebody who has waited for long.
@@ -82,7 +84,8 @@ def wait_for_lock(work: Callable[[], T], seconds: float | None) -> T:
                 deadline = now + seconds if seconds is not None else float("inf")
             if not is_locked(exc) or now >= deadline:
                 raise
-        time.sleep(pause)
+        with outside():
+            time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 

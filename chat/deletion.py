@@ -10,6 +10,7 @@ import time
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from analytics.fairness import outside
 from chat.conversations import read_within
 from chat.exceptions import ConversationNotFound
 from chat.models import ClientToken, Conversation, Message
@@ -59,7 +60,8 @@ def finish(conversation_id: str, deadline: float) -> bool:
     while not is_gone and time.monotonic() < deadline:
         if not connection.in_atomic_block:
             connection.close()  # back to the pool: others may have it meanwhile
-        time.sleep(PAUSE_SECONDS)
+        with outside():
+            time.sleep(PAUSE_SECONDS)
         is_gone = retry_deadlocks(lambda: delete_batch(conversation_id))
     return is_gone
 

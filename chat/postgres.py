@@ -15,6 +15,7 @@ from psycopg.abc import PQGen
 from psycopg.connection import _WAIT_INTERVAL
 from psycopg.errors import _WaitTimeout
 
+from analytics.fairness import outside
 from chat.database import IDLE_IN_TRANSACTION_SECONDS, Patience
 
 logger = logging.getLogger(__name__)
@@ -29,11 +30,12 @@ class BoundedConnection(psycopg.Connection[Any]):
     def wait(self, gen: PQGen[RV], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> RV:
         """Wait for the end of what was sent: a statement with its result, COMMIT and ROLLBACK too."""
         silence = self.patience.silence if self.patience else None
-        if timeout is not None or silence is None:
-            return super().wait(gen, interval, timeout)
         try:
-            return super().wait(gen, interval, silence)
+            with outside():
+                return super().wait(gen, interval, silence if timeout is None else timeout)
         except _WaitTimeout:
+            if timeout is not None or silence is None:
+                raise
             logger.warning("the database has not answered for %g s", silence)
             self.close()
             forget_idle_connections()

@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
-from analytics.fairness import outside
+from analytics.fairness import Share, outside
 from llmapi.logging import ServerRefusals
 
 # Seconds that a body may take beside what its bytes take, and the bytes of it that must come in each further second.
@@ -26,6 +26,9 @@ PIECE_BYTES = 64 * 1024
 PIECE_SECONDS = 10
 # What is read of a body after its request was answered, so that a client which sends all of it first sees the answer.
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
+# One long body is drained at a time, with a pause after each TURN_BYTES: 50 MB a second.
+DRAIN_PAUSE_SECONDS = 0.005
+draining = Share(lambda: 1, patience=BODY_SECONDS, most_waiting=100)
 # Bytes that may come between two requests: of the next head.
 MAX_BYTES_BETWEEN = 1024 * 1024
 # Bytes that one connection reads before others have their turn.
@@ -171,12 +174,13 @@ def drained(body: Any, sock: ClientSocket) -> bool:
 
     A connection that is closed while a client sends loses the answer, which says why the body was refused.
     """
-    size = 0
     sock.begin()
     with suppress(Exception):  # of gunicorn, which has no class for all of them but Exception
-        while size <= MAX_UNREAD_BYTES:
-            piece = body.read(PIECE_BYTES)
-            if not piece:
-                return True
-            size += len(piece)
+        if len(body.read(PIECE_BYTES)) < PIECE_BYTES:
+            return True
+        with draining.held("a client"):
+            for _ in range(MAX_UNREAD_BYTES // TURN_BYTES):
+                gevent.sleep(DRAIN_PAUSE_SECONDS)
+                if len(body.read(TURN_BYTES)) < TURN_BYTES:
+                    return True
     return False

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -125,19 +126,59 @@ def test_an_amount_that_never_fits_is_refused_at_once() -> None:
 @pytest.mark.parametrize("end", [lambda: None, lambda: [].pop()])
 def test_nothing_is_held_while_a_thread_waits(end: Callable[[], object]) -> None:
     share = share_of(1)
-    try:
-        with working(share, "owner"):
-            with pytest.raises(Busy):
-                share.take("other")
-            with outside():
-                share.take("other")
-                end()
-    except IndexError:
-        pass
+    with suppress(IndexError), working(share, "owner"):
+        with pytest.raises(Busy):
+            share.take("other")
+        with outside():
+            share.take("other")
+            share.give_back("other")
+            end()
 
-    # The owner came back without asking, and both have given back all in the end.
-    share.give_back("other")
     assert (share._taken, share._held) == (0, {})
+
+
+def test_who_has_begun_goes_on_before_others_of_the_same_owner() -> None:
+    share, order = share_of(1, patience=60, most_waiting=9), []
+    is_outside, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with working(share, "owner"):
+            with outside():
+                is_outside.set()
+                go_on.wait(60)
+            order.append("begun")
+
+    def begin() -> None:
+        with working(share, "owner"):
+            order.append("new")
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(work)
+        assert is_outside.wait(60)
+        share.take("other")
+        pool.submit(begin)
+        wait_until(lambda: waiting(share)["owner"] == 1)
+        go_on.set()
+        wait_until(lambda: waiting(share)["owner"] == 2)
+        share.give_back("other")
+
+    assert order == ["begun", "new"]
+
+
+def test_two_shares_are_taken_back_without_a_deadlock() -> None:
+    """Who waits for the scarce one has given the other back."""
+    turns, scarce = share_of(2, patience=60, most_waiting=99), share_of(1, patience=60, most_waiting=99)
+
+    def work(owner: int) -> None:
+        with working(turns, owner), working(scarce, owner):
+            for _ in range(20):
+                breathe()
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work, owner) for owner in range(8)]:
+            done.result(60)
+
+    assert (turns._taken, scarce._taken) == (0, 0)
 
 
 def test_a_large_request_pauses_as_long_as_it_worked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,9 @@ from chat.models import ClientToken
 # Requests under way in a process, the sending of their answers included. The server has room for 200 connections more,
 # which say that it is busy, or have not said yet what they want.
 MAX_REQUESTS = 1800
-# Requests at work at once: not those that wait for a client, for the model or for another request.
-MAX_AT_WORK = 64
+# Requests at work at once: not those that wait, for whatever it is. More would run no faster, and each further one
+# stands before the next piece of all others.
+MAX_AT_WORK = 4
 # Seconds that a request waits for its turn.
 PATIENCE = 2
 # Large bodies of one client that may wait.

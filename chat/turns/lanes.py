@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from django.db import OperationalError, transaction
 
+from analytics.fairness import outside
 from chat.sql import DjangoSession, Session, retry_deadlocks
 from chat.turns.connections import LastingSession, lasting_session
 
@@ -76,11 +77,12 @@ class Ticket(Generic[Item, Result]):
 
     def wait(self, patience: float) -> Result:
         """Return the result. Raises OperationalError where the queue stands still, or the database does not answer."""
-        if not self.done.acquire(timeout=patience):
-            if self.begun.acquire(blocking=False):
-                raise OperationalError("The queue for the database did not move.")
-            if not self.done.acquire(timeout=max(WAIT_SECONDS - patience, 0)):
-                raise OperationalError("The database did not answer in time.")
+        with outside():
+            if not self.done.acquire(timeout=patience):
+                if self.begun.acquire(blocking=False):
+                    raise OperationalError("The queue for the database did not move.")
+                if not self.done.acquire(timeout=max(WAIT_SECONDS - patience, 0)):
+                    raise OperationalError("The database did not answer in time.")
         if self.error:
             raise self.error
         return self.result  # type: ignore[return-value]

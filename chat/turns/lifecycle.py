@@ -176,7 +176,8 @@ def retry_while_away(settlement: Settlement, seconds: float) -> ApiError | None:
                 raise
             logger.warning("settling again: %s", type(exc).__name__)
             close_connection()
-            time.sleep(delay)
+            with outside():
+                time.sleep(delay)
 
 
 def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:
