@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
-from analytics.fairness import Share, outside
+from analytics.fairness import Owner, Share, outside
 from llmapi.logging import ServerRefusals
 
 # Seconds that a body may take beside what its bytes take, and the bytes of it that must come in each further second.
@@ -26,6 +26,8 @@ PIECE_BYTES = 64 * 1024
 PIECE_SECONDS = 10
 # What is read of a body after its request was answered, so that a client which sends all of it first sees the answer.
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
+# Heads that are read at once. Thousands that come in one moment are read one after another, with others in between.
+heads = Share(lambda: 1, patience=60, most_waiting=100_000)
 # One long body is drained at a time, with a pause after each TURN_BYTES: 50 MB a second.
 DRAIN_PAUSE_SECONDS = 0.005
 draining = Share(lambda: 1, patience=BODY_SECONDS, most_waiting=100)
@@ -50,6 +52,9 @@ class ClientSocket:
 
     def __init__(self, connected: Any) -> None:
         self._socket = connected
+        # Who sent the request before: nobody knows who sends this one before it is read.
+        self.owner: Owner = "a new connection"
+        self._parser: Owner = None
         self._body_until: float | None = None
         self._bytes_between = 0
         self._bytes_in_turn = 0
@@ -60,6 +65,7 @@ class ClientSocket:
 
     def begin(self) -> None:
         """A head has come: what follows is its body."""
+        self.end_parsing()
         self._body_until = time.monotonic() + BODY_SECONDS
 
     def end(self) -> None:
@@ -109,8 +115,16 @@ class ClientSocket:
             raise
         return data
 
+    def end_parsing(self) -> None:
+        if self._parser is not None:
+            heads.give_back(self._parser)
+            self._parser = None
+
     def _between(self, size: int) -> bytes:
+        self.end_parsing()
         data: bytes = self._socket.recv(size)
+        heads.take(self.owner)
+        self._parser = self.owner
         self._bytes_between += len(data)
         if self._bytes_between > MAX_BYTES_BETWEEN:
             raise gone("too much was sent beside requests")
@@ -153,6 +167,7 @@ class Worker(GeventWorker):
         try:
             super().handle(listener, connected, addr)
         finally:
+            connected.end_parsing()
             self._open -= 1
             self._waiting.pop(connected, None)
 

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostE
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
-from analytics.fairness import Busy, Owner, Share, working
+from analytics.fairness import Busy, Owner, Processor, Share, working
 from chat.api.renderers import error_message
 from chat.exceptions import ApiError, LengthRequired, RequestTimeout, RequestTooLarge, Unavailable, error_body
 from chat.models import ClientToken
@@ -22,9 +22,6 @@ from chat.models import ClientToken
 # Requests under way in a process, the sending of their answers included. The server has room for 200 connections more,
 # which say that it is busy, or have not said yet what they want.
 MAX_REQUESTS = 1800
-# Requests at work at once: not those that wait, for whatever it is. More would run no faster, and each further one
-# stands before the next piece of all others.
-MAX_AT_WORK = 4
 # Seconds that a request waits for its turn.
 PATIENCE = 2
 # Large bodies of one client that may wait.
@@ -33,8 +30,8 @@ MAX_LARGE_WAITING = 16
 LARGE = 64 * 1024
 
 requests = Share(lambda: MAX_REQUESTS, factor=8)
-at_work = Share(lambda: MAX_AT_WORK, patience=PATIENCE, most_waiting=MAX_REQUESTS)
-large = Share(lambda: 1, patience=5 * PATIENCE, most_waiting=MAX_LARGE_WAITING, is_paced=True)
+processor = Processor(patience=PATIENCE, most_waiting=MAX_REQUESTS)
+large = Share(lambda: 1, patience=5 * PATIENCE, most_waiting=MAX_LARGE_WAITING)
 # Bytes that are held for clients: bodies until their request has been answered, and answers until they have been sent.
 memory = Share(lambda: max(8 * settings.MAX_REQUEST_BYTES, 2048 * LARGE), patience=PATIENCE, most_waiting=MAX_REQUESTS)
 
@@ -106,10 +103,20 @@ class SharingMiddleware:
         owner = owner_of(request)
         held = Held(owner)
         request.held = held  # type: ignore[attr-defined]
+        if connection := request.META.get("gunicorn.socket"):
+            connection.owner = owner
+        try:
+            with working(processor, owner) as is_in_time:
+                # To refuse is work as well, and done in turn.
+                return self._answer(request, held) if is_in_time else busy(request)
+        except Busy:
+            return busy(request)
+
+    def _answer(self, request: HttpRequest, held: "Held") -> HttpResponseBase:
         try:
             with held.until_sent:
                 held.hold(requests)
-                with working(at_work, owner), held.while_working:
+                with held.while_working:
                     response = self.get_response(request)
                 response = self._bounded(request, response, held)
                 held.keep_until_sent(response)
@@ -168,7 +175,8 @@ def receive(request: Request) -> None:
             size = len(read_body(http, settings.MAX_REQUEST_BYTES))
         if size > LARGE:
             held.hold(memory, size, owner=owner, is_forced=True)
-            held.while_working.enter_context(working(large, owner))
+            if not held.while_working.enter_context(working(large, owner)):
+                raise Busy
     except Busy as exc:
         raise Unavailable(BUSY) from exc
 

@@ -15,7 +15,7 @@ from chat.turns.capacity import places
 from conftest import ApiClient
 from protos.chat_pb2 import Error
 
-SHARES = (sharing.requests, sharing.at_work, sharing.large, sharing.memory, places)
+SHARES = (sharing.requests, sharing.large, sharing.memory, places)
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 COMPLETIONS = "/v1/chat/completions"
 
@@ -71,10 +71,21 @@ def test_all_is_given_back(upstream: object, name: str) -> None:
     assert held() == before
 
 
-@pytest.mark.parametrize("share", SHARES[:2])
-def test_past_what_can_be_held_a_client_is_told_so(alice: ApiClient, full: Callable[..., None], share: Share) -> None:
-    full(share)
+@pytest.fixture
+def overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turn of each request comes too late."""
+    monkeypatch.setattr(sharing.processor, "take_turn", lambda owner: False)
 
+
+def test_past_what_can_be_held_a_client_is_told_so(alice: ApiClient, full: Callable[..., None]) -> None:
+    full(sharing.requests)
+
+    answer = alice.send(COMPLETIONS, HI)
+
+    assert (answer.status_code, answer["Retry-After"]) == (503, "1")
+
+
+def test_a_request_whose_turn_comes_too_late_is_told_so(alice: ApiClient, overloaded: None) -> None:
     answer = alice.send(COMPLETIONS, HI)
 
     assert (answer.status_code, answer["Retry-After"]) == (503, "1")
@@ -82,18 +93,15 @@ def test_past_what_can_be_held_a_client_is_told_so(alice: ApiClient, full: Calla
 
 
 @pytest.mark.parametrize("asked", [{"accept": "application/x-protobuf"}, {"content-type": "application/x-protobuf"}])
-def test_a_protobuf_client_is_told_so_in_protobuf(full: Callable[..., None], asked: dict[str, str]) -> None:
-    full(sharing.at_work)
-
+def test_a_protobuf_client_is_told_so_in_protobuf(overloaded: None, asked: dict[str, str]) -> None:
     answer = Client().post(COMPLETIONS, b"", content_type=asked.get("content-type", "application/json"), headers=asked)
 
     assert answer["Content-Type"] == "application/x-protobuf"
     assert Error.FromString(answer.content).code == "unavailable"
 
 
-def test_a_browser_may_read_that_it_is_busy(full: Callable[..., None], settings: Settings) -> None:
+def test_a_browser_may_read_that_it_is_busy(overloaded: None, settings: Settings) -> None:
     settings.CORS_ALLOWED_ORIGINS = ["https://app.example.com"]
-    full(sharing.at_work)
 
     answer = Client().get("/v1/models", headers={"origin": "https://app.example.com"})
 
