@@ -1,7 +1,8 @@
 """gunicorn's worker for greenlets, with bounds on what a connection may take: time, bytes, a place among the others.
 
-A head must come within `keepalive` seconds, and when connections run short the one that has waited longest for one is
-closed, as nginx does. Bodies and answers have a least speed, as with Apache's mod_reqtimeout. gunicorn has none of it.
+A head must come within `keepalive` seconds. When connections run short, the one that has waited longest for one is
+closed, as nginx does, and others end with their answer. Bodies and answers have a least speed, as with Apache's
+mod_reqtimeout. gunicorn has none of it.
 """
 
 import errno
@@ -50,8 +51,10 @@ class ClientSocket:
     While a request is under way, what is read is its body, and each wait lets others work.
     """
 
-    def __init__(self, connected: Any) -> None:
+    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, None]") -> None:
         self._socket = connected
+        # Those of whose next request nothing has come yet, this one among them for as long.
+        self._idle = idle
         # Who sent the request before: nobody knows who sends this one before it is read.
         self.owner: Owner = "a new connection"
         self._parser: Owner = None
@@ -122,7 +125,11 @@ class ClientSocket:
 
     def _between(self, size: int) -> bytes:
         self.end_parsing()
-        data: bytes = self._socket.recv(size)
+        self._idle[self] = None
+        try:
+            data: bytes = self._socket.recv(size)
+        finally:
+            self._idle.pop(self, None)
         heads.take(self.owner)
         self._parser = self.owner
         self._bytes_between += len(data)
@@ -150,38 +157,41 @@ class Worker(GeventWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Those that wait for a head, in the order in which they began to wait; and how many are open in all.
-        self._waiting: OrderedDict[ClientSocket, None] = OrderedDict()
+        # Those that send nothing that is needed, in the order in which they stopped; and how many are open in all.
+        self._idle: OrderedDict[ClientSocket, None] = OrderedDict()
         self._open = 0
+
+    @property
+    def is_crowded(self) -> bool:
+        return self._open > self.worker_connections - SPARE_CONNECTIONS
 
     def init_process(self) -> None:
         self.log.error_log.addFilter(ServerRefusals())
         super().init_process()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        connected: Any = ClientSocket(client)
-        self._waiting[connected] = None
+        connected: Any = ClientSocket(client, self._idle)
         self._open += 1
-        if self._open > self.worker_connections - SPARE_CONNECTIONS:
-            self._waiting.popitem(last=False)[0].hang_up()
+        if self.is_crowded and self._idle:
+            self._idle.popitem(last=False)[0].hang_up()
         try:
             super().handle(listener, connected, addr)
         finally:
             connected.end_parsing()
             self._open -= 1
-            self._waiting.pop(connected, None)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
-        self._waiting.pop(sock, None)
         sock.begin()
         try:
             answered = super().handle_request(listener_name, req, sock, addr)
-            if not drained(req.body, sock):
+            # Whoever still sends what was refused keeps no other away.
+            self._idle[sock] = None
+            if not drained(req.body, sock) or self.is_crowded:
                 sock.hang_up()
             return answered
         finally:
+            self._idle.pop(sock, None)
             sock.end()
-            self._waiting[sock] = None
 
 
 def drained(body: Any, sock: ClientSocket) -> bool:

@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -123,12 +123,35 @@ def test_connections_that_say_nothing_make_room(hasty: Server) -> None:
         assert idle[0].recv(1) == b""
 
 
+def test_a_request_that_has_come_is_not_closed_for_a_new_one(transactional_db: None, upstream: OpenAIDouble) -> None:
+    """More connections than there is room for, and each of them asks at once."""
+    with (
+        running_server(upstream, "llmapi/tests/hasty_server.py", RATE_LIMIT_PER_MIN="0") as server,
+        ThreadPoolExecutor(150) as pool,
+    ):
+        answers = list(pool.map(lambda _: server.post(COMPLETIONS, json.loads(HI))[0], range(300)))
+
+    assert Counter(answers) == {200: 300}
+
+
 def test_what_follows_a_refusal_is_not_read_for_ever(hasty: Server) -> None:
     with connected(hasty) as opened:
         opened.sendall(head(hasty, 1_000_000_000, token="wrong"))
 
         with pytest.raises(ConnectionError):
             opened.sendall(b" " * 50_000_000)
+
+
+def test_who_sends_what_was_refused_makes_room(hasty: Server) -> None:
+    """The bodies come fast enough, and for as long as there is room."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(68):
+            opened = stack.enter_context(connected(hasty))
+            opened.sendall(head(hasty, 200_000, token="wrong") + HI)
+            assert opened.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+        for _ in range(20):
+            assert hasty.post(COMPLETIONS, json.loads(HI))[0] == 200
 
 
 def test_a_burst_is_told_to_come_back(serve: Serve, upstream: OpenAIDouble) -> None:
@@ -158,7 +181,7 @@ def pair() -> Iterator[tuple[ClientSocket, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.settimeout(30)
-        yield ClientSocket(ours), theirs
+        yield ClientSocket(ours, OrderedDict()), theirs
 
 
 def test_an_answer_that_is_not_taken_ends_the_connection(
