@@ -2,12 +2,12 @@ import hmac
 from typing import Any
 
 from django.conf import settings
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from chat.api.sharing import credentials
+from chat.api.sharing import credentials, token_of
 from chat.models import ClientToken
 from chat.turns.admission import SETTING, Admission, admissions
 
@@ -20,13 +20,10 @@ class ClientTokenAuthentication(BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[None, ClientToken] | None:
-        scheme, _, token = get_authorization_header(request).decode("latin-1").partition(" ")
-        token = token.strip()
-        if not scheme:
-            token = (request.headers.get("api-key") or request.headers.get("x-api-key") or "").strip()
-            if not token:
+        token = token_of(request._request)
+        if not token:
+            if not request.META.get("HTTP_AUTHORIZATION"):
                 return None
-        elif scheme.lower() != "bearer" or not token:
             raise AuthenticationFailed("Send the token as `Authorization: Bearer <token>`.")
         digest = ClientToken.digest_of(token)
         admission = self.find(digest)

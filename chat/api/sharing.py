@@ -118,17 +118,17 @@ class SharingMiddleware:
                 held.hold(requests)
                 with held.while_working:
                     response = self.get_response(request)
-                response = self._bounded(request, response, held)
+                if isinstance(response, HttpResponse) and (size := len(response.content)) > LARGE:
+                    # What has been done is told, however much is held.
+                    held.hold(memory, size, is_forced=request.method not in {"GET", "HEAD"})
                 held.keep_until_sent(response)
         except Busy:
             return busy(request)
+        self._know_staff(request)
         return response
 
-    def _bounded(self, request: HttpRequest, response: HttpResponseBase, held: "Held") -> HttpResponseBase:
-        """Count a large answer, and refuse it where too much is held for this owner."""
-        if isinstance(response, HttpResponse) and (size := len(response.content)) > LARGE:
-            # What has been done is told, however much is held.
-            held.hold(memory, size, is_forced=request.method not in {"GET", "HEAD"})
+    def _know_staff(self, request: HttpRequest) -> None:
+        """Note whose session it is, where a page has looked that up."""
         user = getattr(request, "_cached_user", None)
         if (
             user is not None
@@ -136,7 +136,6 @@ class SharingMiddleware:
             and (session := request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         ):
             credentials.accept(ClientToken.digest_of(session), f"staff:{user.pk}")
-        return response
 
 
 class Held:
