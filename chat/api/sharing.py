@@ -14,7 +14,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostE
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
-from analytics.fairness import Busy, Owner, Processor, Share, working
+from analytics.fairness import Busy, Owner, Share, working
+from analytics.processor import Processor
 from chat.api.renderers import error_message
 from chat.exceptions import ApiError, LengthRequired, RequestTimeout, RequestTooLarge, Unavailable, error_body
 from chat.models import ClientToken

@@ -1,0 +1,118 @@
+"""The processor of a process, which runs Python for one request at a time: whose turn it is."""
+
+import threading
+import time
+
+from analytics.fairness import Busy, Owner, Queues, Waiter, close_connection, work
+
+# Seconds that an owner may work in one round, and the most that one piece of work counts as.
+QUANTUM = 0.004
+MAX_PIECE = 0.1
+# Seconds that the server works for each request before it is known whose it is, and after it was answered.
+OVERHEAD = 0.0006
+# Seconds between two rounds: a greenlet that sleeps for 0 seconds lets no socket be read. And how long a round lasts in
+# which nobody waits.
+PAUSE = 0.0005
+QUIET_ROUND = 0.02
+# Seconds for which owners are rivals, after a request of another one.
+RIVALRY = 1.0
+
+
+class Processor:
+    """Lets owners work in rounds, each for QUANTUM in a round, while there is more than one of them.
+
+    Greenlets run one after another, in the order in which what they wait for is there. So nothing is held here that
+    others could wait for: an owner that has used up its quantum waits until all others that are ready have run, which
+    is the next round. Whoever has worked for longer waits for as many rounds. This is deficit round robin (M. Shreedhar
+    and G. Varghese, "Efficient Fair Queuing Using Deficit Round Robin", 1996).
+
+    `patience`: seconds that a request waits to begin. Of one owner, at most `most_waiting` requests wait.
+    """
+
+    def __init__(self, *, patience: float, most_waiting: int) -> None:
+        self.patience = patience
+        self.most_waiting = most_waiting
+        self._used: dict[Owner, float] = {}
+        self._waiting = Queues()
+        self._round_at = 0.0
+        self._last_owner: Owner = None
+        self._rivals_until = 0.0
+        self._has_driver = False
+        self._lock = threading.Lock()
+
+    def take_turn(self, owner: Owner) -> bool:
+        """Begin to work, and tell whether that was in time. Raises Busy where it was not even in twice that time.
+
+        Whoever comes too late has a turn all the same, in which to say so: to refuse many takes time as well.
+        """
+        began = time.monotonic()
+        with self._lock:
+            if owner not in self._waiting and self._may_run(owner, began):
+                if began < self._rivals_until:
+                    self._used[owner] = self._used.get(owner, 0) + OVERHEAD
+                return True
+            if self._waiting.count(owner) >= self.most_waiting:
+                raise Busy
+            waiter = self._enqueue(owner)
+        close_connection()
+        try:
+            waiter.bell.acquire(timeout=2 * self.patience)
+        finally:
+            with self._lock:
+                has_left = self._waiting.leave(owner, waiter)
+        if has_left:
+            raise Busy
+        with self._lock:
+            self._used[owner] = self._used.get(owner, 0) + OVERHEAD
+        return time.monotonic() - began <= self.patience
+
+    def resume(self, owner: Owner) -> None:
+        """Go on, before those of this owner that have not begun, and however long it takes."""
+        with self._lock:
+            if self._may_run(owner, time.monotonic()):
+                return
+            waiter = self._enqueue(owner, is_first=True)
+        waiter.bell.acquire()
+
+    def give_back(self, owner: Owner) -> None:
+        """End a piece of work."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._rivals_until:
+                self._used[owner] = self._used.get(owner, 0) + min(now - work.since, MAX_PIECE)
+            if owner in self._waiting and self._used.get(owner, 0) < QUANTUM:
+                self._waiting.serve(owner)
+
+    def _may_run(self, owner: Owner, now: float) -> bool:
+        if owner != self._last_owner:
+            self._last_owner, self._rivals_until = owner, now + RIVALRY
+        if now >= self._rivals_until:
+            return True
+        if not self._has_driver and now - self._round_at > QUIET_ROUND:
+            self._round_at = now
+            self._used.clear()
+        return self._used.get(owner, 0) < QUANTUM
+
+    def _enqueue(self, owner: Owner, *, is_first: bool = False) -> Waiter:
+        waiter = self._waiting.add(owner, is_first=is_first)
+        if not self._has_driver:
+            self._has_driver = True
+            threading.Thread(target=self._drive, name="rounds", daemon=True).start()
+        return waiter
+
+    def _drive(self) -> None:
+        """Begin a round whenever all who were ready have run, as long as anybody waits."""
+        while True:
+            time.sleep(PAUSE)
+            with self._lock:
+                if not self._waiting:
+                    self._has_driver = False
+                    self._round_at = time.monotonic()
+                    return
+                self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._used = {owner: used - QUANTUM for owner, used in self._used.items() if used > QUANTUM}
+        for owner in self._waiting.owners():
+            if self._used.get(owner, 0) < QUANTUM:
+                self._waiting.serve(owner)

@@ -1,0 +1,154 @@
+"""Turns of the processor: rounds, debts, and who is told that it comes too late."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from analytics.fairness import Busy, breathe, working
+from analytics.processor import OVERHEAD, QUANTUM, RIVALRY, Processor
+from conftest import wait_until
+
+
+class Clock:
+    """A clock that moves when it is told to, and rounds that begin when they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("analytics.processor.time.monotonic", lambda: self.now)
+        self.processor = Processor(patience=2, most_waiting=100)
+        # There is a driver already: this test.
+        self.processor._has_driver = True
+
+    def work(self, owner: str, seconds: float) -> None:
+        with working(self.processor, owner):
+            self.now += seconds
+
+    def next_round(self) -> None:
+        """Begin a round, as the driver does."""
+        with self.processor._lock:
+            self.processor._begin_round()
+
+    def waiting(self) -> Counter[object]:
+        return Counter({owner: self.processor._waiting.count(owner) for owner in self.processor._waiting.owners()})
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_an_owner_alone_never_waits(clock: Clock) -> None:
+    clock.now += 10
+    clock.work("alone", 0)
+    clock.now += RIVALRY
+
+    for _ in range(1000):
+        clock.work("alone", 1)
+
+    assert clock.waiting() == {}
+
+
+def test_owners_work_in_rounds(clock: Clock) -> None:
+    """The greedy one has fifty requests, and each round lets it work for a quantum. The modest one does not wait."""
+    order: list[str] = []
+
+    def work(owner: str) -> None:
+        clock.work(owner, QUANTUM)
+        order.append(owner)
+
+    work("modest")
+    work("greedy")
+    with ThreadPoolExecutor(9) as pool:
+        for _ in range(9):
+            pool.submit(work, "greedy")
+        wait_until(lambda: clock.waiting()["greedy"] == 9)
+        for round_ in range(1, 10):
+            clock.next_round()
+            wait_until(lambda round_=round_: order.count("greedy") == round_ + 1)  # type: ignore[misc]
+            work("modest")
+
+    assert order == ["modest", "greedy", *["greedy", "modest"] * 9]
+
+
+def test_who_worked_for_long_waits_for_as_many_rounds(clock: Clock) -> None:
+    clock.work("other", 0)
+    clock.work("long", 10 * QUANTUM)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(clock.work, "long", 0)
+        wait_until(lambda: clock.waiting()["long"] == 1)
+        for _ in range(9):
+            clock.next_round()
+            assert not done.done()
+        clock.next_round()
+
+        done.result(60)
+
+
+def test_a_request_costs_more_than_the_work_that_is_seen(clock: Clock) -> None:
+    clock.work("other", 0)
+    most = round(QUANTUM / OVERHEAD) + 1
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(most):
+            clock.work("many", 0)
+        last = pool.submit(clock.work, "many", 0)
+        wait_until(lambda: clock.waiting()["many"] == 1)
+        clock.next_round()
+
+        last.result(60)
+
+
+def test_a_turn_that_comes_too_late_is_told_from_one_in_time(clock: Clock) -> None:
+    def enter() -> bool:
+        with working(clock.processor, "late") as is_in_time:
+            return is_in_time
+
+    clock.work("other", 0)
+    clock.work("late", QUANTUM)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(enter)
+        wait_until(lambda: clock.waiting()["late"] == 1)
+        clock.now += 2.1
+        clock.next_round()
+
+        assert late.result(60) is False
+
+
+def test_who_waits_for_the_processor_in_vain_is_told_so(clock: Clock) -> None:
+    clock.processor.patience = 0.005
+    clock.work("other", 0)
+    clock.work("late", QUANTUM)
+
+    with pytest.raises(Busy), working(clock.processor, "late"):
+        pass
+
+    assert clock.waiting() == {}
+
+
+def test_of_one_owner_only_so_many_wait_for_the_processor(clock: Clock) -> None:
+    clock.processor.most_waiting = 0
+    clock.work("other", 0)
+    clock.work("greedy", QUANTUM)
+
+    with pytest.raises(Busy), working(clock.processor, "greedy"):
+        pass
+
+
+def test_rounds_begin_by_themselves() -> None:
+    processor = Processor(patience=60, most_waiting=999)
+    done: Counter[int] = Counter()
+
+    def work(owner: int) -> None:
+        for _ in range(20):
+            with working(processor, owner):
+                time.sleep(QUANTUM / 2)
+                breathe()
+                done[owner] += 1
+
+    with ThreadPoolExecutor(6) as pool:
+        for one in [pool.submit(work, owner) for owner in (1, 1, 1, 1, 2, 2)]:
+            one.result(60)
+
+    assert done == {1: 80, 2: 40}
+    assert not processor._waiting
