@@ -123,15 +123,18 @@ def test_connections_that_say_nothing_make_room(hasty: Server) -> None:
         assert idle[0].recv(1) == b""
 
 
-def test_a_request_that_has_come_is_not_closed_for_a_new_one(transactional_db: None, upstream: OpenAIDouble) -> None:
-    """More connections than there is room for, and each of them asks at once."""
-    with (
-        running_server(upstream, "llmapi/tests/hasty_server.py", RATE_LIMIT_PER_MIN="0") as server,
-        ThreadPoolExecutor(150) as pool,
-    ):
-        answers = list(pool.map(lambda _: server.post(COMPLETIONS, json.loads(HI))[0], range(300)))
+def test_a_request_that_has_come_is_not_closed_for_a_new_one(hasty: Server, upstream: OpenAIDouble) -> None:
+    """More connections than are kept without a need, and all of them wait for an answer."""
+    gate = threading.Event()
+    upstream.default = Behaviour(gate=gate)
+    with ThreadPoolExecutor(29) as pool:
+        running = []
+        for count in range(1, 30):
+            running.append(pool.submit(hasty.post, COMPLETIONS, json.loads(HI)))
+            wait_until(lambda count=count: len(upstream.requests) == count)  # type: ignore[misc]
+        gate.set()
 
-    assert Counter(answers) == {200: 300}
+        assert Counter(one.result()[0] for one in running) == {200: 29}
 
 
 def test_what_follows_a_refusal_is_not_read_for_ever(hasty: Server) -> None:

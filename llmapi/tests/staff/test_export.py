@@ -119,8 +119,9 @@ def test_pauses_for_other_requests(staff: Client, monkeypatch: pytest.MonkeyPatc
 
     rows = exported(staff, USAGE)
 
-    assert len(pauses) == len(rows)
-    assert min(pauses) > 0
+    # Others of the process sleep as well.
+    assert pauses.count(exports.PAUSE_SECONDS) == len(rows)
+    assert exports.PAUSE_SECONDS > 0
 
 
 def test_goes_on_where_few_rows_match(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
