@@ -291,7 +291,10 @@ class TestPostgreSQL:
         assert server.post(URL, ask)[0] == 200
 
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^llmapi-'")
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name ~ '^llmapi-' AND datname = current_database()"
+            )
 
         assert [server.post(URL, ask)[0] for _ in range(4)] == [200] * 4
 
