@@ -1,5 +1,6 @@
 """Shares: what one owner may take of what all share, and who is served next."""
 
+import queue
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.fairness import Busy, Share, breathe, outside, working
+from analytics.fairness import Busy, FairQueue, Share, breathe, outside, working
 from conftest import wait_until
 
 
@@ -84,6 +85,31 @@ def test_owners_that_wait_are_served_in_turns() -> None:
 
     assert order[:4] == ["greedy", "modest", "greedy", "modest"]
     assert Counter(order) == {"greedy": 20, "modest": 2}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans())))
+def test_a_queue_serves_its_owners_in_turn(steps: list[tuple[int, bool]]) -> None:
+    """Nobody comes out twice while another waits, and what one owner put in comes out in its order."""
+    fair: FairQueue[tuple[int, int]] = FairQueue()
+    put, got, waited = Counter[int](), Counter[int](), Counter[int]()
+    for owner, is_put in steps:
+        if is_put:
+            fair.put((owner, put[owner]), owner)
+            put[owner] += 1
+            continue
+        try:
+            served, number = fair.get(block=False)
+        except queue.Empty:
+            assert put == got
+            continue
+        assert number == got[served]
+        got[served] += 1
+        waited[served] = 0
+        for other in put:
+            if other != served and put[other] > got[other]:
+                waited[other] += 1
+                assert waited[other] < len(put)
+    assert len(fair) == put.total() - got.total()
 
 
 def test_who_waits_in_vain_is_told_so() -> None:

@@ -62,7 +62,7 @@ class Shop:
         self.gate = threading.Event()
         self.begun = threading.Event()
         self.batches: list[list[int]] = []
-        self.lane: Lane[int, int] = Lane("shop", self.work)
+        self.lane: Lane[int, int] = Lane("shop", self.work, owner_of=lambda item: item // 100)
 
     def work(self, session: Any, items: Sequence[int]) -> list[int]:
         self.begun.set()
@@ -82,7 +82,7 @@ class Shop:
         first = pool.submit(self.lane.run, items[0])
         assert self.begun.wait(10)
         others = [pool.submit(self.lane.run, item) for item in items[1:]]
-        wait_until(lambda: self.lane._queue.qsize() == len(items) - 1)
+        wait_until(lambda: len(self.lane._queue) == len(items) - 1)
         self.gate.set()
         return [first, *others]
 
@@ -106,6 +106,19 @@ def test_what_queues_is_committed_together(journal: Journal) -> None:
     assert results == [2, 4, 6, 8, 10]
     assert [sorted(batch) for batch in shop.batches] == [[1], [2, 3, 4, 5]]
     assert journal.entries == ["commit", "commit"]
+
+
+def test_who_has_queued_little_rides_in_the_next_batch(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop()
+    monkeypatch.setattr(lanes, "MAX_BATCH", 4)
+
+    with ThreadPoolExecutor(30) as pool:
+        futures = shop.run(pool, [1, *range(10, 30), 200])
+
+        assert [future.result(10) for future in futures][-1] == 400
+
+    assert 200 in shop.batches[1]
+    assert len(shop.batches[1]) == 4
 
 
 def test_a_request_alone_waits_for_nobody(journal: Journal) -> None:

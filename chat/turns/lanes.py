@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from django.db import OperationalError, transaction
 
-from analytics.fairness import outside
+from analytics.fairness import FairQueue, Owner, outside, working_for
 from chat.sql import DjangoSession, Session, retry_deadlocks
 from chat.turns.connections import LastingSession, lasting_session
 
@@ -95,10 +95,11 @@ class Ticket(Generic[Item, Result]):
 
 
 class Lane(Generic[Item, Result]):
-    """Runs `work` for many requests in one transaction, in the order in which they came.
+    """Runs `work` for many requests in one transaction: of all clients in turn, and of each client in their order.
 
     `work` returns one result for each. It raises an exception where not all of them can be written together.
-    `bytes_of` says how much a request writes. `patience`: seconds that a request waits in the queue.
+    `owner_of` says whose a request is, where its thread does not say it. `bytes_of` says how much a request writes.
+    `patience`: seconds that a request waits in the queue.
     """
 
     def __init__(
@@ -107,15 +108,17 @@ class Lane(Generic[Item, Result]):
         work: Callable[[Session, Sequence[Item]], Sequence[Result | Alone]],
         *,
         is_atomic: bool = True,
+        owner_of: Callable[[Item], Owner] | None = None,
         bytes_of: Callable[[Item], int] | None = None,
         patience: float = QUEUE_SECONDS,
     ) -> None:
         self.name = name
         self.work = work
         self.is_atomic = is_atomic
+        self.owner_of = owner_of
         self.bytes_of = bytes_of
         self.patience = patience
-        self._queue: queue.SimpleQueue[Ticket[Item, Result]] = queue.SimpleQueue()
+        self._queue: FairQueue[Ticket[Item, Result]] = FairQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed_until = 0.0
@@ -144,7 +147,7 @@ class Lane(Generic[Item, Result]):
                     self._thread = threading.Thread(target=self._serve, name=f"lane-{self.name}", daemon=True)
                     self._thread.start()
         ticket: Ticket[Item, Result] = Ticket(item)
-        self._queue.put(ticket)
+        self._queue.put(ticket, self.owner_of(item) if self.owner_of else working_for())
         return ticket.wait(self.patience)
 
     def _serve(self) -> None:
@@ -166,7 +169,7 @@ class Lane(Generic[Item, Result]):
                     left -= self.bytes_of(ticket.item) if self.bytes_of else 0
                 if left <= 0 or len(tickets) >= MAX_BATCH:
                     break
-                ticket = self._queue.get_nowait()
+                ticket = self._queue.get(block=False)
         return tickets
 
     def _commit(self, session: LastingSession, tickets: list[Ticket[Item, Result]]) -> None:

@@ -268,5 +268,11 @@ def rows_of(totals: Mapping[str, float], column: str) -> list[Row]:
     return [{"key": key, column: total} for key, total in sorted(totals.items())]
 
 
-# What was paid for waits as long as it can.
-settlements: Lane[Settlement, ApiError | None] = Lane("settle", write, bytes_of=bytes_of, patience=WAIT_SECONDS)
+# A stream ends in a thread of its own. What was paid for waits as long as it can.
+settlements: Lane[Settlement, ApiError | None] = Lane(
+    "settle",
+    write,
+    owner_of=lambda settlement: settlement.turn.request.client.pk,
+    bytes_of=bytes_of,
+    patience=WAIT_SECONDS,
+)
