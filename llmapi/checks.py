@@ -1,16 +1,45 @@
-"""Checks that `make run` and `manage.py check --deploy` run before the server starts."""
+"""Checks before the server starts, however it is started, and in `manage.py check --deploy`."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.core.checks import ERROR, CheckMessage, Error, Warning, run_checks  # noqa: A004
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from chat.upstream import lifetimes
 
 SAMPLE_TOKENS = {"change-me", "changeme", "dev-token", "secret", "test", "token", "your-token-here"}
+
+
+def refuse_dangers(addresses: Sequence[object]) -> None:
+    """Say on standard error what is wrong with the settings. Raises SystemExit where it is not safe to serve.
+
+    `addresses`: where gunicorn listens.
+    """
+    found = run_checks(include_deployment_checks=not settings.LOOPBACK_ONLY)
+    if settings.LOOPBACK_ONLY and not all(is_loopback(address) for address in addresses):
+        # The names alone keep nobody out: a stranger can send any host.
+        found += find_dangers()
+    for problem in found:
+        if not problem.is_silenced():
+            print(f"{problem.msg} {problem.hint or ''}".strip(), file=sys.stderr)
+    if any(problem.is_serious(ERROR) and not problem.is_silenced() for problem in found):
+        sys.exit("llmapi: These settings are not safe for a server; correct them in .env or the environment.")
+
+
+def is_loopback(address: object) -> bool:
+    """Tell whether only this machine reaches where gunicorn listens: the path of a socket, or host and port."""
+    if not isinstance(address, tuple):
+        return True
+    host = str(address[0])
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def check_exposed_server(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:

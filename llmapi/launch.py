@@ -16,38 +16,32 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
 
-import environ
+from llmapi import defaults, env_file, local_model, stop
+from llmapi.env_file import ROOT as ROOT
+from llmapi.tether import Tether
 
-from llmapi import defaults, local_model
-from llmapi.stop import write_pid_file
-
-ROOT = Path(__file__).resolve().parent.parent
 STARTUP_SECONDS = 60
 # Longer than the graceful_timeout of gunicorn.
 STOP_SECONDS = 40
-ENV_LINE = re.compile(r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=.*")
+# What this process asks of its children stays on this machine, whatever proxy the environment names.
+loopback = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+tether = Tether()
 
 
 class CannotStart(Exception):
     """One sentence that says what is wrong and what to do."""
 
 
-def env_file() -> Path:
-    return Path(os.environ.get("ENV_FILE") or ROOT / ".env")
-
-
 def write_env() -> bool:
     """Write `.env` with new secrets on the first run. Return whether this is the first run."""
-    target = env_file()
+    target = env_file.path_of()
     if target.exists():
         return False
     values = {
         "SECRET_KEY": secrets.token_urlsafe(50),
         "CLIENT_API_TOKEN": f"llm_{secrets.token_urlsafe(32)}",
-        # Only this machine can reach the server. With public metrics, the curl commands of the README work unchanged.
-        "METRICS_PUBLIC": "true",
     }
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     for name, value in values.items():
@@ -55,13 +49,6 @@ def write_env() -> bool:
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     return True
-
-
-def check_env_file() -> None:
-    """Raise CannotStart for a line that is no setting. django-environ would skip it, and the setting would be lost."""
-    for number, line in enumerate(env_file().read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        if line.strip() and not line.lstrip().startswith("#") and not ENV_LINE.fullmatch(line.strip()):
-            raise CannotStart(f"Line {number} of .env is not NAME=value; correct it, or turn it into a comment with #.")
 
 
 def prepare() -> str | None:
@@ -86,7 +73,13 @@ def check_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as exc:
-            hint = f"stop what runs there, or choose another port: PORT={port + 1} make run."
+            other = f"PORT={port + 1} make run"
+            if found := stop.process_on(port):
+                hint = f"make stop stops it, {other} starts another"
+                raise CannotStart(
+                    f"llmapi of this folder runs on port {port} already, as process {found}; {hint}."
+                ) from exc
+            hint = f"stop what runs there, or choose another port: {other}."
             raise CannotStart(f"Port {port} cannot be used ({exc.strerror}); {hint}") from exc
 
 
@@ -120,9 +113,17 @@ def start_local_model(children: list[subprocess.Popen[bytes]]) -> None:
 def spawn(
     children: list[subprocess.Popen[bytes]], command: list[str], *, quiet: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start a process in its own session. So Ctrl-C does not reach it: this process stops it."""
+    """Start a process in its own session. So Ctrl-C does not reach it: this process stops it, and it ends with this."""
     output = subprocess.DEVNULL if quiet else None
-    child = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=output, stderr=output, start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment() | tether.environment(),
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        pass_fds=[tether.child_end],
+    )
     children.append(child)
     return child
 
@@ -136,34 +137,40 @@ def wait_for(url: str, child: subprocess.Popen[bytes], failure: str) -> None:
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline and child.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with loopback.open(url, timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     raise CannotStart(failure)
 
 
-def stop(children: list[subprocess.Popen[bytes]]) -> None:
-    """Stop the last started process first: turns that still run need the model."""
-    for child in reversed(children):
-        if child.poll() is None:
-            child.terminate()
-            try:
+def end(children: list[subprocess.Popen[bytes]]) -> None:
+    """Stop the last started process first: turns that still run need the model. A second Ctrl-C kills all of them."""
+    try:
+        for child in reversed(children):
+            if child.poll() is None:
+                child.terminate()
                 child.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                child.kill()
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        for child in children:
+            if child.poll() is None:
+                # The workers of the server are in its group.
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 def start(children: list[subprocess.Popen[bytes]]) -> None:
     write_env()
-    check_env_file()
-    environ.Env.read_env(env_file())
+    try:
+        env_file.load()
+    except env_file.UnreadableFile as exc:
+        raise CannotStart(str(exc)) from exc
     port_text = os.environ.get("PORT") or "8080"
     if not port_text.isdecimal() or not 0 < int(port_text) < 65536:
         raise CannotStart(f"PORT is {port_text!r}; set it to a number from 1 to 65535.")
     port = int(port_text)
     check_port(port)
-    is_local = not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL")
+    stop.note_port(port)
+    is_local = not any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL"))
     if is_local:
         start_local_model(children)
     password = prepare()
@@ -199,25 +206,27 @@ Ctrl-C or make stop stops it.
 
 
 def main() -> None:
-    pid_file = write_pid_file()
+    path = stop.write_pid_file()
     children: list[subprocess.Popen[bytes]] = []
-    for stopping in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stopping, signal.default_int_handler)
+    # Also when the terminal is closed, unless nohup has said otherwise.
+    for stopping in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(stopping) is not signal.SIG_IGN:
+            signal.signal(stopping, signal.default_int_handler)
     try:
         start(children)
         while all(child.poll() is None for child in children):
-            time.sleep(0.5)
+            time.sleep(0.1)
         hint = "so the others were stopped; see its messages above, then run again."
         raise CannotStart(f"A process of the server has ended, {hint}")
     except KeyboardInterrupt:
-        print("\nStopping ...", flush=True)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with suppress(OSError):  # The terminal may be gone.
+            print("\nStopping, as soon as running replies have ended. Ctrl-C again stops at once.", flush=True)
     except CannotStart as exc:
         sys.exit(f"llmapi: {exc}")
     finally:
-        for stopping in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(stopping, signal.SIG_IGN)
-        stop(children)
-        pid_file.unlink(missing_ok=True)
+        end(children)
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@
 """
 
 import importlib.util
-import os
+import signal
 import sys
-import time
 from pathlib import Path
+
+from llmapi import tether
 
 NAME = "smollm2-135m-instruct"
 CONTEXT_TOKENS = 4096
@@ -44,9 +45,8 @@ def serve(port: int) -> None:
     params.endpoint_slots = False
     params.verbosity = 0
     server = xllamacpp.Server(params)
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(1)
+    tether.follow()
+    signal.pause()
     del server
 
 

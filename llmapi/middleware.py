@@ -9,11 +9,12 @@ from django.conf import settings
 from django.contrib.auth import middleware as auth
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
 from django.http.response import HttpResponseBase
+from django.middleware import common
 from django.utils.deprecation import MiddlewareMixin
 
-from chat.api.sharing import read_body
+from chat.api.sharing import PROBES, read_body
 from chat.exceptions import ApiError, error_body
 
 NO_STORE = "no-store"
@@ -77,6 +78,13 @@ class ContentSecurityPolicyMiddleware:
         if not (settings.DEBUG and response.status_code in {404, 500}):
             response.headers[HEADER] = self.policy
         return response
+
+
+class CommonMiddleware(common.CommonMiddleware):
+    """Let probes name any host: load balancers ask each server by its address."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
+        return None if request.path_info in PROBES else super().process_request(request)
 
 
 class PagesOnly(MiddlewareMixin):

@@ -1,4 +1,4 @@
-"""`python -m llmapi.prepare`: what `make run` does to the database and checks before the server starts.
+"""`python -m llmapi.prepare`: what `make run` does to the database before the server starts.
 
 Prints the password of the new staff user `admin` on the first run, and nothing on later ones. If something is wrong, it
 says in one sentence what it is and what to do, and exits with 1.
@@ -9,9 +9,7 @@ import secrets
 import sys
 
 import django
-from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import Error, connection
@@ -51,18 +49,6 @@ def prepare_database() -> str | None:
     return password
 
 
-def run_checks() -> None:
-    """Run Django's checks, and the deployment checks if the server answers to other hosts than this machine."""
-    problems = checks.run_checks(include_deployment_checks=not settings.LOOPBACK_ONLY, databases=["default"])
-    for problem in problems:
-        if not problem.is_silenced():
-            print(f"{problem.msg} {problem.hint or ''}".strip(), file=sys.stderr)
-    if any(problem.is_serious(checks.ERROR) and not problem.is_silenced() for problem in problems):
-        raise CannotStart(
-            "These settings are not safe for a server; correct them in .env or the environment, then run again."
-        )
-
-
 def first_line(exc: Exception) -> str:
     return str(exc).strip().partition("\n")[0][:200]
 
@@ -71,7 +57,6 @@ def main() -> None:
     try:
         set_up()
         password = prepare_database()
-        run_checks()
     except CannotStart as exc:
         sys.exit(f"llmapi: {exc}")
     print(password or "")

@@ -3,159 +3,76 @@
 `.env.example` documents each of them.
 """
 
-import os
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
-import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from chat.api import fields
-from llmapi import defaults
-from llmapi.database import POOL_SECONDS, fail_waiting
+from chat.upstream.message_fields import RETURNABLE
+from llmapi import defaults, env_file
+from llmapi.database import databases
+from llmapi.env_file import ROOT
+from llmapi.environment import (
+    check_proxy,
+    choice,
+    flag,
+    hosts,
+    models,
+    number,
+    origins,
+    refuse,
+    secret,
+    some_of,
+    text,
+    url,
+    words,
+)
 from llmapi.files import make_private
 
-BASE_DIR = Path(__file__).resolve().parent.parent
-
-env = environ.Env()
-ENV_FILE = os.environ.get("ENV_FILE") or BASE_DIR / ".env"
 with suppress(OSError):  # It is somebody else's file, and theirs to protect.
-    make_private(ENV_FILE)
-env.read_env(ENV_FILE)
-
-
-def text(name: str, default: str = "") -> str:
-    """Return a setting. An empty value means unset, because `.env.example` lists settings as `NAME=`."""
-    return env.str(name, default="").strip() or default
-
-
-def words(name: str) -> list[str]:
-    return [word.strip() for word in text(name).split(",") if word.strip()]
-
-
-def model_names(entries: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Read entries of the form `model` or `name=model`. Return all names, and the model behind each alias."""
-    names: dict[str, str] = {}
-    aliases: dict[str, str] = {}
-    for entry in entries:
-        name, equals, model = (part.strip() for part in entry.partition("="))
-        if not name or (equals and not model):
-            raise ImproperlyConfigured(
-                f"OPENAI_MODELS holds {entry!r}; write a model, or name=model for an alias of it."
-            )
-        names[name] = name
-        if equals:
-            aliases[name] = model
-    return list(names), aliases
-
-
-def number(name: str, default: int, *, least: int = 0) -> int:
-    value = text(name, str(default))
-    if not value.isdecimal() or int(value) < least:
-        raise ImproperlyConfigured(f"{name} is {value!r}; set it to a whole number of at least {least}.")
-    return int(value)
-
-
-def flag(name: str) -> bool:
-    value = text(name, "false").lower()
-    if value not in {"true", "false", "1", "0", "yes", "no", "on", "off"}:
-        raise ImproperlyConfigured(f"{name} is {value!r}; set it to true or false.")
-    return value in {"true", "1", "yes", "on"}
-
-
-def choice(name: str, *choices: str) -> str:
-    """Return one of the choices; the first by default."""
-    value = text(name, choices[0]).upper()
-    if value not in choices:
-        raise ImproperlyConfigured(f"{name} is {value!r}; set it to {' or '.join(choices)}.")
-    return value
-
-
-def database(setting: str, default: str) -> dict[str, Any]:
-    """Return Django's settings for SQLite or PostgreSQL, tuned for short transactions in many greenlets.
-
-    `setting` names the setting that holds the URL.
-    """
-    url = text(setting, default)
-    hint = "use sqlite:///db.sqlite3 or postgres://user:password@host:5432/name."
-    if not url.startswith(("sqlite://", "postgres://", "postgresql://")):
-        raise ImproperlyConfigured(f"{setting} must name a SQLite or PostgreSQL database; {hint}")
-    try:
-        config: dict[str, Any] = dict(env.db_url_config(url))
-    except ValueError as exc:  # for example a port that is no number
-        raise ImproperlyConfigured(f"{setting} cannot be read; {hint}") from exc
-    # Ours let nothing wait for long.
-    config["ENGINE"] = config["ENGINE"].replace("django.db.backends", "llmapi.backends")
-    if config["ENGINE"] == "llmapi.backends.sqlite3":
-        name = config["NAME"] if config["NAME"] == ":memory:" else str(BASE_DIR / config["NAME"])
-        # WAL lets others read while one writes. IMMEDIATE takes the write lock when a transaction begins, so no
-        # transaction fails halfway because another holds the lock.
-        synchronous = choice("SQLITE_SYNCHRONOUS", "NORMAL", "FULL")
-        options = {
-            "transaction_mode": "IMMEDIATE",
-            # No wait that stops the process: chat.database.wait_for_lock waits.
-            "timeout": 0,
-            "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous};",
-        }
-        # A file, because tests also run real server processes, which must see the same database.
-        return {**config, "NAME": name, "OPTIONS": options, "TEST": {"NAME": str(BASE_DIR / "test.sqlite3")}}
-    size = number("DATABASE_POOL_SIZE", 8, least=1)
-    pool = {
-        "min_size": 0,
-        # One more for the background jobs, which may keep theirs for seconds.
-        "max_size": size + 1,
-        # Some hundred requests may wait for a connection. Further ones get a 503 at once.
-        "timeout": POOL_SECONDS,
-        "max_waiting": 64 * size,
-        "reconnect_timeout": 0,
-        "reconnect_failed": fail_waiting,
-    }
-    # Seconds to connect, and milliseconds that the server may leave a packet without an acknowledgement.
-    options = {**config.get("OPTIONS", {}), "pool": pool, "connect_timeout": 2, "tcp_user_timeout": 3000}
-    return {
-        **config,
-        "OPTIONS": options,
-        # A cursor of the server lives in one session, and each transaction gets another one.
-        "DISABLE_SERVER_SIDE_CURSORS": PGBOUNCER,
-    }
+    make_private(env_file.path_of())
+try:
+    env_file.load()
+except env_file.UnreadableFile as exc:
+    raise ImproperlyConfigured(str(exc)) from exc
 
 
 # --- settings of operators ---
 
 SECRET_KEY = text("SECRET_KEY")
 if not SECRET_KEY:
-    raise ImproperlyConfigured("SECRET_KEY is not set; put a long random value in .env (`make run` writes one).")
+    refuse("SECRET_KEY is not set; put a long random value in .env (`make run` writes one).")
 DEBUG = flag("DEBUG")
-ALLOWED_HOSTS = words("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = hosts("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 LOOPBACK_ONLY = set(ALLOWED_HOSTS) <= {"localhost", ".localhost", "127.0.0.1", "[::1]"}
 
-OPENAI_API_KEY = text("OPENAI_API_KEY")
-OPENAI_BASE_URL = text("OPENAI_BASE_URL", "https://api.openai.com/v1")
+OPENAI_API_KEY = secret("OPENAI_API_KEY")
+OPENAI_BASE_URL = url("OPENAI_BASE_URL", "https://api.openai.com/v1")
+check_proxy(OPENAI_BASE_URL)
 OPENAI_MODEL = text("OPENAI_MODEL", defaults.OPENAI_MODEL)
 # The names by which clients may ask for a model, and the models that stand behind those that are only names.
-OPENAI_MODELS, MODEL_ALIASES = model_names([OPENAI_MODEL, *words("OPENAI_MODELS")])
+OPENAI_MODELS, MODEL_ALIASES = models([OPENAI_MODEL, *words("OPENAI_MODELS")])
 # Context size of a model that genai-prices does not know.
 OPENAI_CONTEXT_TOKENS = number("OPENAI_CONTEXT_TOKENS", 8192, least=256)
 # Tokens of history that one turn may send, as estimated; 0: what fits the model.
 HISTORY_TOKENS = number("HISTORY_TOKENS", 16_000)
 SYSTEM_PROMPT = text("SYSTEM_PROMPT")
 # How hard OpenAI's reasoning models think where the client does not say: none, minimal, low, medium, high, xhigh.
-OPENAI_REASONING_EFFORT = text("OPENAI_REASONING_EFFORT", "none")
+OPENAI_REASONING_EFFORT = choice("OPENAI_REASONING_EFFORT", "none", "minimal", "low", "medium", "high", "xhigh")
 # Fields of a reply that this upstream wants back with the history, beside OpenAI's own.
-UPSTREAM_MESSAGE_FIELDS = words("UPSTREAM_MESSAGE_FIELDS")
+UPSTREAM_MESSAGE_FIELDS = some_of("UPSTREAM_MESSAGE_FIELDS", RETURNABLE)
 # Fields of a completion that OpenAI does not know and the upstream does. They are passed on as they are.
 UPSTREAM_FIELDS = words("UPSTREAM_FIELDS")
 if own := [name for name in UPSTREAM_FIELDS if name in fields.OWN]:
-    raise ImproperlyConfigured(f"UPSTREAM_FIELDS names {own[0]}, which is llmapi's own; name fields of the upstream.")
+    refuse(f"UPSTREAM_FIELDS names {own[0]}, which is llmapi's own; name fields of the upstream.")
 
-CLIENT_API_TOKEN = text("CLIENT_API_TOKEN")
+CLIENT_API_TOKEN = secret("CLIENT_API_TOKEN")
 RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
 # Turns that one process runs at once. Further requests get a 503.
 MAX_RUNNING_TURNS = number("MAX_RUNNING_TURNS", 1000, least=1)
 MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 20 * 1024 * 1024, least=1024)
-METRICS_PUBLIC = flag("METRICS_PUBLIC")
+METRICS_PUBLIC = flag("METRICS_PUBLIC", default=LOOPBACK_ONLY)
 # Proxies in front that add an address to X-Forwarded-For.
 TRUSTED_PROXIES = number("TRUSTED_PROXIES", 0)
 # Whole days for which usage and analytics events are kept; 0 means for ever. At least 2, because events of yesterday
@@ -163,21 +80,16 @@ TRUSTED_PROXIES = number("TRUSTED_PROXIES", 0)
 RAW_RETENTION_DAYS = number("RAW_RETENTION_DAYS", 0)
 if RAW_RETENTION_DAYS == 1 or RAW_RETENTION_DAYS > 36_500:
     hint = "set it to 2 to 36500 days, or to 0 to keep all rows"
-    raise ImproperlyConfigured(f"RAW_RETENTION_DAYS is {RAW_RETENTION_DAYS}; {hint}.")
+    refuse(f"RAW_RETENTION_DAYS is {RAW_RETENTION_DAYS}; {hint}.")
 
 # Seconds that the upstream may be silent in a stream, or take for a whole answer; and seconds that a request waits
 # for a duplicate that still runs.
 UPSTREAM_TIMEOUT_SECONDS = number("UPSTREAM_TIMEOUT_SECONDS", 300, least=1)
 IDEMPOTENCY_WAIT_SECONDS = number("IDEMPOTENCY_WAIT_SECONDS", 25)
 
-# DATABASE_URL is that of a PgBouncer in transaction mode.
 PGBOUNCER = flag("PGBOUNCER")
-DATABASES = {"default": database("DATABASE_URL", "sqlite:///db.sqlite3")}
+DATABASES = databases()
 DATABASE_ROUTERS = ["llmapi.routers.ReplicaRouter"]
-if text("REPLICA_DATABASE_URL"):
-    DATABASES["replica"] = database("REPLICA_DATABASE_URL", "")
-    if DATABASES["replica"]["ENGINE"] != DATABASES["default"]["ENGINE"]:
-        raise ImproperlyConfigured("REPLICA_DATABASE_URL must name a replica of the database that DATABASE_URL names.")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Django ---
@@ -210,7 +122,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "llmapi.middleware.FormSizeMiddleware",
     "llmapi.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "llmapi.middleware.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "llmapi.middleware.AuthenticationMiddleware",
     "llmapi.middleware.MessageMiddleware",
@@ -222,7 +134,7 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
-        "DIRS": [BASE_DIR / "clients" / "web" / "templates"],
+        "DIRS": [ROOT / "clients" / "web" / "templates"],
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
@@ -240,7 +152,7 @@ TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = "llmapi.formats"
 USE_TZ = True
 STATIC_URL = "static/"
-STATICFILES_DIRS = [BASE_DIR / "clients" / "web" / "static"]
+STATICFILES_DIRS = [ROOT / "clients" / "web" / "static"]
 # Static files are served from where the packages keep them, so there is no collectstatic step.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
@@ -281,7 +193,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
 # Outside of the API there are only forms of the admin. The longest has some hundred permissions.
 MAX_FORM_BYTES = 64 * 1024
 
-CORS_ALLOWED_ORIGINS = words("CORS_ALLOWED_ORIGINS")
+CORS_ALLOWED_ORIGINS = origins("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/v1/"
 CORS_ALLOW_METHODS = ["GET", "POST", "DELETE", "OPTIONS"]
 # Those that are asked for are allowed as well.

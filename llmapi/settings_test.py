@@ -14,11 +14,12 @@ os.environ.update(
     IDEMPOTENCY_WAIT_SECONDS="0",
     UPSTREAM_TIMEOUT_SECONDS="5",
     RATE_LIMIT_PER_MIN="1000",
+    METRICS_PUBLIC="false",
     # Thousands of tests commit, and none pulls the plug of the database: bench.faults does, with a server of its own.
     PGOPTIONS="-c synchronous_commit=off",
 )
 for name in (
-    *("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "DEBUG", "METRICS_PUBLIC", "SYSTEM_PROMPT", "MAX_REQUEST_BYTES"),
+    *("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "DEBUG", "SYSTEM_PROMPT", "MAX_REQUEST_BYTES"),
     *("PGBOUNCER", "REPLICA_DATABASE_URL", "TRUSTED_PROXIES", "UPSTREAM_FIELDS"),
 ):
     os.environ.pop(name, None)

@@ -13,7 +13,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-RUN_DIR = Path(__file__).resolve().parent.parent / ".run"
+from llmapi.env_file import ROOT
+
+RUN_DIR = ROOT / ".run"
 # A launcher waits up to 40 seconds for the server, and then as long for the trial model.
 STOP_SECONDS = 90
 
@@ -26,6 +28,20 @@ def write_pid_file() -> Path:
         # Never closed, so it is locked until the process ends.
         fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_EX)
     return path
+
+
+def note_port(port: int) -> None:
+    """Write down on which port this launcher serves."""
+    with suppress(OSError):
+        (RUN_DIR / f"{os.getpid()}.pid").write_text(f"{port}\n")
+
+
+def process_on(port: int) -> int | None:
+    """Return the process id of the launcher of this folder that serves on a port."""
+    for path in RUN_DIR.glob("*.pid"):
+        if path.read_text().strip() == str(port) and is_running(path):
+            return int(path.stem)
+    return None
 
 
 def is_running(path: Path) -> bool:

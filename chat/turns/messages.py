@@ -11,16 +11,8 @@ from typing import Any
 from django.conf import settings
 
 from chat.pieces import A_MESSAGE, MAX_VALUES, count_json, worked
+from chat.upstream.message_fields import CALL_FIELDS, RETURNABLE
 
-# Fields of a reply that an upstream may want back (UPSTREAM_MESSAGE_FIELDS), and where they are kept.
-RETURNABLE = {
-    "reasoning_content": "reasoning_content",
-    "reasoning": "reasoning_content",
-    "reasoning_details": "reasoning_details",
-    "extra_content": "extra_content",
-}
-# Of a tool call, too: Google's models want their thought signatures back.
-CALL_FIELDS = {"extra_content"}
 # What OpenAI takes in the name of a user and of a tool.
 NOT_IN_NAMES = re.compile(r"[\s<|\\/>]")
 NOT_IN_TOOL_NAMES = re.compile(r"[^a-zA-Z0-9_-]")

@@ -13,8 +13,8 @@ import pytest
 from bench.openai_double import OpenAIDouble
 from conftest import environment
 from llmapi import local_model, stop
-from llmapi.launch import ROOT, CannotStart, banner, check_env_file, check_port, start_local_model
-from llmapi.settings import model_names
+from llmapi.environment import models
+from llmapi.launch import ROOT, CannotStart, banner, check_port, start_local_model
 from llmapi.stop import RUN_DIR
 
 
@@ -26,14 +26,6 @@ def test_a_busy_port_is_reported(port: int) -> None:
         with pytest.raises(CannotStart, match=f"Port {busy} .* PORT={busy + 1} make run"):
             check_port(busy)
     check_port(port)
-
-
-def test_a_broken_env_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ENV_FILE", str(tmp_path / ".env"))
-    (tmp_path / ".env").write_text("# a comment\n\nPORT=1\nexport DEBUG=true\nwhat is this\n")
-
-    with pytest.raises(CannotStart, match=r"Line 5 of \.env"):
-        check_env_file()
 
 
 def test_the_banner_names_the_model_and_the_login() -> None:
@@ -57,7 +49,7 @@ def test_the_trial_model_answers_to_the_name_in_the_examples(monkeypatch: pytest
     start_local_model([])
 
     (named,) = re.findall(r'completions\.create\(model="(.+?)"', (ROOT / "README.md").read_text())
-    names, aliases = model_names([os.environ["OPENAI_MODEL"], os.environ["OPENAI_MODELS"]])
+    names, aliases = models([os.environ["OPENAI_MODEL"], os.environ["OPENAI_MODELS"]])
     assert names == [local_model.NAME, named]
     assert aliases == {named: local_model.NAME}
 

@@ -196,7 +196,7 @@ def test_the_first_run_writes_new_secrets(tmp_path: Any, monkeypatch: pytest.Mon
     values = dict(line.split("=", 1) for line in written.splitlines() if line and not line.startswith("#"))
     assert len(values["SECRET_KEY"]) >= 50
     assert values["CLIENT_API_TOKEN"].startswith("llm_")
-    assert values["METRICS_PUBLIC"] == "true"
+    assert values["METRICS_PUBLIC"] == ""
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     assert not write_env()
     assert (tmp_path / ".env").read_text() == written
