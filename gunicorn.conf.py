@@ -19,19 +19,18 @@ from django.core.exceptions import ImproperlyConfigured
 try:
     from llmapi import environment, settings, tether
 
+    IS_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
     port = environment.number("PORT", 8080, least=1, most=65535)
+    # One process on SQLite, because only PostgreSQL lets a process join the streams of others.
+    workers = environment.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
 except ImproperlyConfigured as exc:
     raise SystemExit(f"llmapi: {exc}") from exc
-
-IS_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
 
 wsgi_app = "llmapi.wsgi"
 bind = f"127.0.0.1:{port}"
 worker_class = "llmapi.worker.Worker"
 # More than the requests that one process has under way (chat/api/sharing.py).
 worker_connections = 2000
-# One process on SQLite, because only PostgreSQL lets a process join the streams of others.
-workers = environment.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
 # A connection of a client has one file, and a call to the model another. Many systems allow 1024 unless asked for more.
 FILES = 3 * worker_connections
 # Workers share the memory of what is loaded before they are forked, as long as they do not write to it.

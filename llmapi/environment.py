@@ -146,6 +146,8 @@ def models(entries: Collection[str]) -> tuple[list[str], dict[str, str]]:
         name, equals, model = (part.strip() for part in entry.partition("="))
         if not name or (equals and not model):
             refuse(f"OPENAI_MODELS holds {entry[:80]!r}; write a model, or name=model for an alias of it.")
+        if any(char.isspace() for char in name + model):
+            refuse(f"OPENAI_MODEL or OPENAI_MODELS holds {entry[:80]!r}; no model has a space in its name.")
         names[name] = name
         if equals:
             aliases[name] = model
