@@ -170,6 +170,17 @@ def quick_flush() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def static_files() -> Iterator[None]:
+    """Find the static files once: each client of a test begins like a server, which reads about each of 180 files."""
+    from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
+
+    files = WhiteNoiseMiddleware().files
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", lambda self: self.files.update(files))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_refusals_are_left() -> None:
     """Refusals are counted in the memory of this process, which tests share."""

@@ -6,6 +6,10 @@ from gevent import monkey
 monkey.patch_all()
 
 import gc
+
+# Nothing is garbage while the application is loaded: the collector would only look at all of it, again and again.
+gc.disable()
+
 import os
 import resource
 import sqlite3
@@ -67,6 +71,12 @@ def when_ready(server: Any) -> None:
     ssl.create_default_context()
     gc.collect()
     gc.freeze()
+    gc.enable()
+
+
+def on_reload(server: Any) -> None:
+    # This file has been read again.
+    gc.enable()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -1,10 +1,9 @@
 """A server with room for few connections and little patience, so that tests need not wait for its bounds."""
 
-from pathlib import Path
 from runpy import run_path
 
 # First, because it patches what all others import.
-globals().update(run_path(str(Path(__file__).parents[2] / "gunicorn.conf.py")))
+globals().update(run_path("chat/tests/shared_server.py"))
 
 from llmapi import worker  # noqa: E402
 

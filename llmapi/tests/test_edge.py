@@ -1,6 +1,7 @@
 """What a connection may take of the server: time for its head and body, bytes, and a place among the others."""
 
 import contextlib
+import functools
 import json
 import socket
 import threading
@@ -12,6 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import connection
+from pytest_django import DjangoDbBlocker
 
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken
@@ -24,10 +27,29 @@ HI = json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode()
 COMPLETIONS = "/v1/chat/completions"
 
 
+@pytest.fixture(scope="module")
+def servers(django_db_setup: None, django_db_blocker: DjangoDbBlocker, double: OpenAIDouble) -> Iterator[Serve]:
+    """`servers(config, **settings)` starts a server when the first test asks for it, which all tests then share.
+
+    A test leaves to it only connections that have ended, so that it has the same room for the next.
+    """
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda config, **bounds: stack.enter_context(running_server(double, config, **bounds)))
+    with django_db_blocker.unblock():
+        # The last connection that closes removes SQLite's log, which a killed server leaves.
+        connection.ensure_connection()
+
+
 @pytest.fixture
-def hasty(transactional_db: None, upstream: OpenAIDouble) -> Iterator[Server]:
-    with running_server(upstream, "llmapi/tests/hasty_server.py") as server:
-        yield server
+def hasty(transactional_db: None, upstream: OpenAIDouble, servers: Serve) -> Server:
+    return servers("llmapi/tests/hasty_server.py")
+
+
+@pytest.fixture
+def small(transactional_db: None, upstream: OpenAIDouble, servers: Serve) -> Server:
+    """A server with two connections to the database, and room for nine turns."""
+    bounds = {"DATABASE_POOL_SIZE": "2", "MAX_RUNNING_TURNS": "9", "RATE_LIMIT_PER_MIN": "0"}
+    return servers("chat/tests/shared_server.py", WEB_CONCURRENCY="1", **bounds)
 
 
 @contextlib.contextmanager
@@ -58,23 +80,28 @@ def answer(opened: socket.socket) -> bytes:
     return received
 
 
-@pytest.mark.parametrize("sent", [b"", b"POST /v1/cha", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
-def test_a_head_that_does_not_come_is_not_waited_for(hasty: Server, sent: bytes) -> None:
-    with connected(hasty) as opened:
-        opened.sendall(sent)
+def answers(server: Server, sent: list[bytes]) -> list[bytes]:
+    """Send each of these on a connection of its own, all of them at once, and read to the end of each."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connected(server)) for _ in sent]
+        for opened, data in zip(connections, sent, strict=True):
+            opened.sendall(data)
+        return [answer(opened) for opened in connections]
 
-        assert answer(opened) == b""
+
+def test_a_head_that_does_not_come_is_not_waited_for(hasty: Server) -> None:
+    sent = [b"", b"POST /v1/cha", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "]
+
+    assert answers(hasty, sent) == [b""] * 3
 
 
-@pytest.mark.parametrize("length", [len(HI), 5_000_000, None])
-def test_a_body_that_does_not_come_is_not_waited_for(hasty: Server, length: int | None) -> None:
-    with connected(hasty) as opened:
-        opened.sendall(head(hasty, length) + (b"5\r\n{" if length is None else HI[:5]))
+def test_a_body_that_does_not_come_is_not_waited_for(hasty: Server) -> None:
+    sent = [head(hasty, length) + HI[:5] for length in (len(HI), 5_000_000)]
+    sent.append(head(hasty) + b"5\r\n{")
 
-        received = answer(opened)
-
-    assert received.startswith(b"HTTP/1.1 408 ")
-    assert b'"code":"request_timeout"' in received
+    for received in answers(hasty, sent):
+        assert received.startswith(b"HTTP/1.1 408 ")
+        assert b'"code":"request_timeout"' in received
 
 
 def test_a_body_that_trickles_is_not_waited_for(hasty: Server) -> None:
@@ -103,15 +130,14 @@ def test_a_body_that_comes_fast_enough_may_take_its_time(hasty: Server) -> None:
         assert opened.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_half_sent_bodies_stop_nobody(serve: Serve) -> None:
+def test_half_sent_bodies_stop_nobody(small: Server) -> None:
     """More of them than connections to the database, and than requests at work."""
-    server = serve(WEB_CONCURRENCY="1", DATABASE_POOL_SIZE="2", RATE_LIMIT_PER_MIN="0")
     with contextlib.ExitStack() as stack:
         for _ in range(150):
-            opened = stack.enter_context(connected(server))
-            opened.sendall(head(server, 500) + HI[:5])
+            opened = stack.enter_context(connected(small))
+            opened.sendall(head(small, 500) + HI[:5])
 
-        assert [server.post(COMPLETIONS, json.loads(HI))[0] for _ in range(10)] == [200] * 10
+        assert [small.post(COMPLETIONS, json.loads(HI))[0] for _ in range(10)] == [200] * 10
 
 
 def test_connections_that_say_nothing_make_room(hasty: Server) -> None:
@@ -157,18 +183,17 @@ def test_who_sends_what_was_refused_makes_room(hasty: Server) -> None:
             assert hasty.post(COMPLETIONS, json.loads(HI))[0] == 200
 
 
-def test_a_burst_is_told_to_come_back(serve: Serve, upstream: OpenAIDouble) -> None:
+def test_a_burst_is_told_to_come_back(small: Server, upstream: OpenAIDouble) -> None:
     """One client leaves places to others."""
-    server = serve(MAX_RUNNING_TURNS="9", WEB_CONCURRENCY="1", RATE_LIMIT_PER_MIN="0")
     other = ClientToken(name="other")
     token = other.renew()
     other.save()
     gate = threading.Event()
     upstream.default = Behaviour(gate=gate)
     with ThreadPoolExecutor(41) as pool:
-        greedy = [pool.submit(server.post, COMPLETIONS, json.loads(HI)) for _ in range(40)]
+        greedy = [pool.submit(small.post, COMPLETIONS, json.loads(HI)) for _ in range(40)]
         wait_until(lambda: sum(one.done() for one in greedy) + len(upstream.requests) == 40)
-        modest = pool.submit(Server(server.url, token, server.process).post, COMPLETIONS, json.loads(HI))
+        modest = pool.submit(Server(small.url, token, small.process).post, COMPLETIONS, json.loads(HI))
         wait_until(lambda: len(upstream.requests) == 9)
         gate.set()
 

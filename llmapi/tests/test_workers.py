@@ -4,17 +4,35 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+from django.db import connection
+from pytest_django import DjangoDbBlocker
+
 from bench.openai_double import Behaviour, OpenAIDouble
 from bench.stack import children_of
-from conftest import Server, wait_until
+from conftest import Server, running_server, wait_until
 
-Serve = Callable[..., Server]
 URL = "/v1/chat/completions"
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture(scope="module")
+def two_workers(django_db_setup: None, django_db_blocker: DjangoDbBlocker, double: OpenAIDouble) -> Iterator[Server]:
+    with running_server(double, "chat/tests/shared_server.py", WEB_CONCURRENCY="2") as server:
+        yield server
+    with django_db_blocker.unblock():
+        # The last connection that closes removes SQLite's log, which a killed server leaves.
+        connection.ensure_connection()
+
+
+@pytest.fixture
+def server(transactional_db: None, upstream: OpenAIDouble, two_workers: Server) -> Server:
+    """The workers of the test before have gone, and others are there."""
+    return two_workers
 
 
 def memory_kb(pid: int, kind: str) -> int:
@@ -28,15 +46,12 @@ def replaced(server: Server, old: list[int]) -> bool:
     return len(workers) == 2 and not set(workers) & set(old)
 
 
-def test_workers_share_most_of_their_memory(serve: Serve) -> None:
-    server = serve(WEB_CONCURRENCY="2")
-
+def test_workers_share_most_of_their_memory(server: Server) -> None:
     for worker in children_of(server.process.pid):
         assert memory_kb(worker, "Shared_Dirty") > memory_kb(worker, "Private_Dirty")
 
 
-def test_a_killed_worker_is_replaced(serve: Serve) -> None:
-    server = serve(WEB_CONCURRENCY="2")
+def test_a_killed_worker_is_replaced(server: Server) -> None:
     killed = children_of(server.process.pid)
 
     for worker in killed:
@@ -46,8 +61,7 @@ def test_a_killed_worker_is_replaced(serve: Serve) -> None:
     assert server.post(URL, HI)[0] == 200
 
 
-def test_a_reload_lets_turns_end(serve: Serve, upstream: OpenAIDouble) -> None:
-    server = serve(WEB_CONCURRENCY="2")
+def test_a_reload_lets_turns_end(server: Server, upstream: OpenAIDouble) -> None:
     old = children_of(server.process.pid)
     gate = threading.Event()
     upstream.default = Behaviour(text="one two three", gate=gate)
