@@ -9,12 +9,11 @@ import zlib
 from base64 import b64decode, b64encode
 from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, compress
 from math import ceil
 from typing import Any, Self
 
-from django.db.models import BigIntegerField, Case, Value, When
-from django.db.models.functions import Cast
+from django.db.models import BigIntegerField, Func
 
 # What a value is rounded to a multiple of. The highest value of a PositiveIntegerField has ten digits.
 STEPS = [10**power for power in range(1, 8)]
@@ -32,14 +31,17 @@ def rounded(value: int) -> int:
     return (value + step // 2) // step * step
 
 
-def rounded_column(name: str) -> Case:
+# `rounded` in SQL. Both databases divide whole numbers without a remainder. The highest value, rounded up, does not fit
+# the column's own type. Written out, because the ORM takes milliseconds to compose so many branches.
+BRANCHES = " ".join(
+    f"WHEN %(expressions)s >= {100 * step} THEN (CAST(%(expressions)s AS bigint) + {step // 2}) / {step} * {step}"
+    for step in reversed(STEPS)
+)
+
+
+def rounded_column(name: str) -> Func:
     """Return an expression that rounds as `rounded` does, in the database."""
-    # The highest value, rounded up, does not fit the column's own type.
-    wide = Cast(name, BigIntegerField())
-    # Both databases divide whole numbers without a remainder.
-    nearest = {step: (wide + Value(step // 2)) / Value(step) * Value(step) for step in reversed(STEPS)}
-    cases = [When(**{f"{name}__gte": 100 * step}, then=value) for step, value in nearest.items()]
-    return Case(*cases, default=wide, output_field=BigIntegerField())
+    return Func(name, template=f"CASE {BRANCHES} ELSE %(expressions)s END", output_field=BigIntegerField())
 
 
 def place_of(value: int) -> int:
@@ -102,7 +104,7 @@ class Histogram:
         Digits are compressed to about a sixth, which cuts the time to read a year of days to a third.
         """
         counts = self.counts()
-        places = [place for place, count in enumerate(counts) if count]
+        places = list(compress(range(len(counts)), counts))
         if len(places) <= FEW:
             return {str(value_at(place)): counts[place] for place in places}
         digits = self.digits >> BITS * places[0]

@@ -68,15 +68,18 @@ def usage_rollups(day: date) -> list[UsageRollup]:
     def cell(row: dict[str, Any]) -> Cell:
         return cells.setdefault(tuple(row.pop(name) for name in KEY), Cell())
 
-    for row in chain(sums.usage(day, *KEY), sums.feedback(day, *KEY)):
+    for row in sums.usage(day, *KEY):
+        cell(row).figures.update(row)
+    if cells:  # a day without turns has neither
+        for row, code, count in sums.failures(day, *KEY):
+            cell(row).failures[code] += count
+        for column in ("latency_ms", "first_token_ms"):
+            for row, milliseconds, count in taking_breaks(sums.durations(day, column, *KEY)):
+                getattr(cell(row), column).add(milliseconds, count)
+    for row in sums.feedback(day, *KEY):
         cell(row).figures.update(row)
     for key, figures in sums.replays(day):
         cells.setdefault(key, Cell()).figures.update(figures)
-    for row, code, count in sums.failures(day, *KEY):
-        cell(row).failures[code] += count
-    for column in ("latency_ms", "first_token_ms"):
-        for row, milliseconds, count in taking_breaks(sums.durations(day, column, *KEY)):
-            getattr(cell(row), column).add(milliseconds, count)
     # A day without turns has a total, too.
     coarse = {(Grain.TOTAL, EVERYBODY): Cell()}
     for (_, model, _), found in cells.items():

@@ -151,11 +151,13 @@ def set_milestones(day: date, active: set[str]) -> None:
     """Set the milestones that users reached on the day, and clear those that they turn out not to have reached."""
     on_day = UserDay.objects.filter(day=day, turns__gt=0).values("user_id")
     Milestone.objects.filter(first_day=day).exclude(user_id__in=on_day).delete()
+    Milestone.objects.filter(fifth_day=day).update(fifth_day=None)
+    if not active:
+        return
     Milestone.objects.bulk_create(
         [Milestone(user_id=user, first_day=day) for user in active], BATCH, ignore_conflicts=True
     )
     Milestone.objects.filter(first_day__gt=day, user_id__in=on_day).update(first_day=day)
-    Milestone.objects.filter(fifth_day=day).update(fifth_day=None)
     not_yet = Milestone.objects.filter(Q(fifth_day=None) | Q(fifth_day__gt=day), user_id__in=on_day)
     so_far = UserDay.objects.filter(day__lte=day, turns__gt=0, user_id__in=not_yet.values("user_id"))
     reached = so_far.values("user_id").annotate(total=Sum("turns")).filter(total__gte=ACTIVATED_BY)
