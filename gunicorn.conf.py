@@ -14,11 +14,13 @@ import os
 import resource
 import sqlite3
 import ssl
+import sys
 import threading
 from importlib import import_module
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from gunicorn.arbiter import Arbiter
 
 try:
     from llmapi import environment, settings, tether
@@ -84,6 +86,7 @@ def post_worker_init(worker: Any) -> None:
     from chat import background
     from chat.turns import broadcast, lanes, registry
 
+    refuse_unmigrated()
     background.start()
     lanes.open_all()
     broadcast.start()
@@ -94,6 +97,25 @@ def post_worker_init(worker: Any) -> None:
         # closes, SQLite writes the log back and deletes it, which halves the speed.
         worker.held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)
         worker.held.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def refuse_unmigrated() -> None:
+    """End the server where its database lacks migrations. A database that is away for now is no reason not to start."""
+    from django.db import Error, connection
+
+    from llmapi import health
+
+    try:
+        missing = health.missing_migrations()
+    except Error:
+        return
+    finally:
+        connection.close()
+    if missing:
+        lacks = f"llmapi: The database lacks migrations ({health.describe(missing)}); run manage.py migrate."
+        print(lacks, file=sys.stderr, flush=True)
+        # With this status, gunicorn does not start the process again.
+        raise SystemExit(Arbiter.WORKER_BOOT_ERROR)
 
 
 def turn_seconds(worker: Any) -> float:

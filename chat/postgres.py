@@ -26,6 +26,18 @@ class BoundedConnection(psycopg.Connection[Any]):
     """Closes itself, and raises OperationalError, where the server has been silent for too long."""
 
     patience: Patience | None = None
+    # Why the last connection could not be made. A pool tells its log alone.
+    failure: psycopg.Error | None = None
+
+    @classmethod
+    def connect(cls, *args: Any, **kwargs: Any) -> "BoundedConnection":
+        try:
+            made = super().connect(*args, **kwargs)
+        except psycopg.Error as exc:
+            BoundedConnection.failure = exc
+            raise
+        BoundedConnection.failure = None
+        return made
 
     def wait(self, gen: PQGen[RV], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> RV:
         """Wait for the end of what was sent: a statement with its result, COMMIT and ROLLBACK too."""

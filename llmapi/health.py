@@ -10,6 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+# Migrations that are named in a message.
+MAX_NAMED = 3
 STATUS = inline_serializer("Status", {"status": serializers.CharField()})
 
 
@@ -42,6 +44,17 @@ class NotReady(APIException):
 @cache
 def check_migrated() -> None:
     """Raise NotReady while migrations are missing. Success is cached: a process never becomes unmigrated."""
+    if missing := missing_migrations():
+        raise NotReady(f"The database lacks migrations ({describe(missing)}); run manage.py migrate.")
+
+
+def missing_migrations() -> list[str]:
+    """Return the migrations that this version needs and the database lacks, as app.name in their order."""
     executor = MigrationExecutor(connection)
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise NotReady("The database is not migrated; run manage.py migrate.")
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
+
+
+def describe(missing: list[str]) -> str:
+    more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+    return ", ".join(missing[:MAX_NAMED]) + more

@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.db import Error, connection
 
 from chat.database import wait_as_command
+from llmapi.exclusive import exclusive
 from llmapi.launch import CannotStart
 
 
@@ -35,12 +36,13 @@ def set_up() -> None:
 def prepare_database() -> str | None:
     """Migrate the database. On the first run, return the password of the new staff user `admin`."""
     try:
-        call_command("migrate", interactive=False, verbosity=0)
-        call_command("settle_abandoned", verbosity=0)
-        users = get_user_model().objects
-        password = None if users.filter(is_staff=True).exists() else secrets.token_urlsafe(12)
-        if password:
-            users.create_superuser("admin", password=password)
+        with exclusive():
+            call_command("migrate", interactive=False, verbosity=0)
+            call_command("settle_abandoned", verbosity=0)
+            users = get_user_model().objects
+            password = None if users.filter(is_staff=True).exists() else secrets.token_urlsafe(12)
+            if password:
+                users.create_superuser("admin", password=password)
     except Error as exc:
         hint = "check that the database is intact and that its user may change tables, then run again."
         raise CannotStart(f"The database cannot be migrated ({first_line(exc)}); {hint}") from exc

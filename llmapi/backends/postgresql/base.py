@@ -4,6 +4,7 @@ from typing import Any
 
 import psycopg
 from django.db.backends.postgresql import base
+from psycopg_pool import PoolClosed, PoolTimeout
 
 from chat.database import patience
 from chat.postgres import BoundedConnection
@@ -21,7 +22,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         The pool's own check would wait for an answer of each connection, and for a second after one that is broken.
         """
         while True:
-            connection = super().get_new_connection(conn_params)
+            try:
+                connection = super().get_new_connection(conn_params)
+            except (PoolClosed, PoolTimeout) as exc:
+                if (failure := BoundedConnection.failure) is None:
+                    raise
+                raise psycopg.OperationalError(first_line(failure)) from exc
             if not isinstance(connection, BoundedConnection):
                 return connection
             is_usable = False
@@ -36,3 +42,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
                     raise
             else:
                 return connection
+
+
+def first_line(error: psycopg.Error) -> str:
+    """Return PostgreSQL's own words, without its advice. They name the server and the user, and no password."""
+    return str(error).strip().partition("\n")[0]
