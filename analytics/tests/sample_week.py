@@ -60,6 +60,11 @@ def roll_up() -> Coverage:
 def make_current() -> None:
     """Leave nothing for a reader to build: today is built, and so late that none of its rows can be younger."""
     roll_up()
+    keep_today_built()
+
+
+def keep_today_built() -> None:
+    """Let no reader build today again, though a turn of it is pending."""
     UsageRollup.objects.update(pending=0)
     RollupDay.objects.filter(is_partial=True).update(built_at=timezone.now() + timedelta(minutes=1))
 

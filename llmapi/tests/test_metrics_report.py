@@ -13,6 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 from django.utils.html import escape
+from pytest_django import DjangoDbBlocker
 
 from analytics.formatting import format_day
 from analytics.metrics import registry
@@ -20,15 +21,18 @@ from analytics.query import Period, Query
 from analytics.rollups.coverage import bring_up_to_date
 from analytics.tests.sample_week import ANN, BOB, MON, SUN, TODAY, TUE, at, forget_builds, turn, write_built_week
 from chat.models import ClientToken
+from conftest import kept_rows
 
-pytestmark = pytest.mark.usefixtures("noon")
+pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def clients(db: None) -> None:
-    write_built_week()
-    for pk, name in ((1, "web"), (2, "phone"), (3, "twin"), (4, "twin"), (5, "<b>odd</b>")):
-        ClientToken.objects.create(pk=pk, name=name, digest=str(pk))
+@pytest.fixture(scope="module", autouse=True)
+def clients(noon: None, django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    with kept_rows(django_db_blocker):
+        write_built_week()
+        for pk, name in ((1, "web"), (2, "phone"), (3, "twin"), (4, "twin"), (5, "<b>odd</b>")):
+            ClientToken.objects.create(pk=pk, name=name, digest=str(pk))
+        yield
 
 
 def report(*options: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from pytest_django import Settings
+from pytest_django import DjangoDbBlocker, Settings
 
 from analytics import ledger
 from analytics.ledger import retention
@@ -38,7 +38,7 @@ from analytics.tests.sample_week import (
     turn,
     write_week,
 )
-from conftest import NOON
+from conftest import NOON, kept_rows
 
 SOME_FILTERS = [ALL, Filters(1), Filters(model="gpt"), Filters(app_version="2.0"), Filters(2, "local")]
 
@@ -49,8 +49,15 @@ def two_days(db: None, settings: Settings) -> None:
     settings.RAW_RETENTION_DAYS = 2
 
 
-@pytest.fixture
-def week() -> None:
+@pytest.fixture(scope="module")
+def week(at_noon: None, django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[list[Any]]:
+    """Write the week once, and return its figures."""
+    with kept_rows(django_db_blocker):
+        write_built_days()
+        yield list(figures())
+
+
+def write_built_days() -> None:
     write_week()
     event(ANN, at(MON, 11), "client.thumbs_up")
     # A day that is kept goes on from one that is not: a session, a replay, users who are not new.
@@ -86,48 +93,45 @@ def days_of(table: type[UsageEvent] | type[AnalyticsEvent]) -> set[date]:
     return {at.date() for at in table.objects.values_list("created_at", flat=True)}
 
 
-def test_no_figure_changes(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_figure_changes(week: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH", 2)
-    before = list(figures())
-
     printed = run()
 
     assert "14 usage events deleted." in printed
     assert "16 analytics events deleted." in printed
     assert days_of(UsageEvent) | days_of(AnalyticsEvent) == {FRI.date() + timedelta(days=1), TODAY.date()}
-    assert list(figures()) == before
+    assert list(figures()) == week
     # Whatever is built after that, and for whatever reason.
     ledger.invalidate(list(days_between(MON.date(), SUN.date())))
     roll()
     assert schedule.due(NOON) == []
-    assert list(figures()) == before
+    assert list(figures()) == week
     out = StringIO()
     call_command("rollup", "--rebuild", stdout=out)
     assert out.getvalue().startswith("1 days built.\nDays up to ")
-    assert list(figures()) == before
+    assert list(figures()) == week
 
 
-def test_rollups_of_users_come_again_of_what_is_kept(week: None) -> None:
+def test_rollups_of_users_come_again_of_what_is_kept(week: list[Any]) -> None:
     """As after an upgrade that brings new ones."""
-    before = list(figures())
     run()
     ActivityRollup.objects.exclude(client_token_id=0).delete()
-    assert list(figures()) != before
+    assert list(figures()) != week
 
     ledger.invalidate(list(days_between(MON.date(), SUN.date())))
     roll()
 
-    assert list(figures()) == before
+    assert list(figures()) == week
 
 
-def test_it_is_done_once(week: None) -> None:
+def test_it_is_done_once(week: list[Any]) -> None:
     run()
 
     assert "0 usage events deleted." in run()
     assert RollupDay.objects.filter(purged_at__isnull=False).count() == 5
 
 
-def test_for_ever_is_the_default(week: None, settings: Settings) -> None:
+def test_for_ever_is_the_default(week: list[Any], settings: Settings) -> None:
     settings.RAW_RETENTION_DAYS = 0
 
     assert "0 usage events deleted." in run()
@@ -144,7 +148,7 @@ def test_for_ever_is_the_default(week: None, settings: Settings) -> None:
     ],
     ids=["not built", "stale", "partial", "pending"],
 )
-def test_what_is_still_to_be_built_is_kept(week: None, spoil: Callable[[], Any], reason: str) -> None:
+def test_what_is_still_to_be_built_is_kept(week: list[Any], spoil: Callable[[], Any], reason: str) -> None:
     """Tuesday is needed for Wednesday's replays, and so are all after it."""
     spoil()
 
@@ -155,9 +159,8 @@ def test_what_is_still_to_be_built_is_kept(week: None, spoil: Callable[[], Any],
     assert MON.date() not in days_of(UsageEvent)
 
 
-def test_a_build_that_has_read_before_a_purge_is_not_kept(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_has_read_before_a_purge_is_not_kept(week: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of Thursday, when the turn of Wednesday that it had replayed goes while it is read."""
-    before = list(figures())
     read = build.usage_rollups
 
     def purge_then_read(day: date) -> Any:
@@ -171,24 +174,23 @@ def test_a_build_that_has_read_before_a_purge_is_not_kept(week: None, monkeypatc
     monkeypatch.setattr(build, "usage_rollups", purge_then_read)
     build_day(THU.date())
 
-    assert list(figures()) == before
+    assert list(figures()) == week
 
 
-def test_a_day_that_was_interrupted_is_gone_on_with(week: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = list(figures())
+def test_a_day_that_was_interrupted_is_gone_on_with(week: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH", 1)
     monkeypatch.setattr(retention, "JOB_SECONDS", 0)
 
     assert retention.run_due(NOON) == 1
     assert UsageEvent.objects.filter(created_at__lt=TUE).count() == 3
-    assert list(figures()) == before
+    assert list(figures()) == week
 
     monkeypatch.setattr(retention, "JOB_SECONDS", 60)
     assert retention.run_due(NOON) == 14 + 16 - 1
-    assert list(figures()) == before
+    assert list(figures()) == week
 
 
-def test_a_purged_day_is_not_reconciled(week: None) -> None:
+def test_a_purged_day_is_not_reconciled(week: list[Any]) -> None:
     run()
     export = f'{{"data": [{{"start_time": {MON.timestamp()}, "end_time": {TUE.timestamp()}, "results": []}}]}}'
 
