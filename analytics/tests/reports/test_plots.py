@@ -228,9 +228,18 @@ def bars_of(count: int) -> int:
     return count if count <= 100 else -(-count // (7 if count <= 750 else 30))
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 31, 62, 63, 84, 85, 100, 101, 365, 366, 751])
-@pytest.mark.parametrize("top", [0.0000001, 0.37, 1, 999.9, 12_345, 73_456_789])
-@pytest.mark.parametrize("unit", get_args(Unit))
+COUNTS = [1, 2, 7, 31, 62, 63, 84, 85, 100, 101, 365, 366, 751]
+TOPS = [0.0000001, 0.37, 1, 999.9, 12_345, 73_456_789]
+
+
+# Every two of a count, a top and a unit meet, and every count meets the widest label, which leaves least room for days.
+PICTURES = [
+    (count, TOPS[(i + j) % len(TOPS)], unit) for i, count in enumerate(COUNTS) for j, unit in enumerate(get_args(Unit))
+]
+WIDEST = [(count, TOPS[0], "ms") for count in COUNTS]
+
+
+@pytest.mark.parametrize(("count", "top", "unit"), sorted({*PICTURES, *WIDEST}))
 def test_everything_is_inside_the_picture(count: int, top: float, unit: Unit) -> None:
     top = min(top, 1) if unit == "share" else top
     values = [top * (i % 5) / 4 for i in range(count - 1)] + [top]
