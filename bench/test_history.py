@@ -81,7 +81,8 @@ def constraints() -> list[dict[str, Any]]:
         return [connection.introspection.get_constraints(cursor, table) for table in loading.LEDGERS]
 
 
-def test_a_seed_makes_the_same_history_in_any_process() -> None:
+def test_a_seed_makes_the_same_history_in_any_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "PROCESSES", 1)  # each takes two seconds to start
     here = [past.make_day(*plan) for plan in MADE_UP.plan()]
     elsewhere = list(loading.days_ahead(MADE_UP))
     other = [past.make_day(*plan) for plan in dataclasses.replace(MADE_UP, seed=2).plan()]
