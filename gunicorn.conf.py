@@ -85,8 +85,10 @@ def post_worker_init(worker: Any) -> None:
     # Threads and connections belong to one process, so they begin only here.
     from chat import background
     from chat.turns import broadcast, lanes, registry
+    from chat.upstream import contact
 
     refuse_unmigrated()
+    threading.Thread(target=contact.ask, name="contact", daemon=True).start()
     background.start()
     lanes.open_all()
     broadcast.start()

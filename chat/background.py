@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from django.db import Error, connection
 from django.db.models.functions import Now
 
+from analytics.causes import cause
 from analytics.fairness import close_connection
 from chat import deletion, retention
 from chat.models import Chore
@@ -56,7 +57,7 @@ def tick() -> None:
             work()
         run_due()
     except Error as exc:
-        logger.warning("background jobs have to wait: %s", type(exc).__name__)
+        logger.warning("background jobs have to wait: %s", cause(exc))
     except Exception:
         # A bug in one job must not end the recovery of turns.
         logger.exception("a background job failed")

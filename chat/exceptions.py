@@ -15,6 +15,7 @@ from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
+from analytics.causes import cause
 from analytics.replica import ReplicaUnavailable
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def answer_error(exc: Exception, context: dict[str, Any]) -> Response:
     error = known_error(exc)
     if error.status_code >= 500 and not isinstance(exc, ApiError):
         # A database that is away fails every request: one line for each, without a traceback.
-        logger.error("request failed: %s", type(exc).__name__, exc_info=None if isinstance(error, Unavailable) else exc)
+        logger.error("request failed: %s", cause(exc), exc_info=None if isinstance(error, Unavailable) else exc)
     message, param = first_problem(error.detail)
     code = error.default_code if isinstance(error, ApiError) else CODES.get(error.status_code, error.default_code)
     response = Response(

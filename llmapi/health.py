@@ -1,15 +1,30 @@
+import logging
+import time
 from functools import cache
+from typing import Any
 
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models.functions import Now
 from django.db.utils import Error
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from analytics.causes import cause
+from chat.models import Chore
+from chat.turns import registry
+from chat.upstream import contact
+from llmapi.version import VERSION
+
+logger = logging.getLogger(__name__)
+# The row that is written to learn whether the database can be; no job has this name. And for how long that is believed.
+PROBE = "ready"
+WRITTEN_SECONDS = 1
+_written_at = float("-inf")
 # Migrations that are named in a message.
 MAX_NAMED = 3
 STATUS = inline_serializer("Status", {"status": serializers.CharField()})
@@ -23,22 +38,40 @@ class HealthView(APIView):
 
 
 class ReadyView(APIView):
-    @extend_schema(tags=["Operation"], responses=STATUS)
+    @extend_schema(
+        tags=["Operation"],
+        responses=STATUS,
+        parameters=[OpenApiParameter("verbose", bool, description="Also say what this process knows of its parts.")],
+    )
     def get(self, request: Request) -> Response:
-        """Answer 200 if the database can be reached and is migrated, else 503 with what is missing."""
+        """Answer 200 if the database can be written and is migrated, else 503 with what is missing."""
         try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
             check_migrated()
+            check_written()
         except Error as exc:
-            raise NotReady("The database cannot be reached; check DATABASE_URL and that its server runs.") from exc
-        return Response({"status": "ready"})
+            logger.warning("not ready: %s", cause(exc))
+            raise NotReady("The database cannot be written; the server's log says why.") from exc
+        status: dict[str, Any] = {"status": "ready"}
+        if "verbose" in request.query_params:
+            status |= {"version": VERSION, "upstream": f"The model's provider: {contact.words()}."}
+            status |= {"running_turns": registry.count()}
+        return Response(status)
 
 
 class NotReady(APIException):
     status_code = 503
     default_code = "unavailable"
     retry_after = 1
+
+
+def check_written() -> None:
+    """Write a row, at most once a second. Raises Error: a disk may be full, and a standby takes no writes."""
+    global _written_at
+    if time.monotonic() - _written_at < WRITTEN_SECONDS:
+        return
+    if not Chore.objects.filter(name=PROBE).update(due_at=Now()):
+        Chore.objects.bulk_create([Chore(name=PROBE, due_at=Now())], ignore_conflicts=True)
+    _written_at = time.monotonic()
 
 
 @cache

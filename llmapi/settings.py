@@ -29,6 +29,7 @@ from llmapi.environment import (
     words,
 )
 from llmapi.files import make_private
+from llmapi.version import VERSION
 
 with suppress(OSError):  # It is somebody else's file, and theirs to protect.
     make_private(env_file.path_of())
@@ -222,7 +223,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "llmapi",
     "DESCRIPTION": "A chat backend: conversations, idempotent turns, limits, usage and metrics over one OpenAI key.",
-    "VERSION": "1.0.0",
+    "VERSION": VERSION,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_INCLUDE_SCHEMA": False,

@@ -9,6 +9,7 @@ from django.db import Error, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from analytics.causes import cause
 from analytics.models import Refusals
 
 logger = logging.getLogger(__name__)
@@ -51,4 +52,4 @@ def flush_at_exit() -> None:
     try:
         flush_refusals()
     except Error as exc:
-        logger.warning("refusals of the last minute are not counted: %s", type(exc).__name__)
+        logger.warning("refusals of the last minute are not counted: %s", cause(exc))

@@ -11,6 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from analytics import replica
+from analytics.causes import cause
 from analytics.ledger import sums
 from analytics.models import RollupDay
 from analytics.query import DAY, midnight
@@ -73,7 +74,7 @@ def bring_up_to_date() -> Coverage:
             return Coverage.of(unsettled or list(RollupDay.objects.unsettled()), checked_at=started)
     except OperationalError as exc:
         # What is there can still be read, and says how old it is.
-        logger.warning("rollups could not be built for a reader: %s", type(exc).__name__)
+        logger.warning("rollups could not be built for a reader: %s", cause(exc))
     return Coverage.of(list(RollupDay.objects.unsettled()))
 
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_django import Settings
 
 from chat.models import UpstreamModel
-from chat.upstream import lifetimes
+from chat.upstream import contact, lifetimes
 from chat.upstream.lifetimes import announced_shutdown, ask_upstream, read_told, shutdowns
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
@@ -188,3 +188,29 @@ def test_what_the_provider_tells_goes_before_what_is_announced(settings: Setting
         "gpt-4.1": "2027-01-14",
     }
     assert found["gpt-4o"].successor == "gpt-6-luna"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, b'{"data": []}', "answers in "),
+        (200, b"<html>", "answers, but with no JSON"),
+        (401, b"{}", "refuses OPENAI_API_KEY (status 401)"),
+        (404, b"not here", "answers, and has no list of models (status 404)"),
+        (500, b"", "answers with status 500"),
+    ],
+)
+def test_whether_the_provider_can_be_reached_is_told(provider: Provider, status: int, body: bytes, words: str) -> None:
+    provider.status, provider.body = status, body
+
+    contact.ask()
+
+    assert contact.words().startswith(words)
+
+
+def test_a_provider_that_is_away_is_told(settings: Settings) -> None:
+    settings.OPENAI_BASE_URL = "http://127.0.0.1:9/v1"
+
+    contact.ask()
+
+    assert contact.words() == "cannot be reached (NewConnectionError)"

@@ -22,6 +22,7 @@ import psycopg
 from django.db import Error, connection
 from psycopg import Notify
 
+from analytics.causes import cause
 from chat.database import CLIENT, waiting_as
 from chat.turns import registry
 from chat.turns.connections import connect
@@ -138,7 +139,7 @@ class Listener(threading.Thread):
                 pause = DEAF_SECONDS
             except (psycopg.Error, Error, OSError) as exc:
                 if self._is_listening:
-                    logger.warning("the connection that listens was lost: %s", type(exc).__name__)
+                    logger.warning("the connection that listens was lost: %s", cause(exc))
                 pause = 0 if self._is_listening else RECONNECT_SECONDS
             except Exception:
                 logger.exception("broadcast failed")

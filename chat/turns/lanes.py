@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from django.db import OperationalError, transaction
 
+from analytics.causes import cause
 from analytics.fairness import FairQueue, Owner, outside, working_for
 from chat.sql import DjangoSession, Session, retry_deadlocks
 from chat.turns.connections import LastingSession, lasting_session
@@ -197,7 +198,7 @@ class Lane(Generic[Item, Result]):
             return [[ticket for ticket in batch if id(ticket.item) not in apart.results]]
         except Exception as exc:
             if not isinstance(exc, Alone):
-                logger.warning("%s: a batch of %d failed: %s", self.name, len(batch), type(exc).__name__)
+                logger.warning("%s: a batch of %d failed: %s", self.name, len(batch), cause(exc))
             if not session.is_connected:
                 self._closed_until = time.monotonic() + RETRY_SECONDS
             is_in_doubt = results is not None or session.is_in_doubt

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, connections
 
 from analytics import ledger
+from analytics.causes import cause
 from analytics.fairness import close_connection, outside
 from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unavailable
 from chat.turns import opening, registry
@@ -174,7 +175,7 @@ def retry_while_away(settlement: Settlement, seconds: float) -> ApiError | None:
             is_last = time.monotonic() + delay >= deadline
             if is_last or any(found.in_atomic_block for found in connections.all(initialized_only=True)):
                 raise
-            logger.warning("settling again: %s", type(exc).__name__)
+            logger.warning("settling again: %s", cause(exc))
             close_connection()
             with outside():
                 time.sleep(delay)

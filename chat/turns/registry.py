@@ -11,6 +11,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from analytics import ledger
+from analytics.causes import cause
 from chat.database import CLIENT, waiting_as
 from chat.models import IdempotencyKey
 from chat.turns.reply_log import ReplyLog
@@ -52,6 +53,11 @@ def enter(request_id: str, log: ReplyLog | None = None) -> None:
 def leave(request_id: str) -> None:
     with _lock:
         _running.pop(request_id, None)
+
+
+def count() -> int:
+    """Return how many turns run in this process."""
+    return len(_running)
 
 
 def cancel(request_id: str) -> None:
@@ -112,6 +118,6 @@ def _keep() -> None:
                     IdempotencyKey.objects.held().filter(request_id__in=request_ids).update(locked_until=lease())
                     renewed_at = time.monotonic()
         except Error as exc:
-            logger.warning("leases could not be renewed: %s", type(exc).__name__)
+            logger.warning("leases could not be renewed: %s", cause(exc))
         finally:
             connection.close()

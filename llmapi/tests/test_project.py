@@ -109,21 +109,6 @@ def test_pgbouncer_takes_no_cursors_of_a_session(value: str) -> None:
     assert result.stdout == f"{value.title()}\n"
 
 
-def test_health_and_ready(client: Client, db: None) -> None:
-    assert client.get("/health").json() == {"status": "ok"}
-    assert client.get("/ready").json() == {"status": "ready"}
-
-
-def test_not_ready_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise OperationalError("could not connect")
-
-    monkeypatch.setattr("llmapi.health.connection.cursor", fail)
-    answer = client.get("/ready")
-
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-
-
 def test_the_schema_describes_routes_bodies_and_errors(client: Client) -> None:
     schema = yaml.safe_load(client.get("/schema").content)
 
