@@ -110,13 +110,13 @@ def test_starts_and_stops_by_ctrl_c(tmp_path: Path, upstream: OpenAIDouble, port
 
 def test_make_stop_ends_the_launcher_and_its_server(
     tmp_path: Path,
+    transactional_db: None,
     upstream: OpenAIDouble,
     port: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    database = f"sqlite:///{tmp_path}/first.sqlite3"
-    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
+    process = launched(tmp_path, environment(upstream, PORT=str(port)))
     wait_until_ready(process)
     # A folder with this launcher only, so that other launchers keep running.
     monkeypatch.setattr(stop, "RUN_DIR", tmp_path)

@@ -15,7 +15,6 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from analytics.models import AnalyticsEvent, UsageEvent
-from analytics.rollups import store
 from analytics.tests.sample_week import TODAY, make_current, write_week
 from chat.models import AuditRecord, ClientToken, Conversation, IdempotencyKey, Message
 from conftest import kept_rows
@@ -222,7 +221,6 @@ def pages() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("is_rolled", [False, True])
 @pytest.mark.parametrize(
     "name",
     [
@@ -230,10 +228,7 @@ def pages() -> dict[str, str]:
         *("breakdown", "breakdown of a client"),
     ],
 )
-def test_pages(staff: Client, written: None, planner: Callable[..., None], name: str, is_rolled: bool) -> None:
-    if is_rolled:
-        for day in range(7, 0, -1):
-            store.build_day(TODAY.date() - timedelta(days=day))
+def test_pages(staff: Client, written: None, planner: Callable[..., None], name: str) -> None:
     planner("sort")
     page = pages()[name]
     with plans() as found:
