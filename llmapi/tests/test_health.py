@@ -45,7 +45,7 @@ def test_ready_writes_a_row_once_a_second(client: Client, db: None, django_asser
 def test_a_database_that_cannot_be_written_is_not_ready(
     client: Client, db: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, words: str
 ) -> None:
-    def fail(*args: Any) -> None:
+    def fail(*args: Any, **fields: Any) -> None:
         raise OperationalError(words)
 
     monkeypatch.setattr("django.db.models.QuerySet.update", fail)
