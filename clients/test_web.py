@@ -76,6 +76,26 @@ def test_it_works(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:
     expect(page.locator("li")).to_have_count(4)
 
 
+def test_a_link_opens_the_page_with_its_token(page: Page, server: Server, upstream: OpenAIDouble) -> None:
+    page.goto(f"{server.url}/#token={server.token}")
+
+    send(page, "Hello")
+
+    expect(page.locator("li.assistant")).to_have_text("echo: Hello")
+    assert page.url == f"{server.url}/"
+    page.goto(f"{server.url}/#token=of-another-client")
+    page.reload()
+    expect(page.locator("li.assistant")).to_have_count(0)
+
+
+def test_a_link_gives_no_token_to_a_page_of_another_host(page: Page, server: Server) -> None:
+    page.route("http://chat.example.com/**", lambda route: route.fulfill(response=route.fetch(url=server.url + route.request.url[23:])))
+    page.goto(f"http://chat.example.com/#token={server.token}")
+
+    expect(page.get_by_label("Client token")).to_be_visible()
+    assert page.url == "http://chat.example.com/"
+
+
 def test_what_only_the_page_sees_is_told_once(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:
     send(page, "Hi")
     good, bad = page.get_by_role("button", name="Good reply"), page.get_by_role("button", name="Bad reply")

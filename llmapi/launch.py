@@ -5,6 +5,7 @@ configured, and starts gunicorn. When it is stopped, it stops all that it starte
 sentence what it is and what to do.
 """
 
+import json
 import os
 import re
 import secrets
@@ -17,12 +18,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from llmapi import defaults, env_file, local_model, stop
 from llmapi.env_file import ROOT as ROOT
 from llmapi.tether import Tether
 
 STARTUP_SECONDS = 60
+# For what the banner says of the model's provider.
+PROVIDER_SECONDS = 3
+NOT_ASKED = "has not answered yet"
 # Longer than the graceful_timeout of gunicorn.
 STOP_SECONDS = 40
 # What this process asks of its children stays on this machine, whatever proxy the environment names.
@@ -175,30 +180,44 @@ def start(children: list[subprocess.Popen[bytes]]) -> None:
         start_local_model(children)
     password = prepare()
     server = spawn(children, [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"])
-    wait_for(f"http://127.0.0.1:{port}/ready", server, "The server did not start; its messages are above.")
-    print(banner(os.environ, port, is_local=is_local, password=password), flush=True)
-
-
-def banner(env: Mapping[str, str], port: int, *, is_local: bool, password: str | None) -> str:
-    """Return what is printed when the server is ready."""
     base = f"http://127.0.0.1:{port}"
-    source = env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    model = f"{env.get('OPENAI_MODEL') or defaults.OPENAI_MODEL} from {source}"
+    wait_for(f"{base}/ready", server, "The server did not start; its messages are above.")
+    print(banner(os.environ, base, provider=provider_words(base), is_local=is_local, password=password), flush=True)
+
+
+def provider_words(base: str) -> str:
+    """Return what the server knows of the model's provider, which it has just asked: after PROVIDER_SECONDS at most."""
+    deadline = time.monotonic() + PROVIDER_SECONDS
+    while True:
+        with suppress(urllib.error.URLError, OSError, ValueError), loopback.open(f"{base}/ready?verbose", timeout=2) as answer:
+            words = str(json.load(answer)["upstream"]).rpartition(": ")[2].rstrip(".")
+            if words != "not asked yet" or time.monotonic() > deadline:
+                return words if words != "not asked yet" else NOT_ASKED
+        if time.monotonic() > deadline:
+            return NOT_ASKED
+        time.sleep(0.1)
+
+
+def banner(env: Mapping[str, str], base: str, *, provider: str, is_local: bool, password: str | None) -> str:
+    """Return what is printed when the server is ready."""
+    source = urlsplit(env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+    model = f"{env.get('OPENAI_MODEL') or defaults.OPENAI_MODEL} from {source.hostname}, which {provider}"
     if is_local:
         model = f"{local_model.NAME}, a trial model of 135M parameters on this machine; set OPENAI_API_KEY for OpenAI's"
-    token = env.get("CLIENT_API_TOKEN") or "<make one: .venv/bin/python manage.py create_client_token NAME>"
-    login = f"\n  Login    admin / {password}   (shown only once)" if password else ""
+    token = env.get("CLIENT_API_TOKEN") or ""
+    shown = token or "<make one: .venv/bin/python manage.py create_client_token NAME>"
+    login = f"admin / {password}   (shown only once)" if password else "lost the password? .venv/bin/python manage.py changepassword admin"
     return f"""
 llmapi is ready.
   Model    {model}
-  Chat     {base}/
+  Chat     {base}/{f"#token={token}" if token else ""}
   Docs     {base}/docs
-  Admin    {base}/admin/
-  Metrics  {base}/metrics{login}
+  Admin    {base}/admin/   {login}
+  Metrics  {base}/metrics
 
 Try it:
   curl -s {base}/v1/chat/completions \\
-    -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\
+    -H 'Authorization: Bearer {shown}' -H 'Content-Type: application/json' \\
     -d '{{"messages": [{{"role": "user", "content": "Say hello in one sentence."}}]}}'
 
 Ctrl-C or make stop stops it.

@@ -203,6 +203,17 @@ $("forget").addEventListener("click", () => {
 
 addEventListener("visibilitychange", () => document.visibilityState === "hidden" && sendEvents());
 
+// `make run` prints a link that has the token behind a #, which no server is sent. Only this machine's own server may be
+// opened by it: anywhere else, whoever makes a link could have others write under a token of theirs.
+const offered = new URLSearchParams(location.hash.slice(1)).get("token");
+if (offered) {
+  window.history.replaceState(null, "", location.pathname);
+  if (["localhost", "127.0.0.1", "[::1]"].includes(location.hostname) && offered !== store.get("token")) {
+    store.remove("conversation", "pending");
+    store.set("token", offered);
+  }
+}
+
 updatePage();
 recordEvent("opened");
 if (store.get("token")) await history();
