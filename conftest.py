@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -167,6 +168,38 @@ def quick_flush() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flush, "sql_flush", sql_flush)
         patch.setattr(flush, "emit_post_migrate_signal", lambda *args, **kwargs: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """Hold a connection to SQLite while tests run, as gunicorn.conf.py does for its processes.
+
+    The last connection that closes writes SQLite's log back and deletes it, and a request closes several.
+    """
+    with contextlib.ExitStack() as stack:
+        if connection.vendor == "sqlite":
+            held = stack.enter_context(contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"])))
+            held.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files_found_once() -> Iterator[None]:
+    """Look for the static files once: each client of a test loads the middleware, which looks at all of them."""
+    from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
+
+    find = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, dict[str, Any]] = {}
+
+    def add_files(self: WhiteNoiseMiddleware) -> None:
+        if self.static_prefix not in found:
+            find(self)
+            found[self.static_prefix] = self.files
+        self.files = found[self.static_prefix]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", add_files)
         yield
 
 
