@@ -89,7 +89,10 @@ def test_a_link_opens_the_page_with_its_token(page: Page, server: Server, upstre
 
 
 def test_a_link_gives_no_token_to_a_page_of_another_host(page: Page, server: Server) -> None:
-    page.route("http://chat.example.com/**", lambda route: route.fulfill(response=route.fetch(url=server.url + route.request.url[23:])))
+    page.route(
+        "http://chat.example.com/**",
+        lambda route: route.fulfill(response=route.fetch(url=server.url + route.request.url[23:])),
+    )
     page.goto(f"http://chat.example.com/#token={server.token}")
 
     expect(page.get_by_label("Client token")).to_be_visible()

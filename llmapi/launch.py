@@ -16,11 +16,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from llmapi import defaults, env_file, local_model, stop
+from llmapi.banner import banner
 from llmapi.env_file import ROOT as ROOT
 from llmapi.tether import Tether
 
@@ -189,39 +188,16 @@ def provider_words(base: str) -> str:
     """Return what the server knows of the model's provider, which it has just asked: after PROVIDER_SECONDS at most."""
     deadline = time.monotonic() + PROVIDER_SECONDS
     while True:
-        with suppress(urllib.error.URLError, OSError, ValueError), loopback.open(f"{base}/ready?verbose", timeout=2) as answer:
+        with (
+            suppress(urllib.error.URLError, OSError, ValueError),
+            loopback.open(f"{base}/ready?verbose", timeout=2) as answer,
+        ):
             words = str(json.load(answer)["upstream"]).rpartition(": ")[2].rstrip(".")
             if words != "not asked yet" or time.monotonic() > deadline:
                 return words if words != "not asked yet" else NOT_ASKED
         if time.monotonic() > deadline:
             return NOT_ASKED
         time.sleep(0.1)
-
-
-def banner(env: Mapping[str, str], base: str, *, provider: str, is_local: bool, password: str | None) -> str:
-    """Return what is printed when the server is ready."""
-    source = urlsplit(env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
-    model = f"{env.get('OPENAI_MODEL') or defaults.OPENAI_MODEL} from {source.hostname}, which {provider}"
-    if is_local:
-        model = f"{local_model.NAME}, a trial model of 135M parameters on this machine; set OPENAI_API_KEY for OpenAI's"
-    token = env.get("CLIENT_API_TOKEN") or ""
-    shown = token or "<make one: .venv/bin/python manage.py create_client_token NAME>"
-    login = f"admin / {password}   (shown only once)" if password else "lost the password? .venv/bin/python manage.py changepassword admin"
-    return f"""
-llmapi is ready.
-  Model    {model}
-  Chat     {base}/{f"#token={token}" if token else ""}
-  Docs     {base}/docs
-  Admin    {base}/admin/   {login}
-  Metrics  {base}/metrics
-
-Try it:
-  curl -s {base}/v1/chat/completions \\
-    -H 'Authorization: Bearer {shown}' -H 'Content-Type: application/json' \\
-    -d '{{"messages": [{{"role": "user", "content": "Say hello in one sentence."}}]}}'
-
-Ctrl-C or make stop stops it.
-"""
 
 
 def main() -> None:

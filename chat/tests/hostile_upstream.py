@@ -1,12 +1,15 @@
 """A provider that follows no rule: each connection is given to a function, which sends what it likes."""
 
 import contextlib
+import functools
 import itertools
 import json
 import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+
+from chat.upstream.client import MAX_ANSWER_BYTES
 
 Script = Callable[["Line"], None]
 
@@ -102,10 +105,12 @@ class HostileProvider:
                 self.sent += line.sent
 
 
+@functools.cache
 def bomb() -> bytes:
-    """Return half a gibibyte of spaces, compressed to half a megabyte."""
-    packer = zlib.compressobj(wbits=31)
-    return b"".join([*(packer.compress(b" " * 2**20) for _ in range(512)), packer.flush()])
+    """Return twice as many spaces as an answer may have, compressed to a thousandth."""
+    packer = zlib.compressobj(level=1, wbits=31)
+    spaces = b" " * 2**20
+    return b"".join([*(packer.compress(spaces) for _ in range(2 * MAX_ANSWER_BYTES // 2**20)), packer.flush()])
 
 
 def sending(*parts: bytes, then: str = "wait", forever: bytes = b"x") -> Script:

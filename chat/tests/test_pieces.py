@@ -239,7 +239,7 @@ def test_a_message_of_too_many_parts_is_left_out(
 
 
 def test_the_newest_message_may_be_the_one_of_too_many_parts(alice: ApiClient, upstream: OpenAIDouble) -> None:
-    cid = stored(alice, USER, REPLY, {"role": "user", "content": [PICTURE, TEXT] * 52_000})
+    cid = stored(alice, USER, REPLY, {"role": "user", "content": [PICTURE, TEXT] * 26_000})
 
     assert alice.say(cid, "again").status_code == 200
     assert alice.say(cid, "and again").status_code == 200

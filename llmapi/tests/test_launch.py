@@ -13,8 +13,9 @@ import pytest
 from bench.openai_double import OpenAIDouble
 from conftest import environment
 from llmapi import local_model, stop
+from llmapi.banner import banner
 from llmapi.environment import models
-from llmapi.launch import ROOT, CannotStart, banner, check_port, start_local_model
+from llmapi.launch import ROOT, CannotStart, check_port, start_local_model
 from llmapi.stop import RUN_DIR
 
 
@@ -28,15 +29,24 @@ def test_a_busy_port_is_reported(port: int) -> None:
     check_port(port)
 
 
+BASE = "http://127.0.0.1:8080"
+
+
 def test_the_banner_names_the_model_and_the_login() -> None:
-    trial = banner({"CLIENT_API_TOKEN": "t0"}, 8080, is_local=True, password="secret")
-    real = banner({"CLIENT_API_TOKEN": "t0", "OPENAI_MODEL": "gpt-4o"}, 8080, is_local=False, password=None)
+    answers, no_answer = "answers in 9 ms", "has not answered yet"
+    trial = banner({"CLIENT_API_TOKEN": "t0"}, BASE, provider=answers, is_local=True, password="secret")
+    url = "https://user:password@models.example/v1"
+    env = {"OPENAI_MODEL": "gpt-4o", "OPENAI_BASE_URL": url}
+    real = banner(env, BASE, provider=no_answer, is_local=False, password=None)
 
     assert "135M" in trial
     assert "admin / secret" in trial
+    assert f"Chat     {BASE}/#token=t0\n" in trial
     assert "Bearer t0" in trial
-    assert "gpt-4o from https://api.openai.com/v1" in real
-    assert "Login" not in real
+    assert "gpt-4o from models.example, which has not answered yet\n" in real
+    assert f"Chat     {BASE}/\n" in real
+    assert "manage.py changepassword admin" in real
+    assert "manage.py create_client_token NAME" in real
 
 
 def test_the_trial_model_answers_to_the_name_in_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +114,7 @@ def test_starts_and_stops_by_ctrl_c(tmp_path: Path, upstream: OpenAIDouble, port
     process.communicate(timeout=60)
 
     assert process.returncode == 0
-    assert any("Login    admin / " in line for line in lines)
+    assert any("/admin/   admin / " in line for line in lines)
     assert not path.exists()
 
 
