@@ -59,7 +59,8 @@ def test_turns_at_once_make_a_handshake_each_and_later_ones_none(
 ) -> None:
     double, context = tls
     server = secure(serve, double, certificate)
-    wait_until(lambda: handshakes(context) == 1)  # The server asks for the models as it starts.
+    # As it starts, the server asks for the models: whether they are there, and until when.
+    wait_until(lambda: handshakes(context) >= 1)
 
     with ThreadPoolExecutor(5) as pool:
         asked = [{**HI, "stream": number % 2 == 0} for number in range(30)]
@@ -67,7 +68,7 @@ def test_turns_at_once_make_a_handshake_each_and_later_ones_none(
 
     assert {status for status, _, _ in answers} == {200}
     assert len(double.requests) == 30
-    assert 2 <= handshakes(context) <= 1 + 5
+    assert 2 <= handshakes(context) <= 2 + 5
 
 
 def handshakes(context: ssl.SSLContext) -> int:
