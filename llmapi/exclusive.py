@@ -45,6 +45,8 @@ def lock_of_postgresql() -> Iterator[None]:
         yield
     finally:
         holder.rollback()
+        # The pool gives it to others, who expect it as the pool made it.
+        holder.set_autocommit(True)
         holder.close()
 
 

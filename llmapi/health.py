@@ -65,9 +65,11 @@ class NotReady(APIException):
 
 
 def check_written() -> None:
-    """Write a row, at most once a second. Raises Error: a disk may be full, and a standby takes no writes."""
+    """Write a row, at most once a second, or else read. Raises Error: a disk may be full, a standby takes no writes."""
     global _written_at
     if time.monotonic() - _written_at < WRITTEN_SECONDS:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
         return
     if not Chore.objects.filter(name=PROBE).update(due_at=Now()):
         Chore.objects.bulk_create([Chore(name=PROBE, due_at=Now())], ignore_conflicts=True)

@@ -84,8 +84,7 @@ ON_POSTGRESQL = {"DATABASE_POOL_SIZE": "postgres://127.0.0.1:1/name"}
 def load_settings(module: str, name: str, value: str) -> Any:
     """Load the settings in a process of their own, where `name` alone is wrong."""
     env = {key: word for key, word in os.environ.items() if not key.lower().endswith("_proxy")}
-    if name in ON_POSTGRESQL:
-        env["DATABASE_URL"] = ON_POSTGRESQL[name]
+    env["DATABASE_URL"] = ON_POSTGRESQL.get(name, "sqlite:///db.sqlite3")
     return subprocess.run(
         [sys.executable, *module.split()],
         cwd=ROOT,
@@ -106,6 +105,7 @@ def test_a_wrong_value_is_said_by_its_name(name: str, value: str, said: str, mon
     for proxy in [key for key in os.environ if key.lower().endswith("_proxy")]:
         monkeypatch.delenv(proxy)
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///db.sqlite3")
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ImproperlyConfigured) as raised:
