@@ -35,10 +35,14 @@ except ImproperlyConfigured as exc:
 wsgi_app = "llmapi.wsgi"
 bind = f"127.0.0.1:{port}"
 worker_class = "llmapi.worker.Worker"
-# More than the requests that one process has under way (chat/api/sharing.py).
-worker_connections = 2000
-# A connection of a client has one file, and a call to the model another. Many systems allow 1024 unless asked for more.
-FILES = 3 * worker_connections
+# Files of a process beside the connections of its clients: calls to the model, and what it reads and writes.
+OTHER_FILES = 2500
+# More than the requests that one process has under way (chat/api/sharing.py): the others wait to be told that it is
+# busy. Each takes a file, of which the system may allow few, and 25 kB.
+worker_connections = 5000
+SOFT, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
+if HARD != resource.RLIM_INFINITY:
+    worker_connections = min(worker_connections, max(HARD - OTHER_FILES, HARD // 2))
 # Workers share the memory of what is loaded before they are forked, as long as they do not write to it.
 preload_app = True
 # What would be loaded at the first request, and then by each worker for itself.
@@ -56,10 +60,11 @@ def on_starting(server: Any) -> None:
 
     tether.follow(monkey.get_original("_thread", "start_new_thread"))
     checks.refuse_dangers(server.cfg.address)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+    files = worker_connections + OTHER_FILES
+    if SOFT != resource.RLIM_INFINITY and files > SOFT:
+        # Many systems allow 1024 unless asked for more.
+        allowed = files if HARD == resource.RLIM_INFINITY else min(files, HARD)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, HARD))
 
 
 def when_ready(server: Any) -> None:

@@ -1,5 +1,6 @@
 """The processor of a process, which runs Python for one request at a time: whose turn it is."""
 
+import _thread
 import threading
 import time
 
@@ -66,6 +67,16 @@ class Processor:
             self._used[owner] = self._used.get(owner, 0) + OVERHEAD
         return time.monotonic() - began <= self.patience
 
+    def wait_for_turn(self, owner: Owner) -> None:
+        """Begin to work, however long it takes."""
+        with self._lock:
+            waiter = (
+                None if owner not in self._waiting and self._may_run(owner, time.monotonic()) else self._enqueue(owner)
+            )
+        if waiter:
+            waiter.bell.acquire()
+        work.since = time.monotonic()
+
     def resume(self, owner: Owner) -> None:
         """Go on, before those of this owner that have not begun, and however long it takes."""
         with self._lock:
@@ -97,7 +108,8 @@ class Processor:
         waiter = self._waiting.add(owner, is_first=is_first)
         if not self._has_driver:
             self._has_driver = True
-            threading.Thread(target=self._drive, name="rounds", daemon=True).start()
+            # Not by `threading`, which waits until the thread has begun, while others wait for our lock.
+            _thread.start_new_thread(self._drive, ())
         return waiter
 
     def _drive(self) -> None:

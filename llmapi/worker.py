@@ -22,6 +22,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from analytics.fairness import Owner, Share, outside
+from analytics.processor import Processor
 from llmapi.logging import ServerRefusals
 
 # Seconds that a body may take beside what its bytes take, and the bytes of it that must come in each further second.
@@ -32,8 +33,8 @@ PIECE_BYTES = 64 * 1024
 PIECE_SECONDS = 10
 # What is read of a body after its request was answered, so that a client which sends all of it first sees the answer.
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
-# Heads that are read at once. Thousands that come in one moment are read one after another, with others in between.
-heads = Share(lambda: 1, patience=60, most_waiting=100_000)
+# Connections that are accepted before others have their turn.
+MAX_ACCEPT = 16
 # One long body is drained at a time, with a pause after each TURN_BYTES: 50 MB a second.
 DRAIN_PAUSE_SECONDS = 0.005
 draining = Share(lambda: 1, patience=BODY_SECONDS, most_waiting=100)
@@ -61,8 +62,9 @@ class ClientSocket:
     While a request is under way, what is read is its body, and each wait lets others work.
     """
 
-    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, None]") -> None:
+    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, None]", processor: Processor) -> None:
         self._socket = connected
+        self._processor = processor
         # Those of whose next request nothing has come yet, this one among them for as long.
         self._idle = idle
         # Who sent the request before: nobody knows who sends this one before it is read.
@@ -130,7 +132,7 @@ class ClientSocket:
 
     def end_parsing(self) -> None:
         if self._parser is not None:
-            heads.give_back(self._parser)
+            self._processor.give_back(self._parser)
             self._parser = None
 
     def _between(self, size: int) -> bytes:
@@ -140,7 +142,8 @@ class ClientSocket:
             data: bytes = self._socket.recv(size)
         finally:
             self._idle.pop(self, None)
-        heads.take(self.owner)
+        # Thousands of heads may come in one moment: they are read in turns, with the requests of all others.
+        self._processor.wait_for_turn(self.owner)
         self._parser = self.owner
         self._bytes_between += len(data)
         if self._bytes_between > MAX_BYTES_BETWEEN:
@@ -185,6 +188,10 @@ class Worker(GeventWorker):
 
         gunicorn's own looks once a second whether there is anything to do, and waits for idle connections.
         """
+        # The application is loaded by now.
+        from chat.api.sharing import processor
+
+        self._processor = processor
         servers = [self._serve(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
@@ -207,9 +214,8 @@ class Worker(GeventWorker):
         listener.setblocking(1)
         context: dict[str, Any] = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         server = StreamServer(listener, partial(self.handle, listener), spawn=Pool(self.worker_connections), **context)
-        if self.cfg.workers > 1:
-            # Connections that come at once are for all processes.
-            server.max_accept = 1
+        # Connections that come at once are for all processes.
+        server.max_accept = 1 if self.cfg.workers > 1 else MAX_ACCEPT
         server.start()
         return server
 
@@ -218,7 +224,7 @@ class Worker(GeventWorker):
         self._stopping.set()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        connected: Any = ClientSocket(client, self._idle)
+        connected: Any = ClientSocket(client, self._idle, self._processor)
         self._open += 1
         if self.is_crowded and self._idle:
             self._idle.popitem(last=False)[0].hang_up()

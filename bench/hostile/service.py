@@ -27,7 +27,7 @@ QUICK_SECONDS, QUICK_ANSWERS = 0.1, 5
 RECOVERY_SECONDS = 60
 
 
-def settings(database_url: str, upstream: int = 0) -> dict[str, str]:
+def settings(database_url: str, upstream: int = 9) -> dict[str, str]:
     """Return the environment of a server whose model is the double at that port."""
     return {
         "ENV_FILE": os.devnull,

@@ -1,7 +1,6 @@
 """The turns that this process runs. One thread renews their leases, and learns which are to be cancelled."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,6 +11,7 @@ from django.db.models.functions import Now
 
 from analytics import ledger
 from analytics.causes import cause
+from analytics.watch import Watch
 from chat.database import CLIENT, waiting_as
 from chat.models import IdempotencyKey
 from chat.turns.reply_log import ReplyLog
@@ -35,24 +35,18 @@ def lease() -> Combinable:
 
 # By request id; the log is that of a streamed reply.
 _running: dict[str, ReplyLog | None] = {}
-_lock = threading.Lock()
-_keeper: threading.Thread | None = None
+_renewed_at = float("-inf")
 _stop_at: float | None = None
 
 
 def enter(request_id: str, log: ReplyLog | None = None) -> None:
     """Keep the turn's lease until it leaves."""
-    global _keeper
-    with _lock:
-        _running[request_id] = log
-        if _keeper is None or not _keeper.is_alive():
-            _keeper = threading.Thread(target=_keep, name="keeper", daemon=True)
-            _keeper.start()
+    _running[request_id] = log
+    _keeper.wake()
 
 
 def leave(request_id: str) -> None:
-    with _lock:
-        _running.pop(request_id, None)
+    _running.pop(request_id, None)
 
 
 def count() -> int:
@@ -97,27 +91,23 @@ def drain(seconds: float) -> None:
 
 
 def _keep() -> None:
-    """While any turn runs, look for cancellations each second, and renew leases every RENEW_SECONDS."""
-    global _keeper
-    renewed_at = time.monotonic()
-    while True:
-        time.sleep(CANCEL_POLL_SECONDS)
-        with _lock:
-            request_ids = list(_running)
-            if not request_ids:
-                _keeper = None
-                return
-        try:
-            # A lease ends while a silent database is waited for.
-            with waiting_as(CLIENT):
-                if streamed := [request_id for request_id, log in list(_running.items()) if log]:
-                    for request_id in ledger.cancel_requested(streamed):
-                        cancel(request_id)
-                if time.monotonic() - renewed_at >= RENEW_SECONDS:
-                    ledger.renew_leases(request_ids, lease())
-                    IdempotencyKey.objects.held().filter(request_id__in=request_ids).update(locked_until=lease())
-                    renewed_at = time.monotonic()
-        except Error as exc:
-            logger.warning("leases could not be renewed: %s", cause(exc))
-        finally:
-            connection.close()
+    """Look for cancellations, and renew leases every RENEW_SECONDS."""
+    global _renewed_at
+    try:
+        # A lease ends while a silent database is waited for.
+        with waiting_as(CLIENT):
+            running = dict(_running)
+            if streamed := [request_id for request_id, log in running.items() if log]:
+                for request_id in ledger.cancel_requested(streamed):
+                    cancel(request_id)
+            if time.monotonic() - _renewed_at >= RENEW_SECONDS:
+                ledger.renew_leases(list(running), lease())
+                IdempotencyKey.objects.held().filter(request_id__in=list(running)).update(locked_until=lease())
+                _renewed_at = time.monotonic()
+    except Error as exc:
+        logger.warning("leases could not be renewed: %s", cause(exc))
+    finally:
+        connection.close()
+
+
+_keeper = Watch(_keep, lambda: _running, seconds=CANCEL_POLL_SECONDS)

@@ -11,7 +11,7 @@ import logging
 import threading
 from typing import Any
 
-from analytics.fairness import close_connection
+from analytics.fairness import close_connection, outside
 from chat.exceptions import ApiError, Cancelled, InternalError
 from chat.turns import broadcast, registry
 from chat.turns.capacity import acquire_slot, release_slot
@@ -45,7 +45,8 @@ def start(turn: Turn) -> ReplyLog:
         registry.enter(request_id, log)
         # With the request's context, so that its log lines have the request's id.
         run = functools.partial(contextvars.copy_context().run, _run, turn, log)
-        threading.Thread(target=run, name=request_id, daemon=True).start()
+        with outside():  # It waits until the thread has begun.
+            threading.Thread(target=run, name=request_id, daemon=True).start()
     except BaseException as exc:
         registry.leave(request_id)
         logger.exception("stream %s could not be started", request_id)

@@ -15,13 +15,12 @@ from typing import Self
 
 from django.conf import settings
 
+from analytics.watch import Watch
 from chat.exceptions import Cancelled
 
 LOOK_SECONDS = 1
 
 _running: set["Deadline"] = set()
-_lock = threading.Lock()
-_looking: threading.Thread | None = None
 _is_stopping = threading.Event()
 _here = threading.local()
 
@@ -43,19 +42,14 @@ class Deadline:
         self._carrying = threading.Lock()
 
     def __enter__(self) -> Self:
-        global _looking
-        with _lock:
-            _running.add(self)
-            if _looking is None or not _looking.is_alive():
-                _looking = threading.Thread(target=_look, name="deadlines", daemon=True)
-                _looking.start()
+        _running.add(self)
+        _looking.wake()
         if _is_stopping.is_set():
             self.end()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        with _lock:
-            _running.discard(self)
+        _running.discard(self)
 
     def renew(self) -> None:
         if not self._is_last:
@@ -154,23 +148,16 @@ def is_stopping() -> bool:
 def end_all() -> None:
     """End every call, and those that begin later."""
     _is_stopping.set()
-    with _lock:
-        running = list(_running)
-    for deadline in running:
+    for deadline in list(_running):
         deadline.end()
 
 
 def _look() -> None:
-    """End calls whose deadline has passed, while any runs. Most have noticed by themselves."""
-    global _looking
-    while True:
-        time.sleep(LOOK_SECONDS)
-        with _lock:
-            running = list(_running)
-            if not running:
-                _looking = None
-                return
-        now = time.monotonic()
-        for deadline in running:
-            if now > deadline.at:
-                deadline.end(is_late=True)
+    """End calls whose deadline has passed. Most have noticed by themselves."""
+    now = time.monotonic()
+    for deadline in list(_running):
+        if now > deadline.at:
+            deadline.end(is_late=True)
+
+
+_looking = Watch(_look, lambda: _running, seconds=LOOK_SECONDS)

@@ -91,7 +91,7 @@ class DrippingChunks(HalfBodies):
 class Idle(Kind):
     """Ask once, and keep the connection: as many as a server process takes, but for a hundred."""
 
-    name, connections, is_per_worker, sources = "idle", 1900, True, (NONE,)
+    name, connections, is_per_worker, sources = "idle", 4900, True, (NONE,)
 
     def attack(self, number: int) -> None:
         with self.open() as connection:
