@@ -77,6 +77,17 @@ class Processor:
             waiter.bell.acquire()
         work.since = time.monotonic()
 
+    def spend(self, owner: Owner, seconds: float) -> None:
+        """Count a small piece of work that this thread did without a turn, and wait where the owner has had its own."""
+        with self._lock:
+            now = time.monotonic()
+            if owner != self._last_owner:
+                self._last_owner, self._rivals_until = owner, now + RIVALRY
+            if now >= self._rivals_until:
+                return
+            self._used[owner] = self._used.get(owner, 0) + seconds
+        self.resume(owner)
+
     def resume(self, owner: Owner) -> None:
         """Go on, before those of this owner that have not begun, and however long it takes."""
         with self._lock:
@@ -128,3 +139,8 @@ class Processor:
         for owner in self._waiting.owners():
             if self._used.get(owner, 0) < QUANTUM:
                 self._waiting.serve(owner)
+
+
+# The one of this process. Requests wait PATIENCE seconds to begin.
+PATIENCE = 2
+processor = Processor(patience=PATIENCE, most_waiting=1800)

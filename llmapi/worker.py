@@ -22,7 +22,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from analytics.fairness import Owner, Share, outside
-from analytics.processor import Processor
+from analytics.processor import processor
 from llmapi.logging import ServerRefusals
 
 # Seconds that a body may take beside what its bytes take, and the bytes of it that must come in each further second.
@@ -62,9 +62,8 @@ class ClientSocket:
     While a request is under way, what is read is its body, and each wait lets others work.
     """
 
-    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, None]", processor: Processor) -> None:
+    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, None]") -> None:
         self._socket = connected
-        self._processor = processor
         # Those of whose next request nothing has come yet, this one among them for as long.
         self._idle = idle
         # Who sent the request before: nobody knows who sends this one before it is read.
@@ -132,7 +131,7 @@ class ClientSocket:
 
     def end_parsing(self) -> None:
         if self._parser is not None:
-            self._processor.give_back(self._parser)
+            processor.give_back(self._parser)
             self._parser = None
 
     def _between(self, size: int) -> bytes:
@@ -142,8 +141,10 @@ class ClientSocket:
             data: bytes = self._socket.recv(size)
         finally:
             self._idle.pop(self, None)
+        if not data:
+            return data
         # Thousands of heads may come in one moment: they are read in turns, with the requests of all others.
-        self._processor.wait_for_turn(self.owner)
+        processor.wait_for_turn(self.owner)
         self._parser = self.owner
         self._bytes_between += len(data)
         if self._bytes_between > MAX_BYTES_BETWEEN:
@@ -188,10 +189,6 @@ class Worker(GeventWorker):
 
         gunicorn's own looks once a second whether there is anything to do, and waits for idle connections.
         """
-        # The application is loaded by now.
-        from chat.api.sharing import processor
-
-        self._processor = processor
         servers = [self._serve(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
@@ -224,7 +221,7 @@ class Worker(GeventWorker):
         self._stopping.set()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        connected: Any = ClientSocket(client, self._idle, self._processor)
+        connected: Any = ClientSocket(client, self._idle)
         self._open += 1
         if self.is_crowded and self._idle:
             self._idle.popitem(last=False)[0].hang_up()

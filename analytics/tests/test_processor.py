@@ -144,6 +144,45 @@ def test_of_one_owner_only_so_many_wait_for_the_processor(clock: Clock) -> None:
         pass
 
 
+def test_small_pieces_count_where_there_are_rivals(clock: Clock) -> None:
+    piece = QUANTUM / 8
+    done: list[int] = []
+
+    def spend(times: int) -> None:
+        for number in range(times):
+            clock.processor.spend("alone", piece)
+            done.append(number)
+
+    clock.work("alone", 0)
+    clock.now += RIVALRY
+    spend(1000)
+    clock.work("rival", 0)
+    done.clear()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(spend, 15)
+        wait_until(lambda: clock.waiting()["alone"] == 1)
+        spent_at_first = len(done)
+        clock.work("rival", 0)
+        clock.next_round()
+
+    assert spent_at_first == 7
+    assert len(done) == 15
+
+
+def test_heads_wait_for_their_turns_however_many_they_are(clock: Clock) -> None:
+    clock.work("rival", 0)
+    clock.work("new", QUANTUM)
+
+    with ThreadPoolExecutor(120) as pool:
+        heads = [pool.submit(clock.processor.wait_for_turn, "new") for _ in range(120)]
+        wait_until(lambda: clock.waiting()["new"] == 120)
+        clock.work("rival", 0)  # is not kept waiting
+        for _ in heads:
+            clock.next_round()
+            clock.processor.give_back("new")
+        wait_until(lambda: all(head.done() for head in heads))
+
+
 def test_rounds_begin_by_themselves() -> None:
     real = Processor(patience=PATIENCE, most_waiting=999)
     done: list[int] = []

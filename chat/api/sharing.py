@@ -15,7 +15,7 @@ from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
 from analytics.fairness import Busy, Owner, Share, working
-from analytics.processor import Processor
+from analytics.processor import PATIENCE, processor
 from chat.api.renderers import error_message
 from chat.exceptions import ApiError, LengthRequired, RequestTimeout, RequestTooLarge, Unavailable, error_body
 from chat.models import ClientToken
@@ -23,15 +23,12 @@ from chat.models import ClientToken
 # Requests under way in a process, the sending of their answers included. The server has room for 200 connections more,
 # which say that it is busy, or have not said yet what they want.
 MAX_REQUESTS = 1800
-# Seconds that a request waits for its turn.
-PATIENCE = 2
 # Large bodies of one client that may wait.
 MAX_LARGE_WAITING = 16
 # Bytes. Larger bodies are worked on one at a time, and larger answers are counted.
 LARGE = 64 * 1024
 
 requests = Share(lambda: MAX_REQUESTS, factor=8)
-processor = Processor(patience=PATIENCE, most_waiting=MAX_REQUESTS)
 large = Share(lambda: 1, patience=5 * PATIENCE, most_waiting=MAX_LARGE_WAITING)
 # Bytes that are held for clients: bodies until their request has been answered, and answers until they have been sent.
 memory = Share(lambda: max(8 * settings.MAX_REQUEST_BYTES, 2048 * LARGE), patience=PATIENCE, most_waiting=MAX_REQUESTS)

@@ -9,6 +9,7 @@ from django.test import Client, RequestFactory
 from pytest_django import Settings
 
 from analytics.fairness import Share
+from analytics.processor import processor
 from chat.api import sharing
 from chat.api.sharing import LARGE, STRANGER, owner_of
 from chat.turns.capacity import places
@@ -74,7 +75,7 @@ def test_all_is_given_back(upstream: object, name: str) -> None:
 @pytest.fixture
 def overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The turn of each request comes too late."""
-    monkeypatch.setattr(sharing.processor, "take_turn", lambda owner: False)
+    monkeypatch.setattr(processor, "take_turn", lambda owner: False)
 
 
 def test_past_what_can_be_held_a_client_is_told_so(alice: ApiClient, full: Callable[..., None]) -> None:

@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 from analytics.fairness import close_connection, outside
+from analytics.processor import processor
 from chat.exceptions import ApiError, Cancelled, InternalError
 from chat.turns import broadcast, registry
 from chat.turns.capacity import acquire_slot, release_slot
@@ -78,6 +79,10 @@ def _run(turn: Turn, log: ReplyLog) -> None:
         close_connection()
 
 
+# What the server works for a chunk: it is read here, and sent by the thread of each client that reads along.
+CHUNK_SECONDS = 0.0001
+
+
 class Reading:
     """Reads one reply from the upstream, and passes it on up to its end, which is held back until it is settled."""
 
@@ -94,6 +99,7 @@ class Reading:
         try:
             for choice in upstream.stream(self.reply, self.log.cancellation):
                 self._pass_on(choice)
+                processor.spend(self.turn.request.client.pk, CHUNK_SECONDS)
             return self.reply.completion()
         except BaseException as exc:
             if isinstance(exc, Cancelled) and self.reply.has_text:
