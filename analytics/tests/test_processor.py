@@ -157,6 +157,7 @@ def test_small_pieces_count_where_there_are_rivals(clock: Clock) -> None:
     clock.now += RIVALRY
     spend(1000)
     clock.work("rival", 0)
+    clock.next_round()
     done.clear()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(spend, 15)
