@@ -131,7 +131,7 @@ def test_an_error_is_said_and_a_retry_is_the_same_turn(page: Page, at_home: Serv
 
     expect(page.locator("li.assistant")).to_have_text("echo: Hi")
     expect(alert).to_be_hidden()
-    assert Message.objects.count() == 2
+    wait_until(lambda: Message.objects.count() == 2)
 
 
 def test_a_reload_in_the_middle_gets_the_same_reply(page: Page, at_home: Server, upstream: OpenAIDouble) -> None:

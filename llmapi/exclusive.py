@@ -1,13 +1,13 @@
 """One process at a time changes the tables of a database: others that start meanwhile wait for it."""
 
 import fcntl
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from django.db import connection
+
+from llmapi.files import private_opener
 
 # Of our advisory lock, among those of everybody who uses this database.
 LOCK = 0x6C6C6D61
@@ -52,14 +52,11 @@ def lock_of_postgresql() -> Iterator[None]:
 
 @contextmanager
 def lock_of_sqlite() -> Iterator[None]:
-    """Lock the folder of the database, which needs no file of its own."""
-    folder = os.open(Path(str(connection.settings_dict["NAME"])).resolve().parent, os.O_RDONLY)
-    try:
+    """Lock a file beside the database: SQLite has locks of its own on the database's."""
+    with open(f"{connection.settings_dict['NAME']}-lock", "w", opener=private_opener) as file:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(WAITING, file=sys.stderr, flush=True)
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(folder)

@@ -28,12 +28,15 @@ async function api(path, { method = "GET", body, key, keepalive = false } = {}) 
   throw new Problem(error.message, error.code);
 }
 
+// Not randomUUID: a page that came without TLS has none.
+const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
 // Events that only this page sees are sent in batches. An event keeps its id until the server has it, so it counts once.
 const unsent = [];
 const BATCH_MS = 10_000;
 
 function recordEvent(name, request_id) {
-  const id = request_id ? `${request_id}.${name}` : crypto.randomUUID();
+  const id = request_id ? `${request_id}.${name}` : newId();
   unsent.push({ id, name, request_id, occurred_at: Date.now() / 1000 });
   setTimeout(sendEvents, BATCH_MS);
 }
@@ -175,7 +178,7 @@ $("send").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("message").value;
   if (!text.trim() || $("send").lastElementChild.disabled) return;
-  store.set("pending", JSON.stringify({ key: crypto.randomUUID(), text }));
+  store.set("pending", JSON.stringify({ key: newId(), text }));
   $("message").value = "";
   deliver();
 });
