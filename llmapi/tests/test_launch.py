@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from bench.openai_double import OpenAIDouble
-from conftest import environment
+from conftest import environment, wait_until
 from llmapi import local_model, stop
 from llmapi.banner import banner
 from llmapi.environment import models
-from llmapi.launch import ROOT, CannotStart, check_port, start_local_model
+from llmapi.launch import ROOT, STOP_SECONDS, CannotStart, check_port, end, start_local_model
 from llmapi.stop import RUN_DIR
 
 
@@ -141,6 +141,45 @@ def test_make_stop_ends_the_launcher_and_its_server(
     assert process.returncode == 0
     stop.main()
     assert capsys.readouterr().out == "Nothing runs here.\n"
+
+
+def test_what_a_killed_launcher_started_ends_with_it(tmp_path: Path, upstream: OpenAIDouble, port: int) -> None:
+    database = f"sqlite:///{tmp_path}/first.sqlite3"
+    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
+    wait_until_ready(process)
+    with pytest.raises(CannotStart, match=f"runs on port {port} already, as process {process.pid}; make stop stops it"):
+        check_port(port)
+
+    process.kill()
+    process.communicate(timeout=60)
+
+    wait_until(lambda: not is_served(port))
+
+
+def is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE, start_new_session=True)
+    assert child.stdout
+    child.stdout.readline()
+    children.append(child)
+    wait = child.wait
+
+    def interrupted(timeout: float | None = None) -> int:
+        if timeout == STOP_SECONDS:
+            raise KeyboardInterrupt
+        return wait(timeout)
+
+    monkeypatch.setattr(child, "wait", interrupted)
+    end(children)
+
+    assert wait(10) == -signal.SIGKILL
+    child.communicate()
 
 
 def named_as_launcher(cwd: str | None = None) -> subprocess.Popen[str]:
