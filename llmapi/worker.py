@@ -47,8 +47,9 @@ SPARE_CONNECTIONS = 50
 # Seconds between two signs of life to the master, and between two looks at what still runs at a stop.
 NOTIFY_SECONDS = 1
 STOP_LOOK_SECONDS = 0.05
-# Seconds at a stop in which a request on a connection that was kept is still answered: it may be under way.
-LAST_REQUEST_SECONDS = 0.3
+# Seconds after which a connection that was kept is closed at a stop. One that was used since may have a request under
+# way, which is still answered.
+QUIET_SECONDS = 2
 
 
 def gone(reason: str) -> ConnectionResetError:
@@ -62,7 +63,7 @@ class ClientSocket:
     While a request is under way, what is read is its body, and each wait lets others work.
     """
 
-    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, None]") -> None:
+    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, float]") -> None:
         self._socket = connected
         # Those of whose next request nothing has come yet, this one among them for as long.
         self._idle = idle
@@ -136,7 +137,7 @@ class ClientSocket:
 
     def _between(self, size: int) -> bytes:
         self.end_parsing()
-        self._idle[self] = None
+        self._idle[self] = time.monotonic()
         try:
             data: bytes = self._socket.recv(size)
         finally:
@@ -172,7 +173,7 @@ class Worker(GeventWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Those that send nothing that is needed, in the order in which they stopped; and how many are open in all.
-        self._idle: OrderedDict[ClientSocket, None] = OrderedDict()
+        self._idle: OrderedDict[ClientSocket, float] = OrderedDict()
         self._open = 0
         self._stopping = gevent.event.Event()
 
@@ -199,9 +200,8 @@ class Worker(GeventWorker):
         while any(server.pool for server in servers) and time.monotonic() - stopped_at < self.cfg.graceful_timeout:
             self.notify()
             gevent.sleep(STOP_LOOK_SECONDS)
-            if time.monotonic() - stopped_at > LAST_REQUEST_SECONDS:
-                for connected in list(self._idle):
-                    connected.hang_up()
+            for connected in [one for one, since in self._idle.items() if time.monotonic() - since > QUIET_SECONDS]:
+                connected.hang_up()
         if any(server.pool for server in servers):
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
             for server in servers:
@@ -236,7 +236,7 @@ class Worker(GeventWorker):
         try:
             answered = super().handle_request(listener_name, req, sock, addr)
             # Whoever still sends what was refused keeps no other away.
-            self._idle[sock] = None
+            self._idle[sock] = time.monotonic()
             if not drained(req.body, sock) or self.is_crowded:
                 sock.hang_up()
             return answered
