@@ -11,14 +11,9 @@ import ssl
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import gevent
-import gevent.event
-from gevent.pool import Pool
-from gevent.server import StreamServer
-from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from analytics.fairness import Owner, Share, outside
@@ -33,8 +28,6 @@ PIECE_BYTES = 64 * 1024
 PIECE_SECONDS = 10
 # What is read of a body after its request was answered, so that a client which sends all of it first sees the answer.
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
-# Connections that are accepted before others have their turn.
-MAX_ACCEPT = 16
 # One long body is drained at a time, with a pause after each TURN_BYTES: 50 MB a second.
 DRAIN_PAUSE_SECONDS = 0.005
 draining = Share(lambda: 1, patience=BODY_SECONDS, most_waiting=100)
@@ -44,12 +37,6 @@ MAX_BYTES_BETWEEN = 1024 * 1024
 TURN_BYTES = 256 * 1024
 # Connections that are kept free for new ones.
 SPARE_CONNECTIONS = 50
-# Seconds between two signs of life to the master, and between two looks at what still runs at a stop.
-NOTIFY_SECONDS = 1
-STOP_LOOK_SECONDS = 0.05
-# Seconds after which a connection that was kept is closed at a stop. One that was used since may have a request under
-# way, which is still answered.
-QUIET_SECONDS = 2
 
 
 def gone(reason: str) -> ConnectionResetError:
@@ -175,7 +162,6 @@ class Worker(GeventWorker):
         # Those that send nothing that is needed, in the order in which they stopped; and how many are open in all.
         self._idle: OrderedDict[ClientSocket, float] = OrderedDict()
         self._open = 0
-        self._stopping = gevent.event.Event()
 
     @property
     def is_crowded(self) -> bool:
@@ -184,41 +170,6 @@ class Worker(GeventWorker):
     def init_process(self) -> None:
         self.log.error_log.addFilter(ServerRefusals())
         super().init_process()
-
-    def run(self) -> None:
-        """Serve until the stop, and then until the last answer has been sent, at most `graceful_timeout` seconds.
-
-        gunicorn's own looks once a second whether there is anything to do, and waits for idle connections.
-        """
-        servers = [self._serve(listener) for listener in self.sockets]
-        while self.alive:
-            self.notify()
-            self._stopping.wait(NOTIFY_SECONDS)
-        for server in servers:
-            server.close()
-        stopped_at = time.monotonic()
-        while any(server.pool for server in servers) and time.monotonic() - stopped_at < self.cfg.graceful_timeout:
-            self.notify()
-            gevent.sleep(STOP_LOOK_SECONDS)
-            for connected in [one for one, since in self._idle.items() if time.monotonic() - since > QUIET_SECONDS]:
-                connected.hang_up()
-        if any(server.pool for server in servers):
-            self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
-            for server in servers:
-                server.stop(timeout=1)
-
-    def _serve(self, listener: Any) -> StreamServer:
-        listener.setblocking(1)
-        context: dict[str, Any] = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
-        server = StreamServer(listener, partial(self.handle, listener), spawn=Pool(self.worker_connections), **context)
-        # Connections that come at once are for all processes.
-        server.max_accept = 1 if self.cfg.workers > 1 else MAX_ACCEPT
-        server.start()
-        return server
-
-    def handle_exit(self, sig: Any, frame: Any) -> None:
-        super().handle_exit(sig, frame)
-        self._stopping.set()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         connected: Any = ClientSocket(client, self._idle)
