@@ -70,9 +70,8 @@ class Processor:
     def wait_for_turn(self, owner: Owner) -> None:
         """Begin to work, however long it takes."""
         with self._lock:
-            waiter = (
-                None if owner not in self._waiting and self._may_run(owner, time.monotonic()) else self._enqueue(owner)
-            )
+            may_run = owner not in self._waiting and self._may_run(owner, time.monotonic())
+            waiter = None if may_run else self._enqueue(owner)
         if waiter:
             waiter.bell.acquire()
         work.since = time.monotonic()
@@ -80,10 +79,7 @@ class Processor:
     def spend(self, owner: Owner, seconds: float) -> None:
         """Count a small piece of work that this thread did without a turn, and wait where the owner has had its own."""
         with self._lock:
-            now = time.monotonic()
-            if owner != self._last_owner:
-                self._last_owner, self._rivals_until = owner, now + RIVALRY
-            if now >= self._rivals_until:
+            if not self._has_rivals(owner, time.monotonic()):
                 return
             self._used[owner] = self._used.get(owner, 0) + seconds
         self.resume(owner)
@@ -105,10 +101,14 @@ class Processor:
             if owner in self._waiting and self._used.get(owner, 0) < QUANTUM:
                 self._waiting.serve(owner)
 
-    def _may_run(self, owner: Owner, now: float) -> bool:
+    def _has_rivals(self, owner: Owner, now: float) -> bool:
+        """Note who works, and tell whether another one has worked lately."""
         if owner != self._last_owner:
             self._last_owner, self._rivals_until = owner, now + RIVALRY
-        if now >= self._rivals_until:
+        return now < self._rivals_until
+
+    def _may_run(self, owner: Owner, now: float) -> bool:
+        if not self._has_rivals(owner, now):
             return True
         if not self._has_driver and now - self._round_at > QUIET_ROUND:
             self._round_at = now
