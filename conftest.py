@@ -213,6 +213,15 @@ def _no_refusals_are_left() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _what_is_taken_is_given_back() -> Iterator[None]:
+    """A request that is under way after its test counts in the next one: a stream that nobody reads or closes."""
+    from chat.api import sharing
+
+    yield
+    wait_until(lambda: not sharing.requests.taken, seconds=5)
+
+
+@pytest.fixture(autouse=True)
 def patient_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let readers build every day that is missing, however slow the machine."""
     monkeypatch.setattr("analytics.rollups.coverage.READER_SECONDS", 60)

@@ -273,6 +273,7 @@ def test_chunks_are_passed_on_as_they_come(alice: ApiClient, upstream: OpenAIDou
     first = b"".join(itertools.takewhile(lambda piece: b"second" not in bytes(piece), pieces))
 
     assert b"first" in first
+    answer.close()
 
 
 def test_a_client_that_goes_away_does_not_stop_the_turn(
@@ -301,7 +302,9 @@ def test_a_stream_gives_its_place_back(alice: ApiClient, upstream: OpenAIDouble,
         assert text_of(events(stream(alice))) == "echo: a b c"
         registry.drain(10)
 
-    assert stream(alice, key="k").status_code == 200
+    answer = stream(alice, key="k")
+    assert answer.status_code == 200
+    answer.close()
 
 
 def test_leases_are_renewed_while_a_turn_runs(

@@ -16,6 +16,7 @@ OBJECTS = st.dictionaries(st.text(max_size=3), st.recursive(st.text(max_size=3),
 @given(st.one_of(st.lists(MARKS, max_size=8), OBJECTS.map(json.dumps).map(list)))
 @example(['{"a\\', '"": "}', '"}'])
 @example(['{"a": "\\\\', '"}', " "])
+@example(["{}", "{}"])
 def test_it_is_whole_as_soon_as_it_is_a_json_object(pieces: list[str]) -> None:
     arguments, text = Arguments(), ""
     for piece in pieces:

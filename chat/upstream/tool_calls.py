@@ -12,6 +12,7 @@ from chat.upstream.text import TextJoiner, storable, storable_text
 # OpenAI takes no more back in one message. What follows is left out.
 MAX_CALLS = 128
 STRUCTURE = re.compile(r'\\.|["{}\[\]]', re.S)
+JSON_SPACE = " \t\n\r"  # RFC 8259, section 2
 ALPHABET = string.ascii_letters + string.digits
 
 
@@ -43,6 +44,8 @@ class Arguments:
         if not piece:
             return
         self._pieces.append(piece)
+        if self._is_json and piece.strip(JSON_SPACE):
+            self._is_json = False
         self._last = piece.rstrip()[-1:] or self._last
         text = self._escape + piece
         self._escape = "\\" if (len(text) - len(text.rstrip("\\"))) % 2 else ""

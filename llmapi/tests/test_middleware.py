@@ -121,6 +121,8 @@ def test_the_answer_to_a_head_has_no_body(path: str) -> None:
     assert (answers[1].content, answers[0].status_code) == (b"", answers[1].status_code)
     # The token of a form is masked anew in each answer, and as long.
     assert lengths[0] == lengths[1] > 0
+    for answer in answers:
+        answer.close()
 
 
 @pytest.mark.django_db
