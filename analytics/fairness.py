@@ -6,18 +6,16 @@ E. Hahne ("Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1
 time at most, and owners that wait are served in turns, however many requests of one of them wait.
 """
 
-import queue
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from django.db import connections
 
 Owner = Hashable
-Item = TypeVar("Item")
 
 
 class Busy(Exception):
@@ -223,35 +221,6 @@ work = Work()
 def working_for() -> Owner:
     """Return the owner for whom this thread works; None where nobody shares it."""
     return work.held[-1][1] if work.held else None
-
-
-class FairQueue(Generic[Item]):
-    """What waits for one thread: it comes out in turns of its owners, and in its order for each of them."""
-
-    def __init__(self) -> None:
-        self._items: dict[Owner, deque[Item]] = {}
-        self._lock = threading.Lock()
-        # One for each item: what wakes the thread, and costs less than a condition.
-        self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def __len__(self) -> int:
-        return self._signals.qsize()
-
-    def put(self, item: Item, owner: Owner) -> None:
-        with self._lock:
-            self._items.setdefault(owner, deque()).append(item)
-        self._signals.put(None)
-
-    def get(self, *, block: bool = True) -> Item:
-        """Return the next item, once there is one. Raises queue.Empty where there is none and `block` is false."""
-        self._signals.get(block)
-        with self._lock:
-            owner = next(iter(self._items))
-            items = self._items.pop(owner)
-            item = items.popleft()
-            if items:
-                self._items[owner] = items
-            return item
 
 
 @contextmanager

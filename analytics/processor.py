@@ -141,6 +141,8 @@ class Processor:
                 self._waiting.serve(owner)
 
 
+# Requests under way in a process, the sending of their answers included.
+MAX_REQUESTS = 1800
 # The one of this process. Requests wait PATIENCE seconds to begin.
 PATIENCE = 2
-processor = Processor(patience=PATIENCE, most_waiting=1800)
+processor = Processor(patience=PATIENCE, most_waiting=MAX_REQUESTS)

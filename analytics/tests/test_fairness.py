@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.fairness import Busy, FairQueue, Share, breathe, outside, working
+from analytics.fair_queue import FairQueue
+from analytics.fairness import Busy, Share, breathe, outside, working
 from conftest import wait_until
 
 

@@ -15,14 +15,11 @@ from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
 from analytics.fairness import Busy, Owner, Share, working
-from analytics.processor import PATIENCE, processor
+from analytics.processor import MAX_REQUESTS, PATIENCE, processor
 from chat.api.renderers import error_message
 from chat.exceptions import ApiError, LengthRequired, RequestTimeout, RequestTooLarge, Unavailable, error_body
 from chat.models import ClientToken
 
-# Requests under way in a process, the sending of their answers included. The server has room for 200 connections more,
-# which say that it is busy, or have not said yet what they want.
-MAX_REQUESTS = 1800
 # Large bodies of one client that may wait.
 MAX_LARGE_WAITING = 16
 # Bytes. Larger bodies are worked on one at a time, and larger answers are counted.

@@ -97,7 +97,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "a response format": {"messages": [USER], "response_format": {"type": "json_schema", "json_schema": SCHEMA}},
     "a prediction": {"messages": [USER], "prediction": {"type": "content", "content": [TEXT] * 16_000}},
     "a choice": {"messages": [USER], "tools": [{"type": "function"}], "tool_choice": SCHEMA},
-    "thinking": {"messages": [{**REPLY, "reasoning_details": [[]] * 45_000}, USER]},
+    "thinking": {"messages": [{**REPLY, "reasoning_details": [[]] * 22_000}, USER]},
     "biases": {"messages": [USER], "logit_bias": {str(n): 1 for n in range(1024)}},
     "fields of a message": {"messages": [{**USER, **{f"f{n}": None for n in range(45_000)}}]},
     "fields of a part": {
@@ -122,7 +122,7 @@ def test_no_piece_of_a_request_is_long(
 
     answer = lines.run(lambda: alice.send(URL, body, key="k"))
 
-    assert answer.status_code < 500, answer.content[:500]
+    assert answer.status_code == (400 if "fields" in name else 200), answer.content[:500]
     assert lines.longest < (4 * MOST_LINES if name in WRITES else MOST_LINES)
     # In all it is no more than a fixed amount of work for each value.
     assert lines.total < 60_000 + 80 * pieces.count_json(body.encode(), 10**9)

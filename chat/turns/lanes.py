@@ -22,7 +22,8 @@ import psycopg
 from django.db import OperationalError, transaction
 
 from analytics.causes import cause
-from analytics.fairness import FairQueue, Owner, outside, working_for
+from analytics.fair_queue import FairQueue
+from analytics.fairness import Owner, outside, working_for
 from chat.sql import DjangoSession, Session, retry_deadlocks
 from chat.turns.connections import LastingSession, lasting_session
 
