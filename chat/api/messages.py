@@ -88,10 +88,10 @@ class Size:
                 raise invalid(f"Send at most {MAX_ALL_PARTS:,} parts in all messages of a request.", "content")
         if isinstance(calls, list):
             self._calls += len(calls)
-            worked(6 * len(calls))
             if self._calls > MAX_CALLS:
                 raise invalid(f"Send at most {MAX_CALLS:,} tool calls in all messages of a request.", "tool_calls")
             for call in calls:
+                worked(6)
                 self._add_arguments(call)
         if isinstance(message.get("function_call"), dict):
             self._add_arguments({"function": message["function_call"]})

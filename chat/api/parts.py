@@ -64,8 +64,8 @@ def read_content(content: Any, role: str) -> str | list[dict[str, Any]]:
     if not content or not is_list_of_parts:
         raise invalid(SEND_CONTENT, "content")
     read = []
-    worked(3 * len(content))
     for index, part in enumerate(content):
+        worked(3)
         if is_reply and part["type"] not in SAID:
             continue
         try:

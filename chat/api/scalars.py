@@ -107,8 +107,11 @@ class Pairs(serializers.DictField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        worked(2 * len(data))
-        return {key: validated_at(key, self.child, value) for key, value in data.items()}
+        found = {}
+        for key, value in data.items():
+            worked(2)
+            found[key] = validated_at(key, self.child, value)
+        return found
 
 
 def validated_at(place: str | int, field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:

@@ -123,6 +123,7 @@ def hash_of(content: dict[str, Any], *, levels: int) -> str:
 
 def feed(digest: "hashlib._Hash", value: Any, levels: int) -> None:
     """Add a value's JSON to a hash, containers of the upper `levels` and long texts piece by piece."""
+    worked(2)
     if isinstance(value, str) and len(value) > PIECE_BYTES:
         digest.update(b'"')
         for start in range(0, len(value), PIECE_BYTES):
@@ -130,13 +131,11 @@ def feed(digest: "hashlib._Hash", value: Any, levels: int) -> None:
             worked(PIECE_VALUES)
         digest.update(b'"')
     elif levels and isinstance(value, dict):
-        worked(2 * len(value))
         for index, name in enumerate(sorted(value)):
             digest.update((b"," if index else b"{") + canonical_json(name) + b":")
             feed(digest, value[name], levels - 1)
         digest.update(b"}" if value else b"{}")
     elif levels and isinstance(value, list):
-        worked(2 * len(value))
         for index, item in enumerate(value):
             digest.update(b"," if index else b"[")
             feed(digest, item, levels - 1)
