@@ -241,11 +241,15 @@ def test_a_message_of_too_many_parts_is_left_out(
     assert lines.total < MOST_LINES
 
 
-def test_the_newest_message_may_be_the_one_of_too_many_parts(alice: ApiClient, upstream: OpenAIDouble) -> None:
+def test_the_newest_message_may_be_the_one_of_too_many_parts(
+    alice: ApiClient, upstream: OpenAIDouble, settings: Settings
+) -> None:
+    settings.OPENAI_CONTEXT_TOKENS = 10**9
+    settings.HISTORY_TOKENS = 0
     cid = stored(alice, USER, REPLY, {"role": "user", "content": [PICTURE, TEXT] * 26_000})
 
-    assert alice.say(cid, "again").status_code == 200
-    assert alice.say(cid, "and again").status_code == 200
+    assert alice.say(cid, "again", model=MODEL).status_code == 200
+    assert alice.say(cid, "and again", model=MODEL).status_code == 200
     assert upstream.requests[-1]["body"]["messages"][0]["content"] == "again"
 
 
