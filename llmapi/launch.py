@@ -216,7 +216,7 @@ def main() -> None:
     except KeyboardInterrupt:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with suppress(OSError):  # The terminal may be gone.
-            print("\nStopping, as soon as running replies have ended. Ctrl-C again stops at once.", flush=True)
+            print("\nStopping. Ctrl-C again stops at once, also replies that still run.", flush=True)
     except CannotStart as exc:
         sys.exit(f"llmapi: {exc}")
     finally:

@@ -171,6 +171,17 @@ class Worker(GeventWorker):
         self.log.error_log.addFilter(ServerRefusals())
         super().init_process()
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        # Not in the signal's handler, which may have broken in on whoever writes a line.
+        gevent.spawn(self._say_what_runs)
+
+    def _say_what_runs(self) -> None:
+        from chat.turns import registry  # by now the application is loaded
+
+        if running := registry.count():
+            self.log.warning("stops when %d running %s ended", running, "reply has" if running == 1 else "replies have")
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         connected: Any = ClientSocket(client, self._idle)
         self._open += 1

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
 from bench.stack import children_of
@@ -27,7 +29,7 @@ def refuses_connections(server: Server) -> bool:
         return probe.connect_ex(("127.0.0.1", int(server.url.rpartition(":")[2]))) != 0
 
 
-def test_a_stop_lets_turns_end(serve: Serve, upstream: OpenAIDouble) -> None:
+def test_a_stop_lets_turns_end(serve: Serve, upstream: OpenAIDouble, capfd: pytest.CaptureFixture[str]) -> None:
     server = serve(WEB_CONCURRENCY="1")
     gate = threading.Event()
     upstream.default = Behaviour(text="one two three four five", gate=gate)
@@ -43,6 +45,7 @@ def test_a_stop_lets_turns_end(serve: Serve, upstream: OpenAIDouble) -> None:
     assert all(b"five" in body for _, _, body in answers)
     assert server.process.wait(30) == 0
     assert [row.status for row in UsageEvent.objects.all()] == ["completed", "completed"]
+    assert "stops when 2 running replies have ended" in capfd.readouterr().err
 
 
 def test_a_stop_settles_what_does_not_end_in_time(serve: Serve, upstream: OpenAIDouble) -> None:
