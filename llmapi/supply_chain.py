@@ -85,18 +85,20 @@ def licences(root: Path) -> str:
     return f"{head}{windows}{trial}\n\n{done.stdout}"
 
 
-def verdict(report: str, trouble: str) -> tuple[list[str], list[str]]:
-    """Return the known vulnerabilities that a report of pip-audit names, and why packages were not checked."""
+def verdict(report: str, trouble: str) -> tuple[list[str], str]:
+    """Return the known vulnerabilities that a report of pip-audit names, and what it could not check."""
     try:
         packages = json.loads(report)["dependencies"]
-    except ValueError:
-        return [], [trouble.strip().rpartition("\n")[2][:300] or "pip-audit said nothing"]
+    except ValueError:  # It has found no service, and no report is printed.
+        reason = trouble.strip().rpartition("\n")[2][:120] or "pip-audit said nothing"
+        return [], f"all packages ({reason})"
     found = [
         f"{package['name']} {package['version']}: {flaw['id']}, mended in {' or '.join(flaw['fix_versions']) or 'no version'}"
         for package in packages
         for flaw in package.get("vulns", [])
     ]
-    return found, [package["skip_reason"] for package in packages if "skip_reason" in package]
+    skipped = [package["skip_reason"] for package in packages if "skip_reason" in package]
+    return found, f"{len(skipped)} of {len(packages)} packages ({skipped[0]})" if skipped else ""
 
 
 def audit(root: Path, *, strict: bool) -> None:
@@ -109,8 +111,10 @@ def audit(root: Path, *, strict: bool) -> None:
     for line in found:
         print(line)
     if unchecked:
-        print(f"NOT CHECKED for known vulnerabilities: {len(unchecked)} packages or all, for example: {unchecked[0]}")
-        print("The service of pip-audit cannot be reached from here, or does not know them; try make audit elsewhere.")
+        print(f"NOT CHECKED for known vulnerabilities: {unchecked}.")
+        print(
+            "The service that pip-audit asks cannot be reached from here, or does not know them; make audit asks again."
+        )
     elif not found:
         print("No locked package has a known vulnerability.")
     sys.exit(bool(found or (strict and unchecked)))
