@@ -101,8 +101,10 @@ sbom: .venv/dev
 clean:
 	rm -rf .venv .venv-clients .venv-sbom sbom.json .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-# Also where making it or installing into it was cut off, or its Python has gone: nothing half-made is mended, all is made anew.
-.venv/made: $(if $(shell test -x $(BIN)/python && echo yes),,FORCE)
+# An environment is made anew where its making, or installing into it, was cut off, and where its Python has gone.
+$(shell [ -e .venv/made ] && [ -x $(BIN)/python ] || rm -f .venv/made .venv/run .venv/dev)
+
+.venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit("llmapi needs Python 3.11 or newer; name one with make PYTHON=python3.12.") if sys.version_info < (3, 11) else 0'
 	@$(PYTHON) -m venv --clear .venv
 	@touch $@
@@ -122,8 +124,6 @@ INSTALL = rm -f .venv/made; trap 'exit 130' INT; \
 	@for lock in $(NODE_LOCKS); do \
 	  (cd $$(dirname $$lock) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-fund --no-audit --ignore-scripts) || exit 1; done
 	@touch $@
-
-FORCE:
 
 # Everything is pinned, so nothing is resolved; and only what a test imports is compiled.
 .venv-clients/%/installed: chat/tests/clients/%/requirements.txt | .venv/made

@@ -93,7 +93,7 @@ def verdict(report: str, trouble: str) -> tuple[list[str], str]:
         reason = trouble.strip().rpartition("\n")[2][:120] or "pip-audit said nothing"
         return [], f"all packages ({reason})"
     found = [
-        f"{package['name']} {package['version']}: {flaw['id']}, mended in {' or '.join(flaw['fix_versions']) or 'no version'}"
+        f"{package['name']} {package['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or '-'}"
         for package in packages
         for flaw in package.get("vulns", [])
     ]
