@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -121,7 +122,7 @@ def test_the_trial_model_answers_to_every_name(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_trial_model_that_cannot_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment is whole then. Without `made`, the next `make run` would make it anew."""
+    """The environment is whole where pip fails by itself. Without `made`, the next `make run` makes it anew."""
     (tmp_path / "requirements-trial.lock").write_text("not a requirement\n")
     (tmp_path / "made").touch()
     monkeypatch.setattr("llmapi.launch.ROOT", tmp_path)
@@ -131,6 +132,11 @@ def test_a_trial_model_that_cannot_be_installed(tmp_path: Path, monkeypatch: pyt
         install_local_model()
 
     assert (tmp_path / "made").exists()
+
+    monkeypatch.setattr(subprocess, "run", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        install_local_model()
+    assert not (tmp_path / "made").exists()
 
 
 def launched(folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:
