@@ -8,8 +8,11 @@ TEST_DATABASE_URL ?= postgres://127.0.0.1:5432/postgres
 # The JavaScript SDK, and the tools that read the OpenAPI description: tests run both.
 NODE_LOCKS := chat/tests/sdk/package-lock.json chat/tests/openapi/package-lock.json
 
+# One lock for Linux, macOS and Windows, and for each Python from 3.11 on.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
+
 .DEFAULT_GOAL := help
-.PHONY: help run stop test check lint test-postgres test-browser test-clients bench protos clean
+.PHONY: help run stop test check lint test-postgres test-browser test-clients bench protos lock audit sbom clean
 
 ## List these targets
 help:
@@ -31,12 +34,14 @@ test: .venv/dev
 ## Run lint and test
 check: lint test
 
-## Check formatting, lint, types, the floors of imports, migrations, deployment settings and generated code
+## Check formatting, lint, types, the floors of imports, packages, migrations, deployment settings and generated code
 lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
+	$(BIN)/python -m llmapi.supply_chain check
+	$(BIN)/python -m llmapi.supply_chain audit
 	DJANGO_SETTINGS_MODULE=llmapi.settings_test $(BIN)/python manage.py makemigrations --check --dry-run
 	ENV_FILE=/dev/null ALLOWED_HOSTS=chat.example.com OPENAI_API_KEY=sk-example \
 	  SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
@@ -70,27 +75,58 @@ bench: .venv/dev
 protos: .venv/dev
 	$(BIN)/python -m protos.generate
 
+# Pins that still fit stay. LOCK=--upgrade takes the newest of what the requirements need in turn.
+## Renew the locks and docs/licences.md after a change to requirements.txt or pyproject.toml
+lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
+lock: .venv/dev
+	@$(COMPILE) $(LOCK) requirements.txt -o requirements.lock
+	@$(COMPILE) $(LOCK) -c requirements.lock requirements.txt --group dev -o requirements-dev.lock
+	@$(COMPILE) $(LOCK) --no-deps --group trial -o requirements-trial.lock
+	@$(MAKE) --no-print-directory .venv/dev
+	@$(BIN)/python -m llmapi.supply_chain licences
+
+## Ask whether versions in the locks have known vulnerabilities; fails where that cannot be asked
+audit: .venv/dev
+	@$(BIN)/python -m llmapi.supply_chain audit --strict
+
+## Write sbom.json, the bill of materials (CycloneDX) of what runs in production
+sbom: .venv/dev
+	@$(BIN)/python -m venv --clear --without-pip .venv-sbom
+	@$(BIN)/python -m pip --python .venv-sbom/bin/python install -q --disable-pip-version-check \
+	  --require-hashes --no-compile -r requirements.lock
+	@$(BIN)/cyclonedx-py environment --output-reproducible --output-file sbom.json .venv-sbom/bin/python
+	@rm -rf .venv-sbom
+
 ## Delete the environments and the caches
 clean:
-	rm -rf .venv .venv-clients .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-clients .venv-sbom sbom.json .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-.venv/bin/python:
+# An environment is made anew where its making, or installing into it, was cut off, and where its Python has gone.
+$(shell [ -e .venv/made ] && [ -x $(BIN)/python ] || rm -f .venv/made .venv/run .venv/dev)
+
+.venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit("llmapi needs Python 3.11 or newer; name one with make PYTHON=python3.12.") if sys.version_info < (3, 11) else 0'
-	@$(PYTHON) -m venv .venv
-
-.venv/run: .venv/bin/python requirements.txt constraints.txt
-	@echo "Installing requirements.txt ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	@$(PYTHON) -m venv --clear .venv
 	@touch $@
 
-.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt constraints.txt $(NODE_LOCKS)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+# Without .venv/made, as long as pip works: it stays away where pip is killed or interrupted, and comes back where pip itself fails.
+INSTALL = rm -f .venv/made; trap 'exit 130' INT; \
+  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $(1); \
+  status=$$?; touch .venv/made; exit $$status
+
+.venv/run: requirements.lock | .venv/made
+	@echo "Installing $< ..."
+	@$(call INSTALL,$<)
+	@touch $@
+
+.venv/dev: requirements-dev.lock $(NODE_LOCKS) | .venv/made
+	@$(call INSTALL,$<)
 	@for lock in $(NODE_LOCKS); do \
 	  (cd $$(dirname $$lock) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-fund --no-audit --ignore-scripts) || exit 1; done
 	@touch $@
 
 # Everything is pinned, so nothing is resolved; and only what a test imports is compiled.
-.venv-clients/%/installed: chat/tests/clients/%/requirements.txt .venv/bin/python
+.venv-clients/%/installed: chat/tests/clients/%/requirements.txt | .venv/made
 	@$(BIN)/python -m venv --without-pip .venv-clients/$*
 	@$(BIN)/python -m pip --python .venv-clients/$*/bin/python install -q --disable-pip-version-check \
 	  --no-deps --no-compile -r $<

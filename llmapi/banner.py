@@ -6,12 +6,14 @@ from urllib.parse import urlsplit
 from llmapi import defaults, local_model
 
 
-def banner(env: Mapping[str, str], base: str, *, provider: str, is_local: bool, password: str | None) -> str:
-    """Return what is printed when the server is ready."""
+def banner(env: Mapping[str, str], base: str, *, provider: str, trial: str | None, password: str | None) -> str:
+    """Return what is printed when the server is ready. `trial` says how fast the trial model is, if it answers."""
     source = urlsplit(env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
     model = f"{env.get('OPENAI_MODEL') or defaults.OPENAI_MODEL} from {source.hostname}, which {provider}"
-    if is_local:
-        model = f"{local_model.NAME}, a trial model of 135M parameters on this machine; set OPENAI_API_KEY for OpenAI's"
+    if trial:
+        size = "a trial model of 135M parameters on this machine"
+        hint = "It answers whatever model a client names; set OPENAI_API_KEY for OpenAI's."
+        model = f"{local_model.NAME}, {size} ({trial})\n           {hint}"
     token = env.get("CLIENT_API_TOKEN") or ""
     shown = token or "<make one: .venv/bin/python manage.py create_client_token NAME>"
     change = ".venv/bin/python manage.py changepassword admin"

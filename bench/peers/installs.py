@@ -51,10 +51,13 @@ def clone(commit: str) -> Path:
 
 def share_environment(root: Path) -> None:
     """Let commits with the same requirements have one .venv, so that only the first of them installs it."""
-    texts = [(root / name).read_bytes() for name in ("requirements.txt", "constraints.txt") if (root / name).exists()]
+    # Older commits have constraints.txt in place of the lock.
+    names = ("requirements.txt", "requirements.lock", "constraints.txt")
+    texts = [(root / name).read_bytes() for name in names if (root / name).exists()]
     shared = WORK / f"venv-llmapi-{hashlib.sha256(b''.join(texts)).hexdigest()[:12]}"
     if not (shared / "bin/python").exists():
         run(sys.executable, "-m", "venv", str(shared))
+        (shared / "made").touch()  # for the Makefile
     (root / ".venv").symlink_to(shared)
 
 

@@ -7,6 +7,7 @@ from rest_framework.response import Response
 from chat.api import answers, openapi
 from chat.api.base import ClientViewSet
 from chat.exceptions import ModelNotFound
+from chat.model_names import is_known
 
 
 class ModelViewSet(ClientViewSet):
@@ -18,7 +19,7 @@ class ModelViewSet(ClientViewSet):
     @openapi.operation("Models", answers.ModelOut, 404)
     def retrieve(self, request: Request, model: str) -> Response:
         """Return one model."""
-        if model not in settings.OPENAI_MODELS:
+        if not is_known(model):
             raise ModelNotFound.named(model, settings.OPENAI_MODELS)
         return Response(model_object(model))
 

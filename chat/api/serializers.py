@@ -17,6 +17,7 @@ from chat.api.fields import OWN
 from chat.api.scalars import AnyValue, Few, Flag, Number, Object, Pairs, Text, Whole
 from chat.api.users import UserId
 from chat.exceptions import ModelNotFound
+from chat.model_names import is_known
 
 MOST = 2**31 - 1  # tokens
 MAX_TOOLS = 128
@@ -215,7 +216,7 @@ class CompletionIn(KnownFieldsSerializer):
         return {**super().to_internal_value(data), **further}
 
     def validate_model(self, value: str) -> str:
-        if value not in settings.OPENAI_MODELS:
+        if not is_known(value):
             raise ModelNotFound.named(value, settings.OPENAI_MODELS)
         return value
 

@@ -97,6 +97,18 @@ def test_an_alias_is_answered_by_the_model_behind_it(
     assert refused.json()["error"]["code"] == "context_length_exceeded"
 
 
+def test_one_model_answers_to_every_name(alice: ApiClient, upstream: OpenAIDouble, settings: Settings) -> None:
+    settings.MODEL_ALIASES = {"*": "smollm2-135m"}
+
+    models = [
+        alice.send(URL, {"model": name, "messages": [{"role": "user", "content": "Hi"}]}).json()["model"]
+        for name in ("whatever", "gpt-4o", "smollm2-135m")
+    ]
+
+    assert models == ["smollm2-135m", "gpt-4o", "smollm2-135m"]
+    assert UsageEvent.objects.filter(model="whatever", served_model="smollm2-135m", cost_nanos=None).exists()
+
+
 def test_what_an_alias_bought_has_no_price_of_its_name(
     alice: ApiClient, upstream: OpenAIDouble, settings: Settings
 ) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from analytics.models import UsageEvent
 from bench.openai_double import OpenAIDouble
@@ -158,3 +158,10 @@ def test_queries(alice: ApiClient, django_assert_num_queries: DjangoAssertNumQue
 def test_a_model(alice: ApiClient) -> None:
     assert alice.get("/v1/models/gpt-4o").json()["id"] == "gpt-4o"
     assert alice.get("/v1/models/gpt-9").json()["error"]["code"] == "model_not_found"
+
+
+def test_a_model_that_answers_to_every_name(alice: ApiClient, settings: Settings) -> None:
+    settings.MODEL_ALIASES = {"*": "gpt-4o"}
+
+    assert alice.get("/v1/models/gpt-9").json()["id"] == "gpt-9"
+    assert "*" not in [model["id"] for model in alice.get("/v1/models").json()["data"]]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 
 from analytics import ledger
@@ -19,6 +18,7 @@ from chat.limits import rates
 from chat.limits.budgets import Allowance
 from chat.limits.reservations import Reservation, release
 from chat.limits.room import Room, scarce
+from chat.model_names import model_behind
 from chat.models import Conversation
 from chat.sql import DjangoSession, Row, Session
 from chat.turns import prompt, store
@@ -77,7 +77,7 @@ def open_turn(request: TurnRequest) -> Turn | TurnResult:
 def plan(request: TurnRequest, before: Before) -> Turn:
     """Lay out the call to the upstream, and what it can cost."""
     subject = request.subject
-    model = settings.MODEL_ALIASES.get(subject.model, subject.model)
+    model = model_behind(subject.model)
     parameters = completed(
         request.parameters,
         model,

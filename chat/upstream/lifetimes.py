@@ -14,6 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from chat.exceptions import ApiError
+from chat.model_names import model_behind
 from chat.models import UpstreamModel
 from chat.upstream.client import fetch_models
 
@@ -58,7 +59,7 @@ ANNOUNCED = {
 
 def models_in_use() -> list[str]:
     """List the models that the upstream is asked for. An alias stands for the model behind it."""
-    return list(dict.fromkeys(settings.MODEL_ALIASES.get(name, name) for name in settings.OPENAI_MODELS))
+    return list(dict.fromkeys(model_behind(name) for name in settings.OPENAI_MODELS))
 
 
 def shutdowns(told: Mapping[str, date]) -> dict[str, Shutdown]:

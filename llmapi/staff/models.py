@@ -15,6 +15,7 @@ from analytics.api.permissions import VIEW_USAGE
 from analytics.formatting import UNKNOWN
 from analytics.ledger.prices import DEFAULT_TIER, find_prices
 from chat.estimates import context_tokens
+from chat.model_names import model_behind
 from chat.upstream import lifetimes
 from chat.upstream.lifetimes import Shutdown
 
@@ -45,7 +46,7 @@ def rows() -> list[ModelRow]:
     return [
         ModelRow(
             model=model,
-            names=[name for name in settings.OPENAI_MODELS if settings.MODEL_ALIASES.get(name, name) == model],
+            names=[name for name in settings.OPENAI_MODELS if model_behind(name) == model],
             prices=price_texts(model),
             context_tokens=context_tokens(model),
             shutdown=(shutdown := shutdowns.get(model)),

@@ -1,12 +1,17 @@
 """`make run`, `make stop` and `make help`. A start that fails says why in one sentence."""
 
+import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,7 +20,16 @@ from conftest import environment, wait_until
 from llmapi import local_model, stop
 from llmapi.banner import banner
 from llmapi.environment import models
-from llmapi.launch import ROOT, STOP_SECONDS, CannotStart, check_port, end, start_local_model
+from llmapi.launch import (
+    ROOT,
+    STOP_SECONDS,
+    CannotStart,
+    check_port,
+    end,
+    install_local_model,
+    start_local_model,
+    warm_up,
+)
 from llmapi.stop import RUN_DIR
 
 
@@ -34,12 +48,15 @@ BASE = "http://127.0.0.1:8080"
 
 def test_the_banner_names_the_model_and_the_login() -> None:
     answers, no_answer = "answers in 9 ms", "has not answered yet"
-    trial = banner({"CLIENT_API_TOKEN": "t0"}, BASE, provider=answers, is_local=True, password="secret")
+    trial = banner(
+        {"CLIENT_API_TOKEN": "t0"}, BASE, provider=answers, trial="42 tokens/s on 3 threads", password="secret"
+    )
     url = "https://user:password@models.example/v1"
     env = {"OPENAI_MODEL": "gpt-4o", "OPENAI_BASE_URL": url}
-    real = banner(env, BASE, provider=no_answer, is_local=False, password=None)
+    real = banner(env, BASE, provider=no_answer, trial=None, password=None)
 
-    assert "135M" in trial
+    assert "135M parameters on this machine (42 tokens/s on 3 threads)\n" in trial
+    assert "It answers whatever model a client names" in trial
     assert "admin / secret" in trial
     assert f"Chat     {BASE}/#token=t0\n" in trial
     assert "Bearer t0" in trial
@@ -49,19 +66,77 @@ def test_the_banner_names_the_model_and_the_login() -> None:
     assert "manage.py create_client_token NAME" in real
 
 
-def test_the_trial_model_answers_to_the_name_in_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+class TrialModel(BaseHTTPRequestHandler):
+    """Plays llama.cpp's server: it answers with how fast it was."""
+
+    answer: ClassVar[dict[str, Any]] = {}
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert body["max_tokens"] <= 16
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.answer).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def trial_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), TrialModel) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1/chat/completions"
+        server.shutdown()
+
+
+def test_the_trial_model_is_warmed_up(trial_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_model, "physical_cores", lambda: 5)
+    monkeypatch.setattr(TrialModel, "answer", {"timings": {"predicted_per_second": 41.6}})
+    assert warm_up(trial_url) == "42 tokens/s on 4 threads"
+    monkeypatch.setattr(TrialModel, "answer", {"error": "busy"})
+    with pytest.raises(CannotStart, match=r"^The trial model does not answer \(KeyError\); stop what keeps"):
+        warm_up(trial_url)
+
+
+def test_the_trial_model_leaves_a_core_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= local_model.physical_cores() <= (os.cpu_count() or 1)
+    for cores, threads in ((1, 1), (2, 1), (8, 7)):
+        monkeypatch.setattr(local_model, "physical_cores", lambda cores=cores: cores)
+        assert local_model.threads() == threads
+
+
+def test_the_trial_model_answers_to_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_MODELS", "OPENAI_CONTEXT_TOKENS"):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(local_model, "is_installed", lambda: True)
     monkeypatch.setattr("llmapi.launch.spawn", lambda *args, **kwargs: None)
     monkeypatch.setattr("llmapi.launch.wait_for", lambda *args: None)
+    monkeypatch.setattr("llmapi.launch.warm_up", lambda url: "9 tokens/s on 1 thread")
 
-    start_local_model([])
+    assert start_local_model([]) == "9 tokens/s on 1 thread"
 
-    (named,) = re.findall(r'completions\.create\(model="(.+?)"', (ROOT / "README.md").read_text())
     names, aliases = models([os.environ["OPENAI_MODEL"], os.environ["OPENAI_MODELS"]])
-    assert names == [local_model.NAME, named]
-    assert aliases == {named: local_model.NAME}
+    assert names == [local_model.NAME]
+    assert aliases == {"*": local_model.NAME}
+
+
+def test_a_trial_model_that_cannot_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment is whole where pip fails by itself. Without `made`, the next `make run` makes it anew."""
+    (tmp_path / "requirements-trial.lock").write_text("not a requirement\n")
+    (tmp_path / "made").touch()
+    monkeypatch.setattr("llmapi.launch.ROOT", tmp_path)
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+
+    with pytest.raises(CannotStart, match="cannot be installed; pip says why, above"):
+        install_local_model()
+
+    assert (tmp_path / "made").exists()
+
+    monkeypatch.setattr(subprocess, "run", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        install_local_model()
+    assert not (tmp_path / "made").exists()
 
 
 def launched(folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:

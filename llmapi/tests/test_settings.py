@@ -30,6 +30,7 @@ WRONG = [
     ("OPENAI_MODEL", "gpt 4", "holds 'gpt 4'"),
     ("OPENAI_MODELS", "gpt-6-sol,gpt-4o=", "write a model, or name=model"),
     ("OPENAI_MODELS", "=gpt-6-luna", "write a model, or name=model"),
+    ("OPENAI_MODELS", "gpt-6-sol,*", "write a model, or name=model"),
     ("OPENAI_CONTEXT_TOKENS", "many", "whole number of at least 256"),
     ("OPENAI_CONTEXT_TOKENS", "255", "whole number of at least 256"),
     ("SYSTEM_PROMPT_FILE", "/nowhere/at/all", "cannot be read (No such file or directory)"),
