@@ -22,6 +22,11 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn.arbiter import Arbiter
 
+from llmapi import counts
+
+# Before anything imports prometheus_client.
+counts.open_folder()
+
 try:
     from llmapi import environment, settings, tether
 
@@ -71,6 +76,9 @@ def when_ready(server: Any) -> None:
     """Load the rest before the first worker is forked, and keep the garbage collector from writing to any of it."""
     from genai_prices.data_snapshot import get_snapshot
 
+    from analytics import instruments
+
+    instruments.prepare()
     for name in LATE_IMPORTS:
         import_module(name)
     get_snapshot()
@@ -91,8 +99,10 @@ def post_worker_init(worker: Any) -> None:
     from chat import background
     from chat.turns import broadcast, lanes, registry
     from chat.upstream import contact
+    from llmapi import observe
 
     refuse_unmigrated()
+    observe.start()
     threading.Thread(target=contact.ask, name="contact", daemon=True).start()
     background.start()
     lanes.open_all()
@@ -141,3 +151,19 @@ def worker_exit(server: Any, worker: Any) -> None:
     registry.wind_down(turn_seconds(worker))
     broadcast.flush(1)
     ledger.flush_at_exit()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Take what a dead process had in use out of the sums; what it has counted stays in them."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def pre_exec(server: Any) -> None:
+    """Before an upgrade: gunicorn gives the new master the environment that this one began with."""
+    server.cfg.env_orig[counts.NAME] = os.environ[counts.NAME]
+
+
+def on_exit(server: Any) -> None:
+    counts.close_folder()

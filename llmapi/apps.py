@@ -17,7 +17,7 @@ class ProjectConfig(AppConfig):
         from analytics.rollups import schedule
         from chat import background
         from chat.upstream import lifetimes
-        from llmapi import checks
+        from llmapi import checks, observe
 
         # ConnectionMiddleware does it, and earlier.
         for signal in (request_started, request_finished):
@@ -30,7 +30,7 @@ class ProjectConfig(AppConfig):
         background.JOBS["purge_raw_rows"] = background.Job(timedelta(minutes=10), retention.run_due)
         background.JOBS["add_ledger_months"] = background.Job(timedelta(days=1), partitions.add_months)
         background.JOBS["ask_upstream_models"] = background.Job(timedelta(days=1), lifetimes.ask_upstream)
-        background.PER_PROCESS.append(ledger.flush_refusals)
+        background.PER_PROCESS += [ledger.flush_refusals, observe.sample_ledger]
 
 
 class DashboardConfig(AdminConfig):

@@ -115,6 +115,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "llmapi.connections.ConnectionMiddleware",
     "llmapi.logging.RequestLogMiddleware",
+    "llmapi.observe.ObserveMiddleware",
     "llmapi.middleware.PrivateAnswersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "llmapi.middleware.ContentSecurityPolicyMiddleware",
