@@ -41,7 +41,7 @@ class ObserveMiddleware:
         response = self.get_response(request)
         method = request.method if request.method in METHODS else "other"
         labels = (route_of(request), method, STATUSES[response.status_code // 100 - 1])
-        instruments.REQUESTS.labels(*labels).observe(time.perf_counter() - started)
+        instruments.of(instruments.REQUESTS, *labels).observe(time.perf_counter() - started)
         return response
 
 
@@ -71,16 +71,16 @@ def sample() -> None:
     """Note what is in use and what waits in this process. This asks nobody and takes no lock for long."""
     instruments.RUNNING_TURNS.set(registry.count())
     instruments.MAX_RUNNING_TURNS.set(settings.MAX_RUNNING_TURNS)
-    instruments.QUEUED.labels("processor").set(processor.waiting)
+    instruments.of(instruments.QUEUED, "processor").set(processor.waiting)
     for lane in LANES:
-        instruments.QUEUED.labels(lane.name).set(lane.waiting)
+        instruments.of(instruments.QUEUED, lane.name).set(lane.waiting)
     sample_pool()
     folder = tempfile.gettempdir()
     if (default := settings.DATABASES[DEFAULT_DB_ALIAS])["ENGINE"].endswith("sqlite3"):
         folder = str(Path(default["NAME"]).parent)
     disk = shutil.disk_usage(folder)
-    instruments.DISK.labels("free").set(disk.free)
-    instruments.DISK.labels("size").set(disk.total)
+    instruments.of(instruments.DISK, "free").set(disk.free)
+    instruments.of(instruments.DISK, "size").set(disk.total)
 
 
 def sample_pool() -> None:
@@ -90,10 +90,10 @@ def sample_pool() -> None:
     pool = pools.get(DEFAULT_DB_ALIAS)
     stats: dict[str, int] = pool.get_stats() if pool else {}
     free, size = stats.get("pool_available", 0), stats.get("pool_size", 0)
-    instruments.CONNECTIONS.labels("free").set(free)
-    instruments.CONNECTIONS.labels("in_use").set(size - free)
-    instruments.CONNECTIONS.labels("max").set(stats.get("pool_max", 0))
-    instruments.QUEUED.labels("database").set(stats.get("requests_waiting", 0))
+    instruments.of(instruments.CONNECTIONS, "free").set(free)
+    instruments.of(instruments.CONNECTIONS, "in_use").set(size - free)
+    instruments.of(instruments.CONNECTIONS, "max").set(stats.get("pool_max", 0))
+    instruments.of(instruments.QUEUED, "database").set(stats.get("requests_waiting", 0))
     # A new pool counts from zero.
     known = _pool_errors[1] if _pool_errors[0] is pool else 0
     errors = stats.get("requests_errors", 0)

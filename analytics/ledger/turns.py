@@ -105,17 +105,17 @@ class Ending:
     def observe(self) -> None:
         """Count the ending for Prometheus, once it is written down."""
         model = instruments.model_label(self.subject.model)
-        instruments.TURNS.labels(model, self.status.value).observe(self.latency_ms / 1000)
+        instruments.of(instruments.TURNS, model, self.status.value).observe(self.latency_ms / 1000)
         if self.status == Status.FAILED:
-            instruments.FAILED_TURNS.labels(model, self.code).inc()
+            instruments.of(instruments.FAILED_TURNS, model, self.code).inc()
         if self.first_token_ms is not None:
-            instruments.FIRST_TOKENS.labels(model).observe(self.first_token_ms / 1000)
+            instruments.of(instruments.FIRST_TOKENS, model).observe(self.first_token_ms / 1000)
         if self.tokens:
             for kind in ("prompt", "cached", "completion", "reasoning"):
                 if count := getattr(self.tokens, kind):
-                    instruments.TURN_TOKENS.labels(model, kind).inc(count)
+                    instruments.of(instruments.TURN_TOKENS, model, kind).inc(count)
             if self.cost_nanos:
-                instruments.TURN_COST.labels(model).inc(self.cost_nanos / 1e9)
+                instruments.of(instruments.TURN_COST, model).inc(self.cost_nanos / 1e9)
 
 
 def close_usage(ending: Ending) -> bool | None:

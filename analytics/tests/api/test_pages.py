@@ -126,14 +126,15 @@ def test_a_table(browser: Client) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "client")
 
 
+def fail(*args: Any, **kwargs: Any) -> None:
+    raise OperationalError("connection refused")
+
+
 @pytest.mark.parametrize(
     "path",
-    ["/metrics", "/metrics?format=prometheus", "/metrics?format=openmetrics", "/metrics/dau", "/metrics/dau.csv"],
+    ["/metrics", "/metrics/totals", "/metrics/totals?format=prometheus", "/metrics/dau", "/metrics/dau.csv"],
 )
 def test_a_database_that_is_away(browser: Client, path: str) -> None:
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise OperationalError("connection refused")
-
     with connection.execute_wrapper(fail):
         answer = browser.get(path)
 
@@ -189,7 +190,7 @@ def test_no_cell_is_a_formula(browser: Client) -> None:
 @pytest.mark.parametrize(
     ("path", "accept", "content_type"),
     [
-        ("/metrics/totals", "*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/metrics/totals?format=prometheus", "*/*", "text/plain; version=0.0.4; charset=utf-8"),
         ("/metrics/totals", "text/plain; version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
         (
             "/metrics/totals",
