@@ -83,7 +83,7 @@ clean:
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt constraints.txt $(NODE_LOCKS)
+.venv/dev: .venv/bin/python requirements.txt requirements-otel.txt requirements-dev.txt constraints.txt $(NODE_LOCKS)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
 	@for lock in $(NODE_LOCKS); do \
 	  (cd $$(dirname $$lock) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-fund --no-audit --ignore-scripts) || exit 1; done

@@ -77,9 +77,10 @@ def when_ready(server: Any) -> None:
     from genai_prices.data_snapshot import get_snapshot
 
     from analytics import instruments
+    from chat import tracing
 
     instruments.prepare()
-    for name in LATE_IMPORTS:
+    for name in (*LATE_IMPORTS, *(tracing.MODULES if settings.OTEL_EXPORTER_OTLP_ENDPOINT else ())):
         import_module(name)
     get_snapshot()
     # OpenSSL loads its algorithms with the first context.
@@ -96,13 +97,14 @@ def on_reload(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     # Threads and connections belong to one process, so they begin only here.
-    from chat import background
+    from chat import background, tracing
     from chat.turns import broadcast, lanes, registry
     from chat.upstream import contact
-    from llmapi import observe
+    from llmapi import observe, version
 
     refuse_unmigrated()
     observe.start()
+    tracing.start(version.VERSION)
     threading.Thread(target=contact.ask, name="contact", daemon=True).start()
     background.start()
     lanes.open_all()
@@ -146,11 +148,13 @@ def turn_seconds(worker: Any) -> float:
 def worker_exit(server: Any, worker: Any) -> None:
     """Before the process ends, settle the turns that still run and write the refusals that were only counted."""
     from analytics import ledger
+    from chat import tracing
     from chat.turns import broadcast, registry
 
     registry.wind_down(turn_seconds(worker))
     broadcast.flush(1)
     ledger.flush_at_exit()
+    tracing.stop()
 
 
 def child_exit(server: Any, worker: Any) -> None:

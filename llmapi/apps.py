@@ -24,6 +24,7 @@ class ProjectConfig(AppConfig):
             signal.disconnect(close_old_connections)
         register(checks.check_exposed_server, Tags.security, deploy=True)
         register(checks.check_model_shutdowns)
+        register(checks.check_traces)
         # chat runs background jobs. It must not import the jobs of analytics, so they are registered here. The job that
         # asks the upstream comes last: it may wait for some seconds.
         background.JOBS["rollup"] = background.Job(timedelta(minutes=1), schedule.run_due)
