@@ -10,7 +10,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.models import Min
 from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -103,6 +102,7 @@ def sample_pool() -> None:
 
 def sample_ledger() -> None:
     """Note for how long turns wait whose process died: one look at the index of pending rows."""
-    oldest = UsageEvent.objects.pending().aggregate(at=Min("locked_until"), now=Now())
-    overdue = (oldest["now"] - oldest["at"]).total_seconds() if oldest["at"] else 0
+    pending = UsageEvent.objects.pending().annotate(now=Now()).order_by("locked_until")
+    oldest = pending.values_list("locked_until", "now").first()
+    overdue = (oldest[1] - oldest[0]).total_seconds() if oldest else 0
     instruments.OVERDUE_TURN.set(max(overdue, 0))
