@@ -25,7 +25,7 @@ def open_folder() -> None:
     if _lock is not None:
         return
     if NAME not in os.environ or "GUNICORN_PID" not in os.environ:
-        remove_left()
+        remove_left(Path(tempfile.gettempdir()))
         os.environ[NAME] = tempfile.mkdtemp(prefix=PREFIX)
     _lock = os.open(os.environ[NAME], os.O_RDONLY)
     fcntl.flock(_lock, fcntl.LOCK_SH)
@@ -37,8 +37,8 @@ def close_folder() -> None:
         remove(os.environ[NAME], _lock)
 
 
-def remove_left() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+def remove_left(folders: Path) -> None:
+    for folder in folders.glob(f"{PREFIX}*"):
         with suppress(OSError):  # It is somebody else's, or has gone.
             lock = os.open(folder, os.O_RDONLY)
             try:
