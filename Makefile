@@ -9,7 +9,7 @@ TEST_DATABASE_URL ?= postgres://127.0.0.1:5432/postgres
 NODE_LOCKS := chat/tests/sdk/package-lock.json chat/tests/openapi/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test check lint test-postgres test-browser test-clients bench protos clean
+.PHONY: help run stop test check lint test-postgres test-browser test-clients test-observe bench protos clean
 
 ## List these targets
 help:
@@ -60,6 +60,14 @@ test-browser: .venv/dev
 test-clients: .venv/dev
 	@$(MAKE) --no-print-directory -j 4 $(CLIENTS)
 	$(BIN)/python -m pytest -m clients chat/tests/test_clients.py chat/tests/test_sdks.py
+
+# Prometheus is no Python package either. On Debian this target installs it.
+## Run a real Prometheus on the dashboard and the alerts
+test-observe: .venv/dev
+	@command -v promtool >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } >/dev/null 2>&1 || \
+	  { echo "Prometheus is missing; install it, then run make test-observe again."; exit 1; }
+	$(BIN)/python -m pytest -m observe llmapi/tests/test_prometheus.py
 
 # BENCH holds its options, for example BENCH="--rounds 1 --cases one,many". docs/speed.md has them.
 ## Measure speed and memory beside LiteLLM, Portkey, a plain FastAPI service and the floor
