@@ -280,6 +280,8 @@ LOGGING = {
         "psycopg.pool": {"level": "ERROR"},
         # At level DEBUG these log prompts, replies and keys.
         "openai": {"level": "WARNING"},
+        # It says of each batch what is tried again.
+        "opentelemetry": {"level": "ERROR"},
         "httpx2": {"level": "WARNING"},
         "httpcore2": {"level": "WARNING"},
     },
