@@ -98,8 +98,9 @@ def attributes(span: Span) -> dict[str, Any]:
 
 
 def test_spans(serve: Callable[..., Server], upstream: OpenAIDouble, collector: Collector) -> None:
-    server = serve(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50", WEB_CONCURRENCY="2")
-    upstream.plan(Behaviour(text=REPLY, cached=1), Behaviour(pieces=[REPLY, "two"]))
+    sending = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_EXPORTER_OTLP_TIMEOUT": "1000"}
+    server = serve(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, WEB_CONCURRENCY="2", **sending)
+    upstream.plan(Behaviour(text=REPLY, cached=1), Behaviour(pieces=[REPLY, "two"], pause=0.05))
     upstream.plan(Behaviour(status=400, error={"message": WORDS, "code": "bad", "param": None}))
 
     whole, streamed, failed = chat(server), chat(server, stream=True), chat(server)
