@@ -12,7 +12,7 @@ NODE_LOCKS := chat/tests/sdk/package-lock.json chat/tests/openapi/package-lock.j
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test check lint test-postgres test-browser test-clients bench protos lock audit sbom clean
+.PHONY: help run stop test check lint test-postgres test-browser test-clients test-observe bench protos lock audit sbom clean
 
 ## List these targets
 help:
@@ -66,6 +66,14 @@ test-clients: .venv/dev
 	@$(MAKE) --no-print-directory -j 4 $(CLIENTS)
 	$(BIN)/python -m pytest -m clients chat/tests/test_clients.py chat/tests/test_sdks.py
 
+# Prometheus is no Python package either. On Debian this target installs it.
+## Run a real Prometheus on the dashboard and the alerts
+test-observe: .venv/dev
+	@command -v promtool >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } >/dev/null 2>&1 || \
+	  { echo "Prometheus is missing; install it, then run make test-observe again."; exit 1; }
+	$(BIN)/python -m pytest -m observe llmapi/tests/test_prometheus.py
+
 # BENCH holds its options, for example BENCH="--rounds 1 --cases one,many". docs/speed.md has them.
 ## Measure speed and memory beside LiteLLM, Portkey, a plain FastAPI service and the floor
 bench: .venv/dev
@@ -80,7 +88,8 @@ protos: .venv/dev
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
 lock: .venv/dev
 	@$(COMPILE) $(LOCK) requirements.txt -o requirements.lock
-	@$(COMPILE) $(LOCK) -c requirements.lock requirements.txt --group dev -o requirements-dev.lock
+	@$(COMPILE) $(LOCK) -c requirements.lock --group otel -o requirements-otel.lock
+	@$(COMPILE) $(LOCK) -c requirements.lock -c requirements-otel.lock requirements.txt --group otel --group dev -o requirements-dev.lock
 	@$(COMPILE) $(LOCK) --no-deps --group trial -o requirements-trial.lock
 	@$(MAKE) --no-print-directory .venv/dev
 	@$(BIN)/python -m llmapi.supply_chain licences

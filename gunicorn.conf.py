@@ -22,6 +22,11 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn.arbiter import Arbiter
 
+from llmapi import counts
+
+# Before anything imports prometheus_client.
+counts.open_folder()
+
 try:
     from llmapi import environment, settings, tether
 
@@ -71,7 +76,11 @@ def when_ready(server: Any) -> None:
     """Load the rest before the first worker is forked, and keep the garbage collector from writing to any of it."""
     from genai_prices.data_snapshot import get_snapshot
 
-    for name in LATE_IMPORTS:
+    from analytics import instruments
+    from chat import tracing
+
+    instruments.prepare()
+    for name in (*LATE_IMPORTS, *(tracing.MODULES if settings.OTEL_EXPORTER_OTLP_ENDPOINT else ())):
         import_module(name)
     get_snapshot()
     # OpenSSL loads its algorithms with the first context.
@@ -88,11 +97,14 @@ def on_reload(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     # Threads and connections belong to one process, so they begin only here.
-    from chat import background
+    from chat import background, tracing
     from chat.turns import broadcast, lanes, registry
     from chat.upstream import contact
+    from llmapi import observe, version
 
     refuse_unmigrated()
+    observe.start()
+    tracing.start(version.VERSION)
     threading.Thread(target=contact.ask, name="contact", daemon=True).start()
     background.start()
     lanes.open_all()
@@ -136,8 +148,26 @@ def turn_seconds(worker: Any) -> float:
 def worker_exit(server: Any, worker: Any) -> None:
     """Before the process ends, settle the turns that still run and write the refusals that were only counted."""
     from analytics import ledger
+    from chat import tracing
     from chat.turns import broadcast, registry
 
     registry.wind_down(turn_seconds(worker))
     broadcast.flush(1)
     ledger.flush_at_exit()
+    tracing.stop()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Take what a dead process had in use out of the sums; what it has counted stays in them."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def pre_exec(server: Any) -> None:
+    """Before an upgrade: gunicorn gives the new master the environment that this one began with."""
+    server.cfg.env_orig[counts.NAME] = os.environ[counts.NAME]
+
+
+def on_exit(server: Any) -> None:
+    counts.close_folder()

@@ -45,6 +45,9 @@ class Queues:
     def __contains__(self, owner: Owner) -> bool:
         return owner in self._waiting
 
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
     def owners(self) -> list[Owner]:
         return list(self._waiting)
 

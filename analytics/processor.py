@@ -41,6 +41,12 @@ class Processor:
         self._has_driver = False
         self._lock = threading.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a turn."""
+        with self._lock:
+            return len(self._waiting)
+
     def take_turn(self, owner: Owner) -> bool:
         """Begin to work, and tell whether that was in time. Raises Busy where it was not even in twice that time.
 

@@ -15,6 +15,7 @@ from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
+from analytics import instruments
 from analytics.causes import cause
 from analytics.replica import ReplicaUnavailable
 
@@ -165,6 +166,8 @@ CODES = {400: "invalid_request", 401: "invalid_token", 403: "permission_denied",
 
 
 def error_body(status_code: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """Make the body of an answer, or of the last event of a stream, and count that a client was told this."""
+    instruments.of(instruments.ERRORS, code).inc()
     message, param = message[:MAX_MESSAGE], param and param[:MAX_PARAM]
     types = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     error_type = "server_error" if status_code >= 500 else types.get(status_code, "invalid_request_error")

@@ -17,20 +17,21 @@ class ProjectConfig(AppConfig):
         from analytics.rollups import schedule
         from chat import background
         from chat.upstream import lifetimes
-        from llmapi import checks
+        from llmapi import checks, observe
 
         # ConnectionMiddleware does it, and earlier.
         for signal in (request_started, request_finished):
             signal.disconnect(close_old_connections)
         register(checks.check_exposed_server, Tags.security, deploy=True)
         register(checks.check_model_shutdowns)
+        register(checks.check_traces)
         # chat runs background jobs. It must not import the jobs of analytics, so they are registered here. The job that
         # asks the upstream comes last: it may wait for some seconds.
         background.JOBS["rollup"] = background.Job(timedelta(minutes=1), schedule.run_due)
         background.JOBS["purge_raw_rows"] = background.Job(timedelta(minutes=10), retention.run_due)
         background.JOBS["add_ledger_months"] = background.Job(timedelta(days=1), partitions.add_months)
         background.JOBS["ask_upstream_models"] = background.Job(timedelta(days=1), lifetimes.ask_upstream)
-        background.PER_PROCESS.append(ledger.flush_refusals)
+        background.PER_PROCESS += [ledger.flush_refusals, observe.sample_ledger]
 
 
 class DashboardConfig(AdminConfig):

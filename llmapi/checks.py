@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.core.checks import ERROR, CheckMessage, Error, Warning, run_checks  
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
+from chat import tracing
 from chat.upstream import lifetimes
 
 SAMPLE_TOKENS = {"change-me", "changeme", "dev-token", "secret", "test", "token", "your-token-here"}
@@ -66,6 +68,21 @@ def find_dangers() -> Iterator[CheckMessage]:
     if not settings.OPENAI_API_KEY and "://api.openai.com" in settings.OPENAI_BASE_URL:
         hint = "Set OPENAI_API_KEY, or set OPENAI_BASE_URL to a server that needs no key."
         yield Error("OPENAI_API_KEY is not set, so no message can be answered.", hint=hint, id="llmapi.E006")
+
+
+def check_traces(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse to send traces without what sends them."""
+    if not settings.OTEL_EXPORTER_OTLP_ENDPOINT or all(map(is_installed, tracing.MODULES)):
+        return []
+    hint = "Run pip install -r requirements-otel.lock, or leave the setting empty."
+    return [Error("OTEL_EXPORTER_OTLP_ENDPOINT is set, and OpenTelemetry is missing.", hint=hint, id="llmapi.E007")]
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it
+        return False
 
 
 def check_model_shutdowns(

@@ -88,7 +88,7 @@ def secret(name: str) -> str:
 def url(name: str, default: str) -> str:
     """Return an address of a server. It may hold a password."""
     value = text(name, default)
-    hint = "set it to an address like https://api.openai.com/v1."
+    hint = f"set it to an address like {default}."
     try:
         parts = urlsplit(value)
         is_known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -99,7 +99,7 @@ def url(name: str, default: str) -> str:
     if not value.isascii() or any(char.isspace() for char in value):
         refuse(f"{name} holds a space, or a letter that no address has; {hint}")
     if parts.query or parts.fragment:
-        refuse(f"{name} has a ? or # in it, which the paths of the API cannot follow; {hint}")
+        refuse(f"{name} has a ? or # in it, which no path can follow; {hint}")
     return value
 
 

@@ -4,6 +4,7 @@
 """
 
 from contextlib import suppress
+from importlib.util import find_spec
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
@@ -74,6 +75,10 @@ RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
 MAX_RUNNING_TURNS = number("MAX_RUNNING_TURNS", 1000, least=1)
 MAX_REQUEST_BYTES = number("MAX_REQUEST_BYTES", 20 * 1024 * 1024, least=1024)
 METRICS_PUBLIC = flag("METRICS_PUBLIC", default=LOOPBACK_ONLY)
+# The collector that traces are sent to; empty: none are made.
+OTEL_EXPORTER_OTLP_ENDPOINT = text("OTEL_EXPORTER_OTLP_ENDPOINT") and url(
+    "OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"
+)
 # Proxies in front that add an address to X-Forwarded-For.
 TRUSTED_PROXIES = number("TRUSTED_PROXIES", 0)
 # Whole days for which usage and analytics events are kept; 0 means for ever. At least 2, because events of yesterday
@@ -115,6 +120,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "llmapi.connections.ConnectionMiddleware",
     "llmapi.logging.RequestLogMiddleware",
+    "llmapi.observe.ObserveMiddleware",
     "llmapi.middleware.PrivateAnswersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "llmapi.middleware.ContentSecurityPolicyMiddleware",
@@ -130,6 +136,9 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "chat.api.limits.LimitsMiddleware",
 ]
+
+if OTEL_EXPORTER_OTLP_ENDPOINT and find_spec("opentelemetry"):  # A check tells that it is missing.
+    MIDDLEWARE.insert(MIDDLEWARE.index("llmapi.observe.ObserveMiddleware"), "llmapi.traces.TraceMiddleware")
 
 TEMPLATES = [
     {
@@ -271,6 +280,8 @@ LOGGING = {
         "psycopg.pool": {"level": "ERROR"},
         # At level DEBUG these log prompts, replies and keys.
         "openai": {"level": "WARNING"},
+        # It says of each batch what is tried again.
+        "opentelemetry": {"level": "ERROR"},
         "httpx2": {"level": "WARNING"},
         "httpcore2": {"level": "WARNING"},
     },

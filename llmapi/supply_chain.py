@@ -45,7 +45,8 @@ def written(root: Path) -> dict[str, dict[str, str]]:
     run = (root / "requirements.txt").read_text(encoding="utf-8")
     lists = {
         "requirements.lock": run,
-        "requirements-dev.lock": "\n".join([run, *groups["dev"]]),
+        "requirements-otel.lock": "\n".join(groups["otel"]),
+        "requirements-dev.lock": "\n".join([run, *groups["otel"], *groups["dev"]]),
         "requirements-trial.lock": "\n".join(groups["trial"]),
     }
     return {
@@ -62,10 +63,11 @@ def lock_problems(root: Path) -> list[str]:
         for name in sorted(dict(wanted.items() ^ by_hand.items())):
             problems.append(f"{lock} has {name} {by_hand.get(name, 'not')}, wanted is {wanted.get(name, 'none')}")
         problems += [f"{lock} has no hash of {name}" for name, package in locks[lock].items() if not package.has_hash]
-    for name, package in locks["requirements.lock"].items():
-        other = locks["requirements-dev.lock"].get(name)
-        if not other or other.version != package.version:
-            problems.append(f"requirements-dev.lock has another {name} than requirements.lock")
+    for lock in ("requirements.lock", "requirements-otel.lock"):
+        for name, package in locks[lock].items():
+            other = locks["requirements-dev.lock"].get(name)
+            if not other or other.version != package.version:
+                problems.append(f"requirements-dev.lock has another {name} than {lock}")
     return problems
 
 

@@ -1,9 +1,10 @@
 from django.urls import path
 
-from analytics.api.views import MetricsView, MetricTableView, MetricView
+from analytics.api.views import MetricsView, MetricTableView, MetricView, TotalsView
 
 urlpatterns = [
     path("metrics", MetricsView.as_view(), name="metrics"),
+    path("metrics/totals", TotalsView.as_view(), name="metric_totals"),
     path("metrics/<slug:name>", MetricView.as_view(), name="metric"),
     path("metrics/<slug:name>.csv", MetricTableView.as_view(), {"format": "csv"}, name="metric_table"),
 ]

@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
+from analytics import instruments
 from analytics.ledger.events import Subject, record_event
 from analytics.ledger.invalidation import SETTLE_GRACE, invalidate
 from analytics.ledger.prices import cost_nanos
@@ -100,6 +101,21 @@ class Ending:
         if self.status == Status.FAILED:
             return "chat.failed", {"code": self.code, "latency_ms": self.latency_ms}
         return None
+
+    def observe(self) -> None:
+        """Count the ending for Prometheus, once it is written down."""
+        model = instruments.model_label(self.subject.model)
+        instruments.of(instruments.TURNS, model, self.status.value).observe(self.latency_ms / 1000)
+        if self.status == Status.FAILED:
+            instruments.of(instruments.FAILED_TURNS, model, self.code).inc()
+        if self.first_token_ms is not None:
+            instruments.of(instruments.FIRST_TOKENS, model).observe(self.first_token_ms / 1000)
+        if self.tokens:
+            for kind in ("prompt", "cached", "completion", "reasoning"):
+                if count := getattr(self.tokens, kind):
+                    instruments.of(instruments.TURN_TOKENS, model, kind).inc(count)
+            if self.cost_nanos:
+                instruments.of(instruments.TURN_COST, model).inc(self.cost_nanos / 1e9)
 
 
 def close_usage(ending: Ending) -> bool | None:

@@ -16,13 +16,14 @@ from analytics.query import BEGINNING, Period, Query, today
 
 
 @dataclass(frozen=True)
-class Totals(Collector):
+class Families(Collector):
     """What the library's writers ask for the figures. It is read before they run, so that an error can be answered."""
 
     families: list[Metric]
 
     @classmethod
     def read(cls) -> Self:
+        """Read the totals."""
         by_model = {model: row for (model,), row in usage_by(Query(Period(BEGINNING, today())), "model").items()}
         return cls([*of_usage(by_model), *of_replays(total(by_model.values())), of_refusals(), of_users()])
 

@@ -125,6 +125,11 @@ class Lane(Generic[Item, Result]):
         self._lock = threading.Lock()
         self._closed_until = 0.0
 
+    @property
+    def waiting(self) -> int:
+        """How many requests are in the queue."""
+        return len(self._queue)
+
     def run(self, item: Item) -> Result:
         """Return what came of one request, once it is committed. Raises what `work` raises for this request alone."""
         if _are_open and time.monotonic() >= self._closed_until and not self._is_large(item):

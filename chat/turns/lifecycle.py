@@ -8,6 +8,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 from django.conf import settings
@@ -110,10 +111,12 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
         problem = retry_while_away(Settlement(turn, ending, answer, completion.message), PAID_SECONDS)
     except (OperationalError, InterfaceError) as exc:
         logger.exception("turn %s was paid for and could not be settled", turn.call.request_id)
+        replace(ending, status=ledger.Status.FAILED, code=Unavailable.default_code).observe()
         raise Unavailable(should_retry=None if turn.request.idempotency else False) from exc
     except Exception as exc:
         # A bug of ours loses the reply, but not what it cost.
         fail(turn, exc, lambda: completion)
+    ending.observe()
     if problem:
         raise problem
     return answer
@@ -154,6 +157,7 @@ def fail(turn: Turn, exc: BaseException, find_bought: Callable[[], Completion | 
         retry_while_away(Settlement(turn, ending), FAILED_SECONDS)
     except Error:
         logger.exception("turn %s failed and could not be closed", turn.call.request_id)
+    ending.observe()
     if error is exc or not isinstance(exc, Exception):
         raise exc
     logger.error("turn %s failed", turn.call.request_id, exc_info=exc)

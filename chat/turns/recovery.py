@@ -5,7 +5,7 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models.functions import Now
 
-from analytics import ledger
+from analytics import instruments, ledger
 from chat.limits.reservations import release
 from chat.models import IdempotencyKey
 
@@ -22,6 +22,7 @@ def settle_all_abandoned(now: datetime | None = None, *, batch: int = 500) -> tu
         with transaction.atomic():
             abandoned = ledger.abandon_stale(now or Now(), limit=batch)
             release(abandoned)
+        instruments.ABANDONED_TURNS.inc(len(abandoned))
         if not keys and not abandoned:
             return closed, freed
         closed, freed = closed + len(abandoned), freed + keys

@@ -13,7 +13,7 @@ import orjson
 from django.conf import settings
 
 from chat.exceptions import ApiError, Cancelled, Interrupted, UpstreamError, UpstreamTimeout
-from chat.upstream import compatibility, deadlines, errors
+from chat.upstream import compatibility, deadlines, errors, spans
 from chat.upstream.deadlines import Cancellation, Deadline
 from chat.upstream.frames import DONE, frames
 from chat.upstream.once import once
@@ -104,7 +104,11 @@ def complete(reply: Reply) -> Completion:
     Takes at most UPSTREAM_TIMEOUT_SECONDS, however slowly the answer comes. Raises ApiError where the upstream refuses
     the request, and UpstreamError where the upstream fails.
     """
-    with Deadline() as deadline, post(reply.call, reply.call.body, deadline) as response:
+    with (
+        spans.calling(reply, is_stream=False),
+        Deadline() as deadline,
+        post(reply.call, reply.call.body, deadline) as response,
+    ):
         for _ in take(reply, frames(read(response, deadline)), deadline):
             pass
     return reply.completion()
@@ -120,11 +124,12 @@ def stream(reply: Reply, cancellation: Cancellation) -> Generator[dict[str, Any]
     """
     body = {**reply.call.body, "stream": True, "stream_options": {"include_usage": True}}
     try:
-        with Deadline() as deadline:
+        with spans.calling(reply, is_stream=True) as note_piece, Deadline() as deadline:
             cancellation.arm(deadline)
             with post(reply.call, body, deadline) as response:
                 for choice in take(reply, frames(read(response, deadline)), deadline):
                     deadline.renew()
+                    note_piece()
                     yield choice
                     if cancellation.is_requested:
                         raise Cancelled

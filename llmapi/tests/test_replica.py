@@ -28,7 +28,7 @@ pytestmark = [
 
 FIGURES = [
     "/metrics",
-    "/metrics?format=prometheus",
+    "/metrics/totals",
     "/metrics/retention",
     "/metrics/sessions.csv",
     "/admin/",

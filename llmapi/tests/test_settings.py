@@ -66,6 +66,8 @@ WRONG = [
     ("ALLOWED_HOSTS", "chat.example.com/bot", "without scheme, port and path"),
     ("TRUSTED_PROXIES", "10.0.0.1", "whole number"),
     ("METRICS_PUBLIC", "maybe", "set it to true or false"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318", "set it to an address like http://127.0.0.1:4318"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://u:{SECRET}@:4318", "does not begin with http"),
     ("RAW_RETENTION_DAYS", "1", "2 to 36500 days"),
     ("DEBUG", "perhaps", "set it to true or false"),
     ("ALL_PROXY", f"socks5://u:{SECRET}@127.0.0.1:1080", "speaks 'socks5'; name one that speaks http, or put"),

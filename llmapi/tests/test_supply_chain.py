@@ -12,7 +12,7 @@ import pytest
 from llmapi.supply_chain import LICENCES, ROOT, audit, check, lock_problems, verdict
 
 LISTS = ["requirements.txt", "pyproject.toml"]
-LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-trial.lock"]
+LOCKS = ["requirements.lock", "requirements-otel.lock", "requirements-dev.lock", "requirements-trial.lock"]
 
 
 @pytest.fixture

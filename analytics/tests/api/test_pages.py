@@ -126,14 +126,15 @@ def test_a_table(browser: Client) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "client")
 
 
+def fail(*args: Any, **kwargs: Any) -> None:
+    raise OperationalError("connection refused")
+
+
 @pytest.mark.parametrize(
     "path",
-    ["/metrics", "/metrics?format=prometheus", "/metrics?format=openmetrics", "/metrics/dau", "/metrics/dau.csv"],
+    ["/metrics", "/metrics/totals", "/metrics/totals?format=prometheus", "/metrics/dau", "/metrics/dau.csv"],
 )
 def test_a_database_that_is_away(browser: Client, path: str) -> None:
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise OperationalError("connection refused")
-
     with connection.execute_wrapper(fail):
         answer = browser.get(path)
 
@@ -189,16 +190,16 @@ def test_no_cell_is_a_formula(browser: Client) -> None:
 @pytest.mark.parametrize(
     ("path", "accept", "content_type"),
     [
-        ("/metrics?format=prometheus", "*/*", "text/plain; version=0.0.4; charset=utf-8"),
-        ("/metrics", "text/plain; version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/metrics/totals?format=prometheus", "*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/metrics/totals", "text/plain; version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
         (
-            "/metrics",
+            "/metrics/totals",
             "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
         ),
     ],
 )
-def test_prometheus(browser: Client, path: str, accept: str, content_type: str) -> None:
+def test_totals_for_prometheus(browser: Client, path: str, accept: str, content_type: str) -> None:
     ledger.count_refusal(1, "rate_limit_exceeded")
     ledger.flush_refusals()
 
@@ -220,7 +221,7 @@ def test_prometheus(browser: Client, path: str, accept: str, content_type: str) 
 def test_a_model_without_a_name(browser: Client) -> None:
     turn({**ANN, "model": ""}, TODAY)
 
-    for path in ("/metrics", "/metrics?format=prometheus", "/metrics?format=openmetrics"):
+    for path in ("/metrics", "/metrics/totals", "/metrics/totals?format=openmetrics"):
         assert browser.get(path).status_code == 200
 
 
@@ -234,20 +235,22 @@ def test_json_is_what_others_are_given(browser: Client) -> None:
 
 
 def test_a_purge_lowers_no_counter(browser: Client) -> None:
-    before = samples(browser.get("/metrics?format=prometheus"))
+    before = samples(browser.get("/metrics/totals"))
 
     closed = {"created_at__lt": TODAY}
     UsageEvent.objects.filter(**closed).delete()
     AnalyticsEvent.objects.filter(**closed).delete()
 
-    assert samples(browser.get("/metrics?format=prometheus")) == before
+    assert samples(browser.get("/metrics/totals")) == before
 
 
 def test_label_values_are_escaped(browser: Client) -> None:
     turn({**CID, "model": 'a"b\\c\nd'}, at(TODAY, 12))
 
     for form in ("prometheus", "openmetrics"):
-        assert samples(browser.get(f"/metrics?format={form}"))["llmapi_turns_total", 'a"b\\c\nd', "completed"] == 1
+        assert (
+            samples(browser.get(f"/metrics/totals?format={form}"))["llmapi_turns_total", 'a"b\\c\nd', "completed"] == 1
+        )
 
 
 def test_few_queries_whatever_the_period(browser: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
@@ -256,7 +259,7 @@ def test_few_queries_whatever_the_period(browser: Client, django_assert_num_quer
         with django_assert_num_queries(6):
             browser.get(f"/metrics?from={TODAY.date() - timedelta(days=days)}")
     with django_assert_num_queries(5):
-        browser.get("/metrics?format=prometheus")
+        browser.get("/metrics/totals")
 
 
 READS: dict[str, Callable[[date], object]] = {

@@ -11,7 +11,7 @@ from pytest_django import DjangoDbBlocker, Settings
 
 from analytics import ledger
 from analytics.ledger import retention
-from analytics.metrics.prometheus import Totals
+from analytics.metrics.prometheus import Families
 from analytics.metrics.registry import METRICS
 from analytics.metrics.sources import Table
 from analytics.metrics.usage import usage_by_day_and_model
@@ -86,7 +86,7 @@ def figures() -> Iterator[Any]:
             yield usage_by_day_and_model(table)
             for name, metric in METRICS.items():
                 yield name, period.first, filters, metric.value(table)
-    yield [(family.name, family.samples) for family in Totals.read().families]
+    yield [(family.name, family.samples) for family in Families.read().families]
 
 
 def days_of(table: type[UsageEvent] | type[AnalyticsEvent]) -> set[date]:

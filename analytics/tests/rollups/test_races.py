@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from analytics import ledger
 from analytics.metrics import cohorts, engagement, usage
-from analytics.metrics.prometheus import Totals
+from analytics.metrics.prometheus import Families
 from analytics.metrics.sources import Table
 from analytics.models import AnalyticsEvent, RollupDay, UsageEvent
 from analytics.query import Filters, Period, Query
@@ -29,7 +29,7 @@ def roll() -> None:
 
 
 def counters() -> dict[tuple[str, ...], float]:
-    families = [family for family in Totals.read().families if family.type == "counter"]
+    families = [family for family in Families.read().families if family.type == "counter"]
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
 
