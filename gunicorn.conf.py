@@ -52,6 +52,7 @@ keepalive = 5
 # Seconds. A stop waits this long for turns to end, minus the time to settle the rest.
 graceful_timeout = 30
 loglevel = "warning"
+logger_class = "llmapi.server_log.ServerLogger"
 control_socket_disable = True
 
 
@@ -91,7 +92,9 @@ def post_worker_init(worker: Any) -> None:
     from chat import background
     from chat.turns import broadcast, lanes, registry
     from chat.upstream import contact
+    from llmapi.logging import log_crashes
 
+    log_crashes()
     refuse_unmigrated()
     threading.Thread(target=contact.ask, name="contact", daemon=True).start()
     background.start()

@@ -66,6 +66,7 @@ WRONG = [
     ("TRUSTED_PROXIES", "10.0.0.1", "whole number"),
     ("METRICS_PUBLIC", "maybe", "set it to true or false"),
     ("RAW_RETENTION_DAYS", "1", "2 to 36500 days"),
+    ("LOG_FORMAT", "xml", "set it to logfmt or json or console"),
     ("DEBUG", "perhaps", "set it to true or false"),
     ("ALL_PROXY", f"socks5://u:{SECRET}@127.0.0.1:1080", "speaks 'socks5'; name one that speaks http, or put"),
 ]
