@@ -18,8 +18,8 @@ MAX_WORDS = 500
 MAX_COMPARED = 256 * 1024
 # A longer word is no word: it is a piece of a file, a token or a URL.
 MAX_WORD = 40
-# Words of one or two letters tell nothing, and numbers of so many digits are figures.
-WORD = re.compile(r"[^\W_]{3,}")
+# One or two letters or digits of ASCII tell nothing; one sign of Chinese may be a word.
+WORD = re.compile(r"[^\W_]{3,}|[^\W_a-zA-Z0-9]{1,2}")
 ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\[nrtbf]")
 ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 # Fields of a body that hold no text of a user, and parts that are files.
