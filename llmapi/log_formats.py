@@ -121,8 +121,8 @@ class ConsoleFormatter(Formatter):
     def sentence(self, found: dict[str, Any]) -> str:
         message, request_id = found["message"], found["request_id"]
         fields = {name: value for name, value in found.items() if name not in HEAD}
-        if message == "turn":
-            return turn_sentence(found)
+        if message in SENTENCES:
+            return SENTENCES[message](found)
         told = " ".join([message, *(f"{name}={written_text(value)}" for name, value in fields.items())])
         return told if request_id == "-" else f"{told} {request_id}"
 
@@ -143,6 +143,15 @@ def turn_sentence(found: dict[str, Any]) -> str:
     if words := found.get("upstream_error"):
         parts.append(f"the provider said: {words}")
     return f"{', '.join(parts)} {found['request_id']}"
+
+
+def request_sentence(found: dict[str, Any]) -> str:
+    what = f"{found['method']} {found['path']} {found['status']} {found.get('code', '')}".rstrip()
+    unlogged = f", and {found['unlogged']} like it" if "unlogged" in found else ""
+    return f"{what}, {found['ms']} ms, {found.get('client') or found['address']}{unlogged} {found['request_id']}"
+
+
+SENTENCES = {"turn": turn_sentence, "request": request_sentence}
 
 
 def written_text(value: Any) -> str:

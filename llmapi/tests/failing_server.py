@@ -10,11 +10,11 @@ globals().update(original)
 
 def post_worker_init(worker: Any) -> None:
     from chat.turns import lifecycle, settling
-    from chat.upstream.replies import Reply
+    from chat.upstream.replies import Completion, Reply
 
     completion, message_rows = Reply.completion, settling.message_rows
 
-    def fail(reply: Reply) -> Any:
+    def fail(reply: Reply) -> Completion:
         prompt = str(reply.call.body["messages"])
         if "fail-in-view" in prompt:
             raise ValueError(prompt)
@@ -29,7 +29,7 @@ def post_worker_init(worker: Any) -> None:
                 row["role"] = "nobody"
         return rows
 
-    Reply.completion = fail  # type: ignore[method-assign]
+    Reply.completion = fail  # type: ignore[assignment, method-assign]
     settling.message_rows = with_bad_roles
     lifecycle.PAID_SECONDS = 0
     original["post_worker_init"](worker)

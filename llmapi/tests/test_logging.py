@@ -5,8 +5,10 @@ import sys
 import pytest
 from django.db import IntegrityError
 from django.test import Client
+from pytest_django import Settings
 
-from llmapi.log_formats import FORMATTERS
+from conftest import ApiClient
+from llmapi.log_formats import FORMATTERS, current_request_id
 from llmapi.logging import FewRefusals, ServerRefusals, quote_path
 
 
@@ -135,3 +137,36 @@ def test_refused_requests_are_marked(client: Client, caplog: pytest.LogCaptureFi
 
     marks = [record.__dict__["is_refusal"] for record in caplog.records if record.name == "llmapi.logging"]
     assert marks == [False, True]
+
+
+def test_a_request_tells_who_asked_from_where(
+    alice: ApiClient, caplog: pytest.LogCaptureFixture, settings: Settings
+) -> None:
+    caplog.set_level(logging.INFO, "llmapi.logging")
+    settings.TRUSTED_PROXIES = 1
+
+    alice.get("/v1/conversations/c_none?token=x", headers={"x-forwarded-for": "10.0.0.1, 192.0.2.7"})
+
+    (fields,) = (record.__dict__["fields"] for record in caplog.records)
+    assert fields.pop("ms") >= 0
+    assert {name: value for name, value in fields.items() if value is not None} == {
+        "method": "GET",
+        "path": "/v1/conversations/c_none",
+        "status": 404,
+        "code": "conversation_not_found",
+        "address": "192.0.2.7",
+        "client": "alice",
+        "client_id": alice.token_row.pk,
+    }
+
+
+def test_an_id_ends_with_its_answer(client: Client) -> None:
+    current_request_id.set("-")
+    answer = client.get("/health")
+    assert current_request_id.get() == "-"  # the test's client closes an answer that is no stream
+
+    streamed = client.get("/static/web/chat.css")
+    assert current_request_id.get() == streamed["x-request-id"] != answer["x-request-id"]
+    b"".join(streamed)
+    streamed.close()
+    assert current_request_id.get() == "-"
