@@ -1,6 +1,6 @@
 """Settings of the server. It runs greenlets, because a turn mostly waits. GUNICORN_CMD_ARGS overrides any setting."""
 
-from gevent import monkey
+from gevent import get_hub, monkey
 
 # First, because the application is loaded before the workers are forked, and nothing of it may hold what blocks.
 monkey.patch_all()
@@ -92,9 +92,10 @@ def post_worker_init(worker: Any) -> None:
     from chat import background
     from chat.turns import broadcast, lanes, registry
     from chat.upstream import contact
-    from llmapi.logging import log_crashes
+    from llmapi.logging import log_crash, log_crashes
 
     log_crashes()
+    get_hub().print_exception = lambda context, *crash: log_crash(*crash)
     refuse_unmigrated()
     threading.Thread(target=contact.ask, name="contact", daemon=True).start()
     background.start()

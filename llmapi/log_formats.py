@@ -121,7 +121,7 @@ class ConsoleFormatter(Formatter):
     def sentence(self, found: dict[str, Any]) -> str:
         message, request_id = found["message"], found["request_id"]
         fields = {name: value for name, value in found.items() if name not in HEAD}
-        if message in SENTENCES:
+        if fields and message in SENTENCES:
             return SENTENCES[message](found)
         told = " ".join([message, *(f"{name}={written_text(value)}" for name, value in fields.items())])
         return told if request_id == "-" else f"{told} {request_id}"

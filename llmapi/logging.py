@@ -179,4 +179,4 @@ def log_crashes() -> None:
 
 def log_crash(kind: Any, error: Any, tb: Any) -> None:
     if not issubclass(kind, SystemExit):
-        logger.getChild("crash").error("a thread has crashed", exc_info=(kind, error or kind(), tb))
+        logger.getChild("crash").error("a thread or greenlet has crashed", exc_info=(kind, error or kind(), tb))

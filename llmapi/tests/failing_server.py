@@ -4,6 +4,8 @@ import threading
 from runpy import run_path
 from typing import Any
 
+import gevent
+
 original = run_path("gunicorn.conf.py")
 globals().update(original)
 
@@ -20,6 +22,7 @@ def post_worker_init(worker: Any) -> None:
             raise ValueError(prompt)
         if "fail-in-thread" in prompt:
             threading.Thread(target=int, args=(prompt,), daemon=True).start()
+            gevent.spawn(int, prompt)
         return completion(reply)
 
     def with_bad_roles(kept: Any) -> Any:

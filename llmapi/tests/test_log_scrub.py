@@ -84,6 +84,8 @@ def live_a_day(server: Server, upstream: OpenAIDouble) -> dict[str, tuple[int, s
         upstream.plan(behaviour, behaviour)
         for stream in (False, True):
             done[f"quoting {number} {stream}"] = turn(server, prompt, stream=stream)
+    upstream.plan(Behaviour(refuse=True))
+    done["lost"] = turn(server, prompt, stream=True)
     for where in ("view", "thread"):
         done[where] = turn(server, f"fail-in-{where} {prompt}")
     conversation = server.conversation()
@@ -136,7 +138,9 @@ def test_a_day_of_logs_tells_no_secret(upstream: OpenAIDouble, tmp_path: Path) -
     assert (quoted["upstream_status"], quoted["upstream_error"]) == (500, "cannot answer 'my\n“[…]'")
     crashes = {line["exception"].splitlines()[-1] for line in lines if "exception" in line}
     assert {"ValueError", "django.db.utils.IntegrityError"} <= {crash.partition(":")[0] for crash in crashes}
-    assert [line for line in lines if line["message"] == "a thread has crashed"]
+    assert len([line for line in lines if line["message"] == "a thread or greenlet has crashed"]) == 2
+    lost = [line["request_id"] for line in lines if line["message"].startswith("upstream connection lost")]
+    assert lost == [done["lost"][1]]
     logins = [line for line in lines if line["message"] == "login failed"]
     assert [(line["address"], line.get("account")) for line in logins] == [("127.0.0.1", "boss"), ("127.0.0.1", None)]
     assert len([line for line in lines if line.get("status") == 401]) == 10
