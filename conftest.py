@@ -295,7 +295,7 @@ def running_server(
     upstream: OpenAIDouble,
     config: str = "gunicorn.conf.py",
     probe: str = "/ready",
-    output: int | None = None,
+    output: Any = None,
     **settings: str,
 ) -> Iterator[Server]:
     """Start a server, wait until it is ready, and kill it in the end: it has nothing to save once its test is over.

@@ -95,7 +95,8 @@ def post_worker_init(worker: Any) -> None:
     from llmapi.logging import log_crash, log_crashes
 
     log_crashes()
-    get_hub().print_exception = lambda context, *crash: log_crash(*crash)
+    hub: Any = get_hub()
+    hub.print_exception = lambda context, *crash: log_crash(*crash)
     refuse_unmigrated()
     threading.Thread(target=contact.ask, name="contact", daemon=True).start()
     background.start()
