@@ -281,8 +281,8 @@ def environment(upstream: OpenAIDouble, **settings: str) -> dict[str, str]:
         host = f"{database['HOST'] or '127.0.0.1'}:{database['PORT'] or 5432}"
         url = f"postgres://{login}{'@' if login else ''}{host}/{database['NAME']}"
     return {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "llmapi.settings",
+        # The tests' own settings module is theirs alone.
+        **{name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
         "DATABASE_URL": url,
         "OPENAI_BASE_URL": upstream.url,
         "IDEMPOTENCY_WAIT_SECONDS": "20",

@@ -1,8 +1,8 @@
 from typing import Any
 
-from django.conf import settings
 from gunicorn.glogging import Logger
 
+from llmapi import settings
 from llmapi.log_formats import FORMATTERS
 
 
