@@ -290,8 +290,8 @@ def environment(upstream: OpenAIDouble, **settings: str) -> dict[str, str]:
         host = f"{database['HOST'] or '127.0.0.1'}:{database['PORT'] or 5432}"
         url = f"postgres://{login}{'@' if login else ''}{host}/{database['NAME']}"
     return {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "llmapi.settings",
+        # The tests' own settings module is theirs alone.
+        **{name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
         "DATABASE_URL": url,
         "OPENAI_BASE_URL": upstream.url,
         "IDEMPOTENCY_WAIT_SECONDS": "20",
@@ -301,14 +301,29 @@ def environment(upstream: OpenAIDouble, **settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_server(
-    upstream: OpenAIDouble, config: str = "gunicorn.conf.py", probe: str = "/ready", **settings: str
+    upstream: OpenAIDouble,
+    config: str = "gunicorn.conf.py",
+    probe: str = "/ready",
+    output: Any = None,
+    **settings: str,
 ) -> Iterator[Server]:
-    """Start a server, wait until it is ready, and kill it in the end: it has nothing to save once its test is over."""
+    """Start a server, wait until it is ready, and kill it in the end: it has nothing to save once its test is over.
+
+    `output`: a file that takes all that it prints.
+    """
     with reserved_port() as port:
         env = environment(upstream, PORT=str(port), **settings)
         command = [sys.executable, "-m", "gunicorn", "-c", config]
         ended, inherited = os.pipe()
-        process = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, pass_fds=[inherited])
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            start_new_session=True,
+            pass_fds=[inherited],
+            stdout=output,
+            stderr=output,
+        )
         os.close(inherited)
         try:
             url = f"http://127.0.0.1:{port}"

@@ -1,6 +1,6 @@
 """Settings of the server. It runs greenlets, because a turn mostly waits. GUNICORN_CMD_ARGS overrides any setting."""
 
-from gevent import monkey
+from gevent import get_hub, monkey
 
 # First, because the application is loaded before the workers are forked, and nothing of it may hold what blocks.
 monkey.patch_all()
@@ -57,6 +57,7 @@ keepalive = 5
 # Seconds. A stop waits this long for turns to end, minus the time to settle the rest.
 graceful_timeout = 30
 loglevel = "warning"
+logger_class = "llmapi.server_log.ServerLogger"
 control_socket_disable = True
 
 
@@ -101,7 +102,11 @@ def post_worker_init(worker: Any) -> None:
     from chat.turns import broadcast, lanes, registry
     from chat.upstream import contact
     from llmapi import observe, version
+    from llmapi.logging import log_crash, log_crashes
 
+    log_crashes()
+    hub: Any = get_hub()
+    hub.print_exception = lambda context, *crash: log_crash(*crash)
     refuse_unmigrated()
     observe.start()
     tracing.start(version.VERSION)

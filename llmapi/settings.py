@@ -3,6 +3,7 @@
 `.env.example` documents each of them.
 """
 
+import sys
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -255,16 +256,26 @@ SPECTACULAR_SETTINGS = {
 
 # --- logs ---
 
-LOG_FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s request_id=%(request_id)s %(message)s"
+LOG_FORMATS = ("logfmt", "json", "console")
+LOG_FORMAT = choice("LOG_FORMAT", *LOG_FORMATS) if text("LOG_FORMAT") else ""
+if not LOG_FORMAT:
+    LOG_FORMAT = "console" if sys.stderr and sys.stderr.isatty() else "logfmt"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"logfmt": {"()": "llmapi.logging.LogfmtFormatter", "format": LOG_FORMAT}},
+    "formatters": {name: {"()": f"llmapi.log_formats.{name.capitalize()}Formatter"} for name in LOG_FORMATS},
     "filters": {
         "has_traceback": {"()": "llmapi.logging.HasTraceback"},
         "few_refusals": {"()": "llmapi.logging.FewRefusals"},
+        "quiet": {"()": "llmapi.logging.Quiet"},
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "logfmt"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": LOG_FORMAT,
+            "filters": ["quiet"] if LOG_FORMAT == "console" else [],
+        }
+    },
     "root": {"handlers": ["stderr"], "level": "DEBUG" if DEBUG else "INFO"},
     "loggers": {
         "llmapi.logging": {"filters": ["few_refusals"]},

@@ -15,6 +15,7 @@ os.environ.update(
     UPSTREAM_TIMEOUT_SECONDS="5",
     RATE_LIMIT_PER_MIN="1000",
     METRICS_PUBLIC="false",
+    LOG_FORMAT="logfmt",
     # Thousands of tests commit, and none pulls the plug of the database: bench.faults does, with a server of its own.
     PGOPTIONS="-c synchronous_commit=off",
 )

@@ -13,7 +13,7 @@ from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import Conversation, Message
 from chat.turns import lifecycle
 from conftest import ApiClient
-from llmapi.logging import LogfmtFormatter
+from llmapi.log_formats import LogfmtFormatter
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from chat.models import IdempotencyKey, Message
 from chat.tests.provider_shapes import DONE, HI, STOP, USAGE, C, E, U, say, sse
 from chat.tests.streaming import events
 from conftest import ApiClient
-from llmapi.logging import LogfmtFormatter
+from llmapi.log_formats import LogfmtFormatter
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_turn_is_left")]
 

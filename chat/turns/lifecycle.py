@@ -21,7 +21,7 @@ from chat.exceptions import ApiError, IdempotencyInProgress, InternalError, Unav
 from chat.turns import opening, registry
 from chat.turns.capacity import acquire_slot
 from chat.turns.request import Turn, TurnRequest, TurnResult
-from chat.turns.settling import Settlement, settlements
+from chat.turns.settling import SUPERSEDED, Settlement, settlements
 from chat.upstream import client as upstream
 from chat.upstream.replies import Completion, Reply
 
@@ -156,7 +156,9 @@ def fail(turn: Turn, exc: BaseException, find_bought: Callable[[], Completion | 
     try:
         retry_while_away(Settlement(turn, ending), FAILED_SECONDS)
     except Error:
-        logger.exception("turn %s failed and could not be closed", turn.call.request_id)
+        logger.exception(
+            "turn %s failed and could not be closed", turn.call.request_id, extra={"fields": fields_of(turn)}
+        )
     ending.observe()
     if error is exc or not isinstance(exc, Exception):
         raise exc
@@ -173,7 +175,7 @@ def retry_while_away(settlement: Settlement, seconds: float) -> ApiError | None:
     delays = itertools.chain(RETRY_DELAYS, itertools.repeat(RETRY_DELAYS[-1]))
     while True:
         try:
-            return settlements.run(settlement)
+            problem = settlements.run(settlement)
         except (OperationalError, InterfaceError, IntegrityError) as exc:
             delay = next(delays)
             is_last = time.monotonic() + delay >= deadline
@@ -183,6 +185,22 @@ def retry_while_away(settlement: Settlement, seconds: float) -> ApiError | None:
             close_connection()
             with outside():
                 time.sleep(delay)
+        else:
+            ledger.log_turn(ending_of(settlement, problem), **fields_of(settlement.turn))
+            return problem
+
+
+def ending_of(settlement: Settlement, problem: ApiError | None) -> ledger.Ending:
+    """Return how a turn was settled: one that has lost its key to a retry is abandoned."""
+    if isinstance(problem, IdempotencyInProgress):
+        return replace(settlement.ending, status=ledger.Status.ABANDONED, code=SUPERSEDED)
+    return settlement.ending
+
+
+def fields_of(turn: Turn) -> dict[str, Any]:
+    """Return what the log says of a turn beside how it ended."""
+    client = turn.request.client.name
+    return {"client": client, "stream": turn.request.is_stream or None, **turn.call.heard.fields()}
 
 
 def answer_of(turn: Turn, completion: Completion) -> dict[str, Any]:

@@ -184,7 +184,8 @@ def open_answer(call: Call, body: dict[str, Any], deadline: Deadline) -> "openai
         except Refused as exc:
             problem = problem_of(exc)
             if problem.status not in REFUSALS or not request.learn(sent, problem, exc.body.decode(errors="replace")):
-                errors.log(problem, errors.texts_of(call.body["messages"]))
+                call.heard.note(exc.status, exc.headers)
+                call.note_error(problem)
                 wait = errors.retry_after(exc.headers, problem.message)
                 raise compatibility.blame(errors.told(problem, retry_after=wait), call) from exc
         except (openai.APIConnectionError, httpx2.HTTPError) as exc:
@@ -198,7 +199,7 @@ def open_answer(call: Call, body: dict[str, Any], deadline: Deadline) -> "openai
 def send(call: Call, body: dict[str, Any]) -> "openai.Stream[object]":
     # `create()` walks the typed message list for milliseconds; the generic call has the same errors, timeouts and
     # authentication. The answer is taken as a stream, so that `read` can bound its time and its size.
-    return client().post(
+    answer = client().post(
         # The SDK joins a relative address with the base at each call, which takes longer than sending the request.
         f"{client().base_url}chat/completions",
         content=dumped(body),
@@ -208,6 +209,8 @@ def send(call: Call, body: dict[str, Any]) -> "openai.Stream[object]":
         stream=True,
         stream_cls=openai.Stream[object],
     )
+    call.heard.note(answer.response.status_code, answer.response.headers)
+    return answer
 
 
 def fetch_models(seconds: float) -> Any:

@@ -6,7 +6,6 @@ shape, and in that of the framework or the gateway that answers (docs/providers.
 
 import contextlib
 import json
-import logging
 import re
 import time
 from collections.abc import Mapping
@@ -14,12 +13,9 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from django.conf import settings
-
 from chat.exceptions import ApiError, ContextLengthExceeded, UpstreamError, UpstreamRateLimited, UpstreamTimeout
 from chat.upstream.text import storable_text
-
-logger = logging.getLogger(__name__)
+from chat.upstream.words import without_secrets
 
 # Where a failure is told.
 HOLDERS = ("error", "errors", "fault", "base_resp")
@@ -53,10 +49,7 @@ CONTEXT_WORDS = re.compile(
     r"|input (is )?too long|too many (input )?tokens|reduce the length of the (messages|prompt)",
     re.I,
 )
-SECRET = re.compile(r"\b(sk|pk|gsk|xai|key|AIza|Bearer)[-_ ]?[\w*.-]{8,}", re.I)
 WAIT = re.compile(r"(?:try again in|retry in|retryDelay\W+)\s*(\d+(?:\.\d+)?) ?s", re.I)
-# Of a provider's message, as far as it is passed on.
-MAX_WORDS = 500
 MAX_RETRY_AFTER = 120
 
 
@@ -172,27 +165,11 @@ def told(problem: Problem, *, retry_after: float | None = None, is_billed: bool 
     return UpstreamError(message, should_retry=False, is_billed=is_billed)
 
 
-def log(problem: Problem, prompt: list[str]) -> None:
-    """Log what the provider said. Its words may quote the key or the `prompt`, so these are taken out."""
-    words = problem.message
-    for text in prompt:
-        for quoted in (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]):
-            words = words.replace(quoted, "[prompt]")
-    words = json.dumps(without_secrets(words))
-    logger.warning("upstream status=%d code=%s message=%s", problem.status, problem.code or "-", words)
-
-
 def texts_of(messages: list[dict[str, Any]]) -> list[str]:
     """Return the texts of a prompt that a provider may quote. Shorter ones are words that any message may have."""
     contents = [message.get("content") for message in messages]
     parts = [part.get("text") for content in contents if isinstance(content, list) for part in content]
     return [text for text in [*contents, *parts] if isinstance(text, str) and len(text) >= 8]
-
-
-def without_secrets(message: str) -> str:
-    if settings.OPENAI_API_KEY:
-        message = message.replace(settings.OPENAI_API_KEY, "[key]")
-    return SECRET.sub("[key]", message)[:MAX_WORDS]
 
 
 def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:

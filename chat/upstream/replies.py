@@ -4,7 +4,7 @@ The same reading serves a stream's chunks and a whole answer, which is one chunk
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from chat.upstream.shapes import (
 from chat.upstream.text import TextJoiner, storable, storable_text
 from chat.upstream.tool_calls import ToolCalls
 from chat.upstream.usage import UsageFigures
+from chat.upstream.words import Heard, texts_in
 
 # Names of a reply's reasoning, which providers send beside its content.
 REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
@@ -49,6 +50,11 @@ class Call:
     prompt_tokens: int
     asked: frozenset[str] = frozenset()
     first_new: int = 0
+    heard: Heard = field(default_factory=Heard, compare=False)
+
+    def note_error(self, problem: errors.Problem, reply: Iterable[str] = ()) -> None:
+        """Note a failure for the log, without what was asked, and what has come of the `reply`."""
+        self.heard.note_error(problem.code, problem.message, [*texts_in(self.body), *reply])
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ class Reply:
         return message
 
     def _failed(self, problem: errors.Problem) -> Exception:
-        errors.log(problem, errors.texts_of(self.call.body["messages"]))
+        self.call.note_error(problem, texts_in(self._message()))
         return errors.told(problem, is_billed=self.is_sold)
 
     def _note(self, frame: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
@@ -75,9 +76,13 @@ class LoginForm(LimitedTries, AdminAuthenticationForm):
             return self.try_password(tries.buckets_of(address, name, device), super().clean, owner=owner)
         except ValidationError:
             if not self.refusal:
-                # Without the name: some type their password there.
-                logger.warning("login=failed address=%s", address)
+                logger.warning("login failed", extra={"fields": {"address": address, "account": known(name)}})
             raise
+
+
+def known(name: str) -> str | None:
+    """Return the name if an account has it. Another is not logged: some type their password there."""
+    return name if get_user_model().objects.filter(username=name).exists() else None
 
 
 class OwnPasswordForm(LimitedTries, AdminPasswordChangeForm):

@@ -1,28 +1,59 @@
+import json
 import logging
 import sys
 
 import pytest
+from django.db import IntegrityError
 from django.test import Client
+from pytest_django import Settings
 
-from llmapi.logging import FewRefusals, LogfmtFormatter, ServerRefusals, quote_path
+from conftest import ApiClient
+from llmapi.log_formats import FORMATTERS, current_request_id
+from llmapi.logging import FewRefusals, ServerRefusals, quote_path
 
 
-def test_logs_only_the_first_line_of_an_exception() -> None:
-    """PostgreSQL puts the values of the row into the second line, and a prompt may be among them."""
-    prompt = " ".join(["my", "prompt"])  # not as one word in this source, whose lines the traceback shows
+def raised_record() -> logging.LogRecord:
+    """Make the record of an error of the database, in a context of others; what they say is not in this source."""
+    prompt = " ".join(["my", "prompt"])
     try:
         try:
-            raise ValueError(f"violates a constraint\nDETAIL: Failing row contains ({prompt})")
-        except ValueError as exc:
-            raise RuntimeError(f"settling failed\n{prompt}") from exc
-    except RuntimeError:
-        record = logging.LogRecord("x", logging.ERROR, "x", 1, "failed", None, sys.exc_info())
+            try:
+                raise KeyError(prompt)
+            except KeyError as exc:
+                exc.add_note(prompt)
+                raise IntegrityError(f"violates a constraint\nDETAIL: Failing row contains ({prompt})") from exc
+        except IntegrityError as exc:
+            raise ExceptionGroup(prompt, [ValueError(prompt), exc]) from exc
+    except ExceptionGroup:
+        return logging.LogRecord("x", logging.ERROR, "x", 1, "failed", None, sys.exc_info())
 
-    text = LogfmtFormatter().format(record)
 
-    assert "violates a constraint" in text
-    assert "settling failed" in text
-    assert prompt not in text
+@pytest.mark.parametrize("name", FORMATTERS)
+def test_a_traceback_tells_only_words_without_values(name: str) -> None:
+    """PostgreSQL puts the values of the row into the second line, and a prompt may be among them."""
+    text = FORMATTERS[name]().format(raised_record())
+
+    for told in ("violates a constraint", "KeyError", "ValueError", "raised_record"):
+        assert told in text
+    assert "my prompt" not in text
+    assert ("\n" in text) == (name == "console")
+
+
+FORGED = 'a\nb\r\x1b[31m\x85\u2028\u202e "c" d=e time=0'
+
+
+@pytest.mark.parametrize("name", FORMATTERS)
+def test_no_value_forges_a_line(name: str) -> None:
+    record = record_of("turn %s", FORGED, fields={"client": FORGED, "model": FORGED, "request_id": "r_1"})
+
+    line = FORMATTERS[name]().format(record)
+
+    assert line.isprintable()
+    assert len(line.splitlines()) == 1
+    if name == "json":
+        assert json.loads(line)["client"] == FORGED
+    if name == "logfmt":
+        assert line.endswith(f" client={json.dumps(FORGED)} model={json.dumps(FORGED)}")
 
 
 def test_a_path_cannot_forge_a_line(client: Client) -> None:
@@ -64,15 +95,39 @@ def test_a_flood_of_refusals_is_a_few_lines_a_second(monkeypatch: pytest.MonkeyP
 
     assert (sum(kept), sum(others)) == (FewRefusals.LINES_A_SECOND, 200)
     assert few.filter(record)
-    assert record.getMessage() == f"status=401 unlogged={200 - FewRefusals.LINES_A_SECOND}"
+    assert record.__dict__["fields"]["unlogged"] == 200 - FewRefusals.LINES_A_SECOND
 
 
-def test_what_is_no_request_is_one_short_line() -> None:
-    record = record_of("Invalid request: %s", "\x1b[31m\n%d" + "x" * 5000)
+def test_refused_tokens_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("llmapi.logging.time.monotonic", lambda: clock[0])
+    few = FewRefusals()
+    refused = [few.filter(record_of("request", is_refusal=True, fields={"status": 401})) for _ in range(3000)]
+    soon, later = (record_of("request", is_refusal=False, fields={"status": 200}) for _ in range(2))
+
+    few.filter(soon)
+    clock[0] += 61
+    few.filter(later)
+
+    assert sum(refused) == FewRefusals.UNAUTHORIZED_A_MINUTE
+    assert "unlogged_401" not in soon.__dict__["fields"]
+    assert later.__dict__["fields"]["unlogged_401"] == 3000 - FewRefusals.UNAUTHORIZED_A_MINUTE
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("Invalid request: \x1b[31m\n" + "x" * 5000, "Invalid request:  [31m " + "x" * 177),
+        ('Invalid HTTP request line: \'{"message": "my prompt"}\'', "Invalid HTTP request line"),
+        ("Invalid HTTP Header: b'Authorization Bearer x'", "Invalid HTTP Header"),
+        ("Error handling request /x?token=secret", "Error handling request /x"),
+    ],
+)
+def test_the_server_quotes_nobody(said: str, kept: str) -> None:
+    record = record_of("%s", said)
 
     assert ServerRefusals().filter(record)
-    beginning = "Invalid request:  [31m %d"
-    assert record.getMessage() == beginning + "x" * (200 - len(beginning))
+    assert record.getMessage() == kept
 
 
 def test_refused_requests_are_marked(client: Client, caplog: pytest.LogCaptureFixture, db: None) -> None:
@@ -82,3 +137,36 @@ def test_refused_requests_are_marked(client: Client, caplog: pytest.LogCaptureFi
 
     marks = [record.__dict__["is_refusal"] for record in caplog.records if record.name == "llmapi.logging"]
     assert marks == [False, True]
+
+
+def test_a_request_tells_who_asked_from_where(
+    alice: ApiClient, caplog: pytest.LogCaptureFixture, settings: Settings
+) -> None:
+    caplog.set_level(logging.INFO, "llmapi.logging")
+    settings.TRUSTED_PROXIES = 1
+
+    alice.get("/v1/conversations/c_none?token=x", headers={"x-forwarded-for": "10.0.0.1, 192.0.2.7"})
+
+    (fields,) = (record.__dict__["fields"] for record in caplog.records)
+    assert fields.pop("ms") >= 0
+    assert {name: value for name, value in fields.items() if value is not None} == {
+        "method": "GET",
+        "path": "/v1/conversations/c_none",
+        "status": 404,
+        "code": "conversation_not_found",
+        "address": "192.0.2.7",
+        "client": "alice",
+        "client_id": alice.token_row.pk,
+    }
+
+
+def test_an_id_ends_with_its_answer(client: Client) -> None:
+    current_request_id.set("-")
+    answer = client.get("/health")
+    assert current_request_id.get() == "-"  # the test's client closes an answer that is no stream
+
+    streamed = client.get("/static/web/chat.css")
+    assert current_request_id.get() == streamed["x-request-id"] != answer["x-request-id"]
+    b"".join(streamed)
+    streamed.close()
+    assert current_request_id.get() == "-"

@@ -69,6 +69,7 @@ WRONG = [
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318", "set it to an address like http://127.0.0.1:4318"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://u:{SECRET}@:4318", "does not begin with http"),
     ("RAW_RETENTION_DAYS", "1", "2 to 36500 days"),
+    ("LOG_FORMAT", "xml", "set it to logfmt or json or console"),
     ("DEBUG", "perhaps", "set it to true or false"),
     ("ALL_PROXY", f"socks5://u:{SECRET}@127.0.0.1:1080", "speaks 'socks5'; name one that speaks http, or put"),
 ]

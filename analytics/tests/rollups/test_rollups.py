@@ -12,7 +12,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from analytics import cooperative, ledger
-from analytics.ledger.turns import DIED
+from analytics.ledger.endings import DIED
 from analytics.metrics.sources import Table
 from analytics.metrics.usage import turns, usage_by_day_and_model
 from analytics.models import (

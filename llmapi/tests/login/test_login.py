@@ -19,6 +19,7 @@ from pytest_django import Settings
 from chat import sql
 from chat.models import RateLimit
 from chat.retention import purge_expired
+from llmapi.log_formats import LogfmtFormatter
 from llmapi.login import devices, forms, hashing, tries
 from llmapi.login.passwords import MAX_PASSWORD
 
@@ -297,8 +298,11 @@ def test_a_failed_login_is_one_short_line_without_the_name(boss: User, caplog: p
     with caplog.at_level(logging.INFO):
         attempt(name="my-password-by-mistake")
 
-    lines = [record.getMessage() for record in caplog.records]
-    assert "login=failed address=192.0.2.1" in lines
+        attempt(name=boss.username)
+
+    lines = [LogfmtFormatter().format(record) for record in caplog.records]
+    failed = [line.partition('message="login failed" ')[2] for line in lines if "login failed" in line]
+    assert failed == ["address=192.0.2.1", f"address=192.0.2.1 account={boss.username}"]
     assert not any("mistake" in line for line in lines)
 
 
