@@ -226,14 +226,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 @contextlib.contextmanager
-def reserved_port() -> Iterator[int]:
-    """Hold a free port, so that nobody else is given it before our server has it.
+def reserved_port(wanted: int = 0) -> Iterator[int]:
+    """Hold a free port, or the one that is wanted, so that nobody else is given it before our server has it.
 
     It is bound and not listened on: another socket with SO_REUSEADDR, as all servers set it, may listen there.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
+        holder.bind(("127.0.0.1", wanted))
         port: int = holder.getsockname()[1]
         yield port
 
@@ -292,10 +292,10 @@ def environment(upstream: OpenAIDouble, **settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_server(
-    upstream: OpenAIDouble, config: str = "gunicorn.conf.py", probe: str = "/ready", **settings: str
+    upstream: OpenAIDouble, config: str = "gunicorn.conf.py", probe: str = "/ready", wanted: int = 0, **settings: str
 ) -> Iterator[Server]:
     """Start a server, wait until it is ready, and kill it in the end: it has nothing to save once its test is over."""
-    with reserved_port() as port:
+    with reserved_port(wanted) as port:
         env = environment(upstream, PORT=str(port), **settings)
         command = [sys.executable, "-m", "gunicorn", "-c", config]
         ended, inherited = os.pipe()
