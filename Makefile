@@ -9,7 +9,7 @@ TEST_DATABASE_URL ?= postgres://127.0.0.1:5432/postgres
 NODE_LOCKS := chat/tests/sdk/package-lock.json chat/tests/openapi/package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test check lint test-postgres test-browser test-clients bench protos clean
+.PHONY: help run stop test check lint test-postgres test-browser test-clients test-deploy try-image bench protos clean
 
 ## List these targets
 help:
@@ -60,6 +60,21 @@ test-browser: .venv/dev
 test-clients: .venv/dev
 	@$(MAKE) --no-print-directory -j 4 $(CLIENTS)
 	$(BIN)/python -m pytest -m clients chat/tests/test_clients.py chat/tests/test_sdks.py
+
+# They have mounts and a network of their own, so that files of the system stay as they are. It needs root.
+## Try the files of deploy/ with real nginx, Caddy and systemd
+test-deploy: .venv/dev
+	@for tool in nginx caddy systemd-analyze ip; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$tool || exit 1; done >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light caddy systemd iproute2; } >/dev/null 2>&1 || \
+	  { echo "nginx, Caddy, systemd or iproute2 is missing; install them, then run make test-deploy again."; exit 1; }
+	MOUNTS_OF_ALL=$$(readlink /proc/self/ns/mnt) PATH="$$PATH:/usr/sbin:/sbin" \
+	  unshare --mount --net $(BIN)/python -m pytest -n 0 -m deploy deploy/tests
+
+## Execute the steps of the Dockerfile without a container engine, and try the result; as root, on Debian
+try-image: .venv/dev
+	@command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq debootstrap; } >/dev/null 2>&1 || \
+	  { echo "debootstrap is missing; install it, then run make try-image again."; exit 1; }
+	unshare --mount $(BIN)/python -m deploy.try_image
 
 # BENCH holds its options, for example BENCH="--rounds 1 --cases one,many". docs/speed.md has them.
 ## Measure speed and memory beside LiteLLM, Portkey, a plain FastAPI service and the floor

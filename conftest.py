@@ -292,10 +292,10 @@ def environment(upstream: OpenAIDouble, **settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_server(
-    upstream: OpenAIDouble, config: str = "gunicorn.conf.py", probe: str = "/ready", wanted: int = 0, **settings: str
+    upstream: OpenAIDouble, config: str = "gunicorn.conf.py", probe: str = "/ready", **settings: str
 ) -> Iterator[Server]:
     """Start a server, wait until it is ready, and kill it in the end: it has nothing to save once its test is over."""
-    with reserved_port(wanted) as port:
+    with reserved_port(int(settings.pop("PORT", "0"))) as port:
         env = environment(upstream, PORT=str(port), **settings)
         command = [sys.executable, "-m", "gunicorn", "-c", config]
         ended, inherited = os.pipe()

@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -84,9 +83,7 @@ class Site:
         return self.opened.enter_context(connection.getresponse())
 
     def post(self, path: str, body: bytes) -> http.client.HTTPResponse:
-        return self.send(
-            "POST", path, body, Authorization=f"Bearer {self.token}", Content_Type="application/json"
-        )
+        return self.send("POST", path, body, Authorization=f"Bearer {self.token}", Content_Type="application/json")
 
 
 def accepts(port: int) -> bool:
@@ -145,8 +142,13 @@ def serve_at_8080(transactional_db: None, upstream: OpenAIDouble) -> Iterator[Ca
     with contextlib.ExitStack() as stack:
 
         def serve(host: str = HOST, proxies: int = 1, **settings: str) -> Server:
-            own = {"ALLOWED_HOSTS": host, "TRUSTED_PROXIES": str(proxies), "WEB_CONCURRENCY": "1", **settings}
-            server: Any = running_server(upstream, wanted=8080, **own)
-            return stack.enter_context(server)
+            own = {
+                "PORT": "8080",
+                "ALLOWED_HOSTS": host,
+                "TRUSTED_PROXIES": str(proxies),
+                "WEB_CONCURRENCY": "1",
+                **settings,
+            }
+            return stack.enter_context(running_server(upstream, **own))
 
         yield serve

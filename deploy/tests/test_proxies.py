@@ -1,4 +1,4 @@
-"""nginx and Caddy in front of the server: JSON, streams piece by piece, the client's address, and every way to lay out."""
+"""nginx and Caddy in front of the server: JSON, streams piece by piece, the client's address, ports and paths."""
 
 import contextlib
 import json
