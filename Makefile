@@ -64,11 +64,11 @@ test-clients: .venv/dev
 # They have mounts and a network of their own, so that files of the system stay as they are. It needs root.
 ## Try the files of deploy/ with real nginx, Caddy and systemd
 test-deploy: .venv/dev
-	@for tool in nginx caddy systemd-analyze ip; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$tool || exit 1; done >/dev/null || \
+	@command -v nginx >/dev/null && command -v caddy >/dev/null && command -v systemd-analyze >/dev/null && \
+	  command -v ip >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light caddy systemd iproute2; } >/dev/null 2>&1 || \
 	  { echo "nginx, Caddy, systemd or iproute2 is missing; install them, then run make test-deploy again."; exit 1; }
-	MOUNTS_OF_ALL=$$(readlink /proc/self/ns/mnt) PATH="$$PATH:/usr/sbin:/sbin" \
-	  unshare --mount --net $(BIN)/python -m pytest -n 0 -m deploy deploy/tests
+	MOUNTS_OF_ALL=$$(readlink /proc/self/ns/mnt) unshare --mount --net $(BIN)/python -m pytest -n 0 -m deploy deploy/tests
 
 ## Execute the steps of the Dockerfile without a container engine, and try the result; as root, on Debian
 try-image: .venv/dev
