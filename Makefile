@@ -12,7 +12,7 @@ NODE_LOCKS := chat/tests/sdk/package-lock.json chat/tests/openapi/package-lock.j
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test check lint test-postgres test-browser test-clients test-observe bench protos lock audit sbom clean
+.PHONY: help run stop test check lint test-postgres test-browser test-clients test-observe test-deploy try-image bench protos lock audit sbom clean
 
 ## List these targets
 help:
@@ -73,6 +73,21 @@ test-observe: .venv/dev
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } >/dev/null 2>&1 || \
 	  { echo "Prometheus is missing; install it, then run make test-observe again."; exit 1; }
 	$(BIN)/python -m pytest -m observe llmapi/tests/test_prometheus.py
+
+# They have mounts and a network of their own, so that files of the system stay as they are. It needs root.
+## Try the files of deploy/ with real nginx, Caddy and systemd
+test-deploy: .venv/dev
+	@command -v nginx >/dev/null && command -v caddy >/dev/null && command -v systemd-analyze >/dev/null && \
+	  command -v ip >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light caddy systemd iproute2; } >/dev/null 2>&1 || \
+	  { echo "nginx, Caddy, systemd or iproute2 is missing; install them, then run make test-deploy again."; exit 1; }
+	MOUNTS_OF_ALL=$$(readlink /proc/self/ns/mnt) unshare --mount --net $(BIN)/python -m pytest -n 0 -m deploy deploy/tests
+
+## Execute the steps of the Dockerfile without a container engine, and try the result; as root, on Debian
+try-image: .venv/dev
+	@command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq debootstrap; } >/dev/null 2>&1 || \
+	  { echo "debootstrap is missing; install it, then run make try-image again."; exit 1; }
+	unshare --mount $(BIN)/python -m deploy.try_image
 
 # BENCH holds its options, for example BENCH="--rounds 1 --cases one,many". docs/speed.md has them.
 ## Measure speed and memory beside LiteLLM, Portkey, a plain FastAPI service and the floor

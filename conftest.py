@@ -235,14 +235,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 @contextlib.contextmanager
-def reserved_port() -> Iterator[int]:
-    """Hold a free port, so that nobody else is given it before our server has it.
+def reserved_port(wanted: int = 0) -> Iterator[int]:
+    """Hold a free port, or the one that is wanted, so that nobody else is given it before our server has it.
 
     It is bound and not listened on: another socket with SO_REUSEADDR, as all servers set it, may listen there.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
+        holder.bind(("127.0.0.1", wanted))
         port: int = holder.getsockname()[1]
         yield port
 
@@ -311,7 +311,7 @@ def running_server(
 
     `output`: a file that takes all that it prints.
     """
-    with reserved_port() as port:
+    with reserved_port(int(settings.pop("PORT", "0"))) as port:
         env = environment(upstream, PORT=str(port), **settings)
         command = [sys.executable, "-m", "gunicorn", "-c", config]
         ended, inherited = os.pipe()

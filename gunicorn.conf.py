@@ -58,6 +58,10 @@ keepalive = 5
 graceful_timeout = 30
 loglevel = "warning"
 logger_class = "llmapi.server_log.ServerLogger"
+# llmapi.wsgi reads SCRIPT_NAME. gunicorn itself would answer 500 to each path that does not begin with it, and take it
+# from a header as well, which strangers can send where the proxy lets it pass.
+os.environ.pop("SCRIPT_NAME", None)
+forwarder_headers = ""
 control_socket_disable = True
 
 

@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
@@ -168,3 +169,18 @@ def test_a_reply_that_thinking_has_eaten_is_explained(page: Page, at_home: Serve
     send(page, "Hello")
 
     expect(page.get_by_text("used up its tokens")).to_be_visible()
+
+
+@pytest.mark.parametrize("address", ["/bot", "/bot/"])
+def test_it_works_below_a_path(page: Page, serve: Callable[..., Server], upstream: OpenAIDouble, address: str) -> None:
+    server = serve(SCRIPT_NAME="/bot", WEB_CONCURRENCY="1")
+    paths: list[str] = []
+    page.on("request", lambda request: paths.append(urlsplit(request.url).path))
+
+    page.goto(server.url + address)
+    page.get_by_label("Client token").fill(server.token)
+    page.get_by_role("button", name="Start").click()
+    send(page, "Hello")
+
+    expect(page.locator("li.assistant")).to_have_text("echo: Hello")
+    assert [path for path in paths if not f"{path}/".startswith("/bot/")] == []

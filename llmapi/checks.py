@@ -74,7 +74,7 @@ def check_traces(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Refuse to send traces without what sends them."""
     if not settings.OTEL_EXPORTER_OTLP_ENDPOINT or all(map(is_installed, tracing.MODULES)):
         return []
-    hint = "Run pip install -r requirements-otel.lock, or leave the setting empty."
+    hint = "Run pip install --require-hashes -r requirements-otel.lock, or leave the setting empty."
     return [Error("OTEL_EXPORTER_OTLP_ENDPOINT is set, and OpenTelemetry is missing.", hint=hint, id="llmapi.E007")]
 
 

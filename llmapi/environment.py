@@ -19,6 +19,9 @@ FROM_FILE = "_FILE"
 HOST = re.compile(r"\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
+PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+OWN_PATHS = {"admin", "docs", "health", "metrics", "ready", "schema", "static", "v1"}
+
 
 def refuse(sentence: str) -> NoReturn:
     raise ImproperlyConfigured(sentence)
@@ -136,6 +139,17 @@ def origins(name: str) -> list[str]:
             hint = "write scheme and host alone, without a path: https://chat.example.com"
             refuse(f"{name} holds {origin[:80]!r}; {hint}.")
     return found
+
+
+def prefix(name: str) -> str:
+    """Return the path below which a proxy offers this server, without a slash at its end."""
+    value = text(name)
+    if value and not PREFIX.fullmatch(value):
+        refuse(f"{name} is {value[:80]!r}; set it to a path like /bot, with a slash at its beginning alone.")
+    # A proxy may pass the path on or take it away, and then nobody could tell which it has done.
+    if value.partition("/")[2].partition("/")[0] in OWN_PATHS:
+        refuse(f"{name} is {value[:80]!r}, which begins like a path of llmapi's own; choose another.")
+    return value
 
 
 def models(entries: Collection[str]) -> tuple[list[str], dict[str, str]]:

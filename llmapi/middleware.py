@@ -43,7 +43,7 @@ class PrivateAnswersMiddleware:
 
 
 def is_static(request: HttpRequest) -> bool:
-    return request.path_info.startswith(settings.STATIC_URL)
+    return request.path.startswith(settings.STATIC_URL)
 
 
 class FormSizeMiddleware:

@@ -23,6 +23,7 @@ from llmapi.environment import (
     models,
     number,
     origins,
+    prefix,
     refuse,
     secret,
     some_of,
@@ -82,6 +83,8 @@ OTEL_EXPORTER_OTLP_ENDPOINT = text("OTEL_EXPORTER_OTLP_ENDPOINT") and url(
 )
 # Proxies in front that add an address to X-Forwarded-For.
 TRUSTED_PROXIES = number("TRUSTED_PROXIES", 0)
+# The path below which a proxy offers this server; None: at the root of its host.
+FORCE_SCRIPT_NAME = prefix("SCRIPT_NAME") or None
 # Whole days for which usage and analytics events are kept; 0 means for ever. At least 2, because events of yesterday
 # may still arrive today.
 RAW_RETENTION_DAYS = number("RAW_RETENTION_DAYS", 0)
@@ -162,7 +165,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = "llmapi.formats"
 USE_TZ = True
-STATIC_URL = "static/"
+STATIC_URL = f"{FORCE_SCRIPT_NAME or ''}/static/"
 STATICFILES_DIRS = [ROOT / "clients" / "web" / "static"]
 # Static files are served from where the packages keep them, so there is no collectstatic step.
 WHITENOISE_USE_FINDERS = True
@@ -186,6 +189,8 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W008",
 ]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not LOOPBACK_ONLY
+# Below a path, other applications of the same host do not see them.
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{FORCE_SCRIPT_NAME or ''}/"
 SECURE_HSTS_SECONDS = 0 if LOOPBACK_ONLY else 31_536_000
 SECURE_REFERRER_POLICY = "same-origin"
 CSRF_TRUSTED_ORIGINS = [f"https://{'*' if host.startswith('.') else ''}{host}" for host in ALLOWED_HOSTS if host != "*"]

@@ -48,6 +48,15 @@ class ChunkedRequest(WSGIRequest):
 class Handler(WSGIHandler):
     request_class = ChunkedRequest
 
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if below := settings.FORCE_SCRIPT_NAME:
+            # Some proxies take the path that they offer this server below from the request's, and some pass it on.
+            # Probes ask past the proxy.
+            environ["SCRIPT_NAME"] = below
+            if f"{environ['PATH_INFO']}/".startswith(f"{below}/"):
+                environ["PATH_INFO"] = environ["PATH_INFO"][len(below) :]
+        return super().__call__(environ, start_response)
+
 
 django.setup(set_prefix=False)
 application = Handler()

@@ -37,6 +37,7 @@ def remember(request: HttpRequest, response: HttpResponseBase, name: str) -> Non
         COOKIE,
         signing.dumps([digest_of(normalise(name)), device], salt=SALT),
         max_age=TTL,
+        path=settings.SESSION_COOKIE_PATH,
         secure=settings.SESSION_COOKIE_SECURE,
         httponly=True,
         samesite="Lax",

@@ -6,6 +6,9 @@ const store = {
   remove: (...names) => names.forEach((name) => localStorage.removeItem(`llmapi.${name}`)),
 };
 
+// The page may be below a path of its host, and then the API is, too.
+const API = new URL("../../v1", import.meta.url).href;
+
 class Problem extends Error {
   constructor(message, code) {
     super(message);
@@ -19,7 +22,7 @@ async function api(path, { method = "GET", body, key, keepalive = false } = {}) 
   if (key) headers["Idempotency-Key"] = key;
   let response;
   try {
-    response = await fetch(`/v1${path}`, { method, headers, keepalive, body: body && JSON.stringify(body) });
+    response = await fetch(`${API}${path}`, { method, headers, keepalive, body: body && JSON.stringify(body) });
   } catch {
     throw new Problem("The server cannot be reached. Your message is saved in this browser. Try again.");
   }
