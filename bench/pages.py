@@ -105,7 +105,7 @@ def of_metrics() -> Iterator[tuple[str, str]]:
     yield "/metrics, 30 days of a model", f"/metrics?model={newest.model}"
     several = f"client={newest.client_token_id}&model={newest.model}&app_version={newest.app_version}"
     yield "/metrics, 30 days of a client, model and version", f"/metrics?{several}"
-    yield "/metrics/totals for Prometheus", "/metrics/totals"
+    yield "/metrics for Prometheus", "/metrics?format=prometheus"
     for name in METRICS:
         yield f"/metrics/{name}, 30 days", f"/metrics/{name}"
     for days, first in since.items():

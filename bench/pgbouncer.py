@@ -46,7 +46,7 @@ pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 1000
 {prepared}"""
-FIGURES = ["/metrics", "/metrics/totals", "/metrics/retention", "/metrics/sessions.csv", "/v1/usage"]
+FIGURES = ["/metrics", "/metrics?format=prometheus", "/metrics/retention", "/metrics/sessions.csv", "/v1/usage"]
 Row = tuple[str, str]
 
 

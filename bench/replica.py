@@ -28,7 +28,7 @@ from bench.standby import Standby, own_standby
 from llmapi.launch import ROOT
 
 READS = 40
-FIGURES = ["/metrics", "/metrics/totals", "/metrics/retention", "/metrics/token_burn_by_user"]
+FIGURES = ["/metrics", "/metrics?format=prometheus", "/metrics/retention", "/metrics/token_burn_by_user"]
 Row = tuple[str, str]
 
 

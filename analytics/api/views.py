@@ -1,8 +1,11 @@
+import logging
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import Any
 
+from django.db import Error
 from django.http import Http404
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from prometheus_client import Metric
 from rest_framework import serializers, status
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import APIException
@@ -16,10 +19,13 @@ from analytics import instruments, replica
 from analytics.api.parameters import PARAMETERS, check_names, query_of
 from analytics.api.permissions import MayReadMetrics
 from analytics.api.renderers import CSVRenderer, FormatNegotiation, OpenMetricsRenderer, PrometheusRenderer
+from analytics.causes import cause
 from analytics.fairness import Busy, Share
 from analytics.metrics.prometheus import Families
 from analytics.metrics.registry import METRICS, one, report
 from analytics.rollups.coverage import bring_up_to_date
+
+logger = logging.getLogger(__name__)
 
 REPORT = inline_serializer(
     "Metrics",
@@ -113,35 +119,26 @@ class MetricsView(MetricsAPIView):
         """Return who uses the service, how well it works, and what it costs: over the last 30 days by default.
 
         Everybody may read it while METRICS_PUBLIC is set; otherwise staff, and tokens that may read metrics. Prometheus
-        gets what the processes of this server have measured since it began. The first five figures of the period are
+        gets what the processes of this server have measured since it began, and the totals of the ledger, which are
+        left out while the database is away. The first five figures of the period are
         `dau`, `success_rate`, `avg_latency_ms`, `total_tokens` and `time_spent_samples`. For the last 30 days, the
         first and the fourth are there as `dau_last_30_days` and `token_burn_last_30_days`, too. `computed_at` says as
         of when all figures are.
         """
         if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
             check_names(request.query_params, known=())
-            return Response(Families(instruments.families()), content_type=renderer.content_type)
+            return Response(Families([*instruments.families(), *totals()]), content_type=renderer.content_type)
         return Response(report(query_of(request.query_params), bring_up_to_date().computed_at))
 
 
-class TotalsView(MetricsAPIView):
-    renderer_classes = [OpenMetricsRenderer, PrometheusRenderer]
-
-    @extend_schema(
-        operation_id="metric_totals",
-        tags=["Metrics"],
-        parameters=[OpenApiParameter("format", str, enum=["prometheus", "openmetrics"])],
-        responses={(200, "text/plain"): str, (200, "application/openmetrics-text"): str},
-    )
-    @replica.reading()
-    def get(self, request: Request) -> Response:
-        """Return totals of the ledger since the beginning, for Prometheus: those of all servers on this database.
-
-        They are read from rollups and grow by a row for each day and model, so scrape them by the minute at most.
-        """
-        check_names(request.query_params, known=())
+def totals() -> list[Metric]:
+    """Read the totals of the ledger; none where the database is away: what processes measure is told all the same."""
+    try:
         bring_up_to_date()
-        return Response(Families.read(), content_type=cast(PrometheusRenderer, request.accepted_renderer).content_type)
+        return Families.read().families
+    except Error as exc:
+        logger.warning("the totals are left out: %s", cause(exc))
+        return []
 
 
 class MetricView(MetricsAPIView):

@@ -125,7 +125,6 @@ def test_the_schema_describes_routes_bodies_and_errors(client: Client) -> None:
         "/v1/events",
         "/v1/usage",
         "/metrics",
-        "/metrics/totals",
         "/metrics/{name}",
         "/metrics/{name}.csv",
         "/health",

@@ -30,9 +30,6 @@ rule_files: [{rules}]
 scrape_configs:
   - job_name: llmapi
     static_configs: [{{targets: ["{server}"]}}]
-  - job_name: llmapi-ledger
-    metrics_path: /metrics/totals
-    static_configs: [{{targets: ["{server}"]}}]
 """
 
 

@@ -28,7 +28,7 @@ pytestmark = [
 
 FIGURES = [
     "/metrics",
-    "/metrics/totals",
+    "/metrics?format=prometheus",
     "/metrics/retention",
     "/metrics/sessions.csv",
     "/admin/",
