@@ -12,7 +12,7 @@ from llmapi.backups.contents import BackupError
 
 class Command(OperatorCommand):
     group = "Backup"
-    examples = ("/var/backups/llmapi-2026-11-27", "/var/backups/llmapi-$(date +%F)")
+    examples = ("llmapi-2026-11-27", "/var/backups/llmapi-2026-11-27")
     help = (
         "Write the whole database into a file, as of one instant, while the server goes on. PATH.json beside it says "
         "what it holds. Both are for their owner alone: they hold prompts and replies. SECRET_KEY is not in it, "

@@ -14,7 +14,7 @@ ENGINES = {"postgresql": postgresql, "sqlite": sqlite}
 
 class Command(OperatorCommand):
     group = "Backup"
-    examples = ("/var/backups/llmapi-2026-11-27", "/var/backups/llmapi-2026-11-27 --replace")
+    examples = ("llmapi-2026-11-27", "llmapi-2026-11-27 --replace")
     help = (
         "Put a backup into the database of DATABASE_URL, whole or not at all, and check what is there then. "
         "Stop the server first. A database that is in use, or has rows, is left as it is."
