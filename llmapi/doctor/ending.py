@@ -48,7 +48,8 @@ def examine_versions() -> Iterator[Finding]:
 
 def examine_database_version() -> Iterator[Finding]:
     if connection.vendor == "postgresql":
-        yield from unsupported({"PostgreSQL": str(connection.pg_version // 10000)})
+        major = connection.pg_version // 10000  # type: ignore[attr-defined]
+        yield from unsupported({"PostgreSQL": str(major)})
 
 
 def unsupported(versions: dict[str, str]) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ def examine_jobs() -> Iterator[Finding]:
 
 
 def examine_pending() -> Iterator[Finding]:
-    if count := UsageEvent.objects.stale(Now() - TURN_GRACE).count():
+    if count := UsageEvent.objects.pending().filter(locked_until__lt=Now() - TURN_GRACE).count():
         hint = "Start the server, which closes them, or run manage.py settle_abandoned."
         yield Finding("turns", f"{count} are pending whose process died", hint)
 

@@ -59,7 +59,7 @@ def rows(url: str, sql: str) -> list[Any]:
             database.commit()
             return found
     with psycopg.connect(url) as session:
-        cursor = session.execute(sql)  # type: ignore[call-overload]
+        cursor = session.execute(sql)
         return cursor.fetchall() if cursor.description else []
 
 

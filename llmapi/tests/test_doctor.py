@@ -311,7 +311,12 @@ def test_a_server_without_tls_shows_no_certificate() -> None:
 
 def test_which_databases_are_asked_for_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(certificates, "examine", lambda *where, **kwargs: asked.append(where) or [])
+
+    def examine(*where: Any, **kwargs: Any) -> list[Finding]:
+        asked.append(where)
+        return []
+
+    monkeypatch.setattr(certificates, "examine", examine)
     tcp = {"ENGINE": "llmapi.backends.postgresql", "HOST": "db.example.com", "PORT": "", "OPTIONS": {}}
     for config in (tcp, {**tcp, "HOST": "/run/postgresql"}, {**tcp, "OPTIONS": {"sslmode": "disable"}}):
         assert list(certificates.examine_database("database", config)) == []

@@ -44,7 +44,7 @@ class Command(OperatorCommand):
     help = (
         "Say what is configured, what can be reached, what is unsafe and what ends soon. "
         "Each finding is one line: what, why, what to do. "
-        "Exits with 1 if there is anything to do. Takes some seconds at most."
+        "Exits with 1 if there is anything to do. Takes a quarter of a minute at most."
     )
     # It runs them itself, and says what they find in its own way.
     requires_system_checks = []
