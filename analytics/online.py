@@ -10,10 +10,8 @@ from django.contrib.postgres.operations import AddConstraintNotValid, AddIndexCo
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AddConstraint, AddIndex
 
-PARTITIONS = """
-    SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-    WHERE inhparent = to_regclass(%s) ORDER BY inhrelid
-"""
+from analytics.ledger.partitions import PARTITIONS
+
 # Bytes of a name in PostgreSQL.
 MAX_NAME = 63
 

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +123,23 @@ def test_each_command_has_examples_that_it_takes(name: str) -> None:
     assert parser.format_help().endswith(f"manage.py {name} {command.examples[-1]}".rstrip() + "\n")
     for example in command.examples:
         parser.parse_args(example.split())
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """Return the arguments of each manage.py in the code of a page, but for Django's own commands."""
+    code = "\n".join(re.findall(r"^```\w*\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE))
+    found = re.findall(r"manage\.py (\w+[^#)\n|]*)", re.sub(r"\$\([^)]*\)", "x", code))
+    return [words for words in map(shlex.split, found) if words[0] in COMMANDS]
+
+
+def test_the_commands_of_the_pages_are_taken() -> None:
+    pages = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    found = {page: commands_of(page) for page in pages}
+    for page, commands in found.items():
+        for name, *arguments in commands:
+            COMMANDS[name].create_parser(page, name).parse_args(arguments)
+    assert {words[0] for words in found["docs/backup.md"]} == {"backup", "restore", "metrics_report"}
+    assert {words[0] for words in found["docs/upgrade.md"]} == {"backup", "migrate", "doctor"}
 
 
 def test_help_has_our_commands_first_with_a_line_on_each() -> None:
