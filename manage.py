@@ -4,11 +4,12 @@ import os
 import sys
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import execute_from_command_line
-from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.db import DataError, Error, IntegrityError
 
+from analytics.causes import OF_THE_DATABASE, cause
 from analytics.replica import ReplicaUnavailable
 from chat.database import wait_as_command
+from llmapi.management.utility import Utility
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
         # A terminal without the characters of sparklines shows question marks.
         sys.stdout.reconfigure(errors="replace")
     try:
-        execute_from_command_line(sys.argv)
+        Utility(sys.argv).execute()
         sys.stdout.flush()
     except ImproperlyConfigured as exc:
         sys.exit(f"llmapi: {exc}")
@@ -28,10 +29,13 @@ def main() -> None:
         sys.exit(1)
     except ReplicaUnavailable as exc:
         sys.exit(f"llmapi: {exc}")
-    except (InterfaceError, OperationalError, ProgrammingError) as exc:
+    except (DataError, IntegrityError):
+        # A bug of ours, and no state of the database.
+        raise
+    except Error as exc:
         if "--traceback" in sys.argv:
             raise
-        reason = str(exc).partition("\n")[0]
+        reason = cause(exc) if isinstance(exc, OF_THE_DATABASE) else str(exc).partition("\n")[0]
         sys.exit(
             f"llmapi: the database cannot be used: {reason}. "
             "Check DATABASE_URL and that the database server runs, and run manage.py migrate."

@@ -101,9 +101,9 @@ def add_months(now: datetime, since: date | None = None) -> int:
         for table in TABLES:
             siblings = partitions(table)
             for month in months(since or today, first_of_month(today, AHEAD)) if siblings else ():
-                name = f"{table}_{month:%Y_%m}"
-                if name in siblings or any(other > f"{table}_before_{month:%Y_%m}" for other in befores(siblings)):
+                if has_month(table, month, siblings):
                     continue
+                name = f"{table}_{month:%Y_%m}"
                 # With the unique indexes of its sibling: the parent has none.
                 cursor.execute(f"CREATE TABLE {name} (LIKE {siblings[-1]} INCLUDING ALL)")
                 cursor.execute(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {table}_is_before")
@@ -111,6 +111,11 @@ def add_months(now: datetime, since: date | None = None) -> int:
                 cursor.execute(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES {limits}")
                 added += 1
     return added
+
+
+def has_month(table: str, month: date, names: list[str]) -> bool:
+    """Tell whether one of the table's partitions, of these names, takes the rows of a month."""
+    return f"{table}_{month:%Y_%m}" in names or any(name > f"{table}_before_{month:%Y_%m}" for name in befores(names))
 
 
 def month_of(table: str, day: date) -> str | None:

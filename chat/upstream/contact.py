@@ -23,14 +23,16 @@ def words() -> str:
     return _words
 
 
-def ask() -> None:
-    """Ask for the models, and note what comes of it."""
+def ask() -> bool:
+    """Ask for the models, and note what comes of it. Returns whether the provider answers, and takes the key."""
     global _words
+    is_well = False
     began = time.monotonic()
     try:
         fetch_models(ASK_SECONDS)
     except Refused as exc:
         _words = REFUSALS.get(exc.status, f"answers with status {exc.status}")
+        is_well = exc.status in WITHOUT_LIST
     except (openai.OpenAIError, ApiError) as exc:
         cause = exc.__cause__ or exc
         is_answered = isinstance(cause, ValueError)
@@ -38,11 +40,14 @@ def ask() -> None:
         _words = "answers, but with no JSON" if is_answered else away
     else:
         _words = f"answers in {round((time.monotonic() - began) * 1000)} ms"
-        return
+        return True
     logger.warning("the model's provider: %s", _words)
+    return is_well
 
 
-# What a status says about the settings. Many servers have no list of models.
+# Many servers have no list of models.
+WITHOUT_LIST = {404, 405}
+# What a status says about the settings.
 REFUSALS = {
     401: "refuses OPENAI_API_KEY (status 401)",
     403: "refuses OPENAI_API_KEY (status 403)",

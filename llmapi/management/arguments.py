@@ -14,10 +14,15 @@ from llmapi.files import private_opener
 MAX_NAMES = 20
 
 
-def find_client(name: str) -> tuple[int, str]:
-    """Return the id and the name of a client token. A deleted one is found by its id, with an empty name."""
+def find_client(name: str, argument: str = "--client") -> tuple[int, str]:
+    """Return the id and the name of a client token. A deleted one is found by its id, with an empty name.
+
+    `argument` names it in what is said of a wrong one.
+    """
     if not name.strip():
-        raise CommandError("--client takes the name or the id of a client token; leave it out for all client tokens.")
+        raise CommandError(
+            f"{argument} takes the name or the id of a client token; manage.py list_client_tokens shows both."
+        )
     tokens = ClientToken.objects.order_by("pk")
     if name.isascii() and name.isdecimal() and len(name) < 19:
         return int(name), tokens.filter(pk=name).values_list("name", flat=True).first() or ""
@@ -26,10 +31,10 @@ def find_client(name: str) -> tuple[int, str]:
         return found[0], name
     if found:
         raise CommandError(
-            f"--client: several tokens have the name {name!r}; give one of the ids {', '.join(map(str, found))}."
+            f"{argument}: several tokens have the name {name!r}; give one of the ids {', '.join(map(str, found))}."
         )
     names = ", ".join(map(printable, tokens.values_list("name", flat=True)[:MAX_NAMES]))
-    raise CommandError(f"--client: no token has the name {name!r}; choose from: {names or 'none yet'}.")
+    raise CommandError(f"{argument}: no token has the name {name!r}; choose from: {names or 'none yet'}.")
 
 
 @contextmanager

@@ -1,15 +1,18 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import OperationalError, connection
 from django.utils import timezone
 
 from analytics.ledger import partitions
+from analytics.management.base import OperatorCommand
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
+    group = "Data"
+    examples = ("",)
     help = (
-        "Part usage_events and analytics_events by month, in place, while the server runs (PostgreSQL). "
+        "Part the ledger by month, in place, while the server runs (PostgreSQL). "
         "RAW_RETENTION_DAYS then drops whole months instead of deleting rows."
     )
 

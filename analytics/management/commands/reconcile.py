@@ -4,15 +4,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from analytics.management.arguments import iso_day
+from analytics.management.base import OperatorCommand
 from analytics.reconcile.comparison import reconcile
 from analytics.reconcile.export_file import BadExport
 from analytics.reconcile.output import causes, comparison_rows, print_comparison
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
+    group = "Figures"
+    examples = ("usage.json --day 2026-11-26", "usage.csv --format json", "- --day 2026-11-26")
     help = "Compare one day of the ledger with OpenAI's usage export. Exits with 1 if they differ, with 2 on bad input."
 
     def add_arguments(self, parser: CommandParser) -> None:

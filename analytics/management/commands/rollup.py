@@ -1,15 +1,18 @@
 from datetime import date
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from analytics.management.arguments import iso_day
+from analytics.management.base import OperatorCommand
 from analytics.management.progress import track
 from analytics.rollups import schedule, store
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
+    group = "Figures"
+    examples = ("", "--rebuild --from 2026-11-01 --to 2026-11-07")
     help = "Build the rollups of UTC days that are over and have none, or stale ones. The server does so every minute."
 
     def add_arguments(self, parser: CommandParser) -> None:

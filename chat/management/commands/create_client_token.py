@@ -2,9 +2,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from analytics.management.base import OperatorCommand
 from chat.models import ClientToken
 
 MAX_DAYS = 36_500
@@ -12,7 +13,14 @@ MAX_DAYS = 36_500
 OPTIONS = {"name": "NAME", "rate_limit_per_min": "--rate-limit"}
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
+    group = "Clients"
+    examples = (
+        "web",
+        "web --rate-limit 60 --day-tokens 500000 --user-month-usd 2.50",
+        "staging --expires-in-days 30",
+        "grafana --can-read-metrics",
+    )
     help = "Create a client token and show it, this once."
 
     def add_arguments(self, parser: CommandParser) -> None:

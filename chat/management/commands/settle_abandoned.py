@@ -1,11 +1,12 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
+from analytics.management.base import OperatorCommand
 from chat.turns.recovery import settle_all_abandoned
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
+    group = "Server"
+    examples = ("",)
     help = "Close turns whose process died, and free the idempotency keys that they held."
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -3,10 +3,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from django.contrib import admin
-from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
+from django.core.management.base import CommandError, CommandParser, OutputWrapper
 
 from analytics import replica
 from analytics.management.arguments import iso_day
+from analytics.management.base import OperatorCommand
 from analytics.management.progress import advancing
 from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.query import DAY, midnight
@@ -19,7 +20,13 @@ from llmapi.staff.lists.keyset import KeysetQuery
 MODELS = {model._meta.db_table: model for model in (UsageEvent, AnalyticsEvent, Conversation)}
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
+    group = "Data"
+    examples = (
+        "usage_events --output usage.csv",
+        "analytics_events --from 2026-11-01 --to 2026-11-30",
+        "conversations --client web",
+    )
     help = "Write a table as CSV, the newest rows first. Use it to archive rows before RAW_RETENTION_DAYS deletes them."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from analytics import replica
+from analytics.management.base import OperatorCommand
 from analytics.metrics.registry import report
 from analytics.query import DAY, DEFAULT_DAYS, MAX_DAYS, Filters, InvalidQuery, Query, today
 from analytics.reports.csv import report_rows
@@ -19,8 +20,15 @@ from llmapi.management.arguments import find_client, open_output
 WEEK = 7
 
 
-class Command(BaseCommand):
-    help = "Report product metrics: active users, success, latency, tokens and cost, compared with the period before."
+class Command(OperatorCommand):
+    group = "Figures"
+    examples = (
+        "--days 7",
+        "--from 2026-11-01 --to 2026-11-30 --client web",
+        "--format csv --output november.csv",
+        "--format html --output week.html",
+    )
+    help = "Report users, success, latency, tokens and cost, compared with the period before."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--format", choices=["table", "json", "csv", "html"], default="table")

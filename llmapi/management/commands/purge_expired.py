@@ -1,17 +1,19 @@
 from collections import Counter
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from analytics.ledger import retention as event_retention
+from analytics.management.base import OperatorCommand
 from analytics.management.progress import track
 from chat import retention as chat_retention
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
+    group = "Data"
+    examples = ("",)
     help = (
-        "Delete expired rows: idempotency keys after 24 hours, unused rate limits, old sessions, "
+        "Delete expired rows. They are idempotency keys after 24 hours, unused rate limits, old sessions, "
         "and usage and analytics events after RAW_RETENTION_DAYS. The server does the same by itself."
     )
 
