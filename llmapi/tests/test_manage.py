@@ -129,7 +129,7 @@ def commands_of(page: str) -> list[list[str]]:
     """Return the arguments of each manage.py in the code of a page, but for Django's own commands."""
     code = "\n".join(re.findall(r"^```\w*\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE))
     found = re.findall(r"manage\.py (\w+[^#)\n|]*)", re.sub(r"\$\([^)]*\)", "x", code))
-    return [words for words in map(shlex.split, found) if words[0] in COMMANDS]
+    return [shlex.split(line) for line in found if line.split()[0] in COMMANDS]
 
 
 def test_the_commands_of_the_pages_are_taken() -> None:
