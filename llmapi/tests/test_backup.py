@@ -48,7 +48,7 @@ def elsewhere(upstream: OpenAIDouble, tmp_path: Path) -> Iterator[str]:
 def manage(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "llmapi.settings", "DATABASE_URL": url}
     command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
 def rows(url: str, sql: str) -> list[Any]:

@@ -14,6 +14,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from chat import database
 from llmapi.launch import ROOT
 from llmapi.management.commands.restore import ENGINES
 from llmapi.management.utility import GROUPS, Utility, first_sentence, own_commands
@@ -86,7 +87,15 @@ def test_a_bug_of_ours_is_no_state_of_the_database(monkeypatch: pytest.MonkeyPat
         main()
 
 
+@pytest.fixture
+def in_this_process(django_db_setup: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `main` leave the test's process as it is: its log, its patience, and its pool of the test's database."""
+    monkeypatch.setattr("django.setup", lambda: None)
+    monkeypatch.setattr(database, "_of_process", database._of_process)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.usefixtures("in_this_process")
 def test_a_database_that_is_away_says_so_in_its_own_words(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
