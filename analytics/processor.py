@@ -7,7 +7,7 @@ import time
 from analytics.fairness import Busy, Owner, Queues, Waiter, close_connection, work
 
 # Seconds that an owner may work in one round, and the most that one piece of work counts as.
-QUANTUM = 0.004
+QUANTUM = 0.002
 MAX_PIECE = 0.1
 # Seconds that the server works for each request before it is known whose it is, and after it was answered.
 OVERHEAD = 0.0006
@@ -73,14 +73,19 @@ class Processor:
             self._used[owner] = self._used.get(owner, 0) + OVERHEAD
         return time.monotonic() - began <= self.patience
 
-    def wait_for_turn(self, owner: Owner) -> None:
-        """Begin to work, however long it takes."""
+    def wait_for_turn(self, owner: Owner, *, is_newest_first: bool = False) -> None:
+        """Begin to work, however long it takes.
+
+        It counts as a request from now on, because it may be one that is refused at once. `is_newest_first`: for an
+        owner that stands for many. Where they are too many, some are served at once, and not all of them too late
+        ("adaptive LIFO", B. Maurer, "Fail at Scale", ACM Queue, 2015).
+        """
         with self._lock:
             may_run = owner not in self._waiting and self._may_run(owner, time.monotonic())
-            waiter = None if may_run else self._enqueue(owner)
+            waiter = None if may_run else self._enqueue(owner, is_first=is_newest_first)
         if waiter:
             waiter.bell.acquire()
-        work.since = time.monotonic()
+        work.since = time.monotonic() - OVERHEAD
 
     def spend(self, owner: Owner, seconds: float) -> None:
         """Count a small piece of work that this thread did without a turn, and wait where the owner has had its own."""

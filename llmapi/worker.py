@@ -35,6 +35,8 @@ draining = Share(lambda: 1, patience=BODY_SECONDS, most_waiting=100)
 MAX_BYTES_BETWEEN = 1024 * 1024
 # Bytes that one connection reads before others have their turn.
 TURN_BYTES = 256 * 1024
+# The owner of connections that have sent no request yet.
+NEWCOMER = "a new connection"
 # Connections that are kept free for new ones.
 SPARE_CONNECTIONS = 50
 
@@ -55,7 +57,7 @@ class ClientSocket:
         # Those of whose next request nothing has come yet, this one among them for as long.
         self._idle = idle
         # Who sent the request before: nobody knows who sends this one before it is read.
-        self.owner: Owner = "a new connection"
+        self.owner: Owner = NEWCOMER
         self._parser: Owner = None
         self._body_until: float | None = None
         self._bytes_between = 0
@@ -132,7 +134,7 @@ class ClientSocket:
         if not data:
             return data
         # Thousands of heads may come in one moment: they are read in turns, with the requests of all others.
-        processor.wait_for_turn(self.owner)
+        processor.wait_for_turn(self.owner, is_newest_first=self.owner == NEWCOMER)
         self._parser = self.owner
         self._bytes_between += len(data)
         if self._bytes_between > MAX_BYTES_BETWEEN:

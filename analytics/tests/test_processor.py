@@ -184,6 +184,47 @@ def test_heads_wait_for_their_turns_however_many_they_are(clock: Clock) -> None:
         wait_until(lambda: all(head.done() for head in heads))
 
 
+@pytest.mark.parametrize("is_newest_first", [False, True])
+def test_of_too_many_heads_the_newest_is_read_first(clock: Clock, is_newest_first: bool) -> None:
+    clock.work("rival", 0)
+    clock.work("new", QUANTUM)
+    read: list[int] = []
+
+    def wait(number: int) -> None:
+        clock.processor.wait_for_turn("new", is_newest_first=is_newest_first)
+        read.append(number)
+
+    with ThreadPoolExecutor(5) as pool:
+        heads = []
+        for number in range(5):
+            heads.append(pool.submit(wait, number))
+            wait_until(lambda: clock.waiting()["new"] == len(heads))
+        for _ in heads:
+            clock.next_round()
+            wait_until(lambda: len(read) + clock.waiting()["new"] == 5)
+
+    assert read == ([4, 3, 2, 1, 0] if is_newest_first else [0, 1, 2, 3, 4])
+
+
+def test_a_head_costs_more_than_it_takes_to_read(clock: Clock) -> None:
+    """Whatever comes of it, and be it refused at once, the server works for the connection and the answer."""
+
+    def read_one() -> None:
+        clock.processor.wait_for_turn("new")
+        clock.processor.give_back("new")
+
+    clock.work("rival", 0)
+    for _ in range(math.ceil(QUANTUM / OVERHEAD)):
+        read_one()
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(read_one)
+        wait_until(lambda: late.done() or clock.waiting()["new"] == 1)
+        has_waited = not late.done()
+        clock.next_round()
+
+    assert has_waited
+
+
 def test_rounds_begin_by_themselves() -> None:
     real = Processor(patience=PATIENCE, most_waiting=999)
     done: list[int] = []
