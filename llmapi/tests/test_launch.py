@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import Mock
+from urllib.request import proxy_bypass
 
 import pytest
 
@@ -19,7 +21,7 @@ from bench.openai_double import OpenAIDouble
 from conftest import environment, wait_until
 from llmapi import local_model, stop
 from llmapi.banner import banner
-from llmapi.environment import models
+from llmapi.environment import check_proxy, models
 from llmapi.launch import (
     ROOT,
     STOP_SECONDS,
@@ -64,6 +66,23 @@ def test_the_banner_names_the_model_and_the_login() -> None:
     assert f"Chat     {BASE}/\n" in real
     assert "manage.py changepassword admin" in real
     assert "manage.py create_client_token NAME" in real
+
+
+@pytest.mark.parametrize(
+    ("env", "address"),
+    [
+        ({}, BASE),
+        ({"ALLOWED_HOSTS": "chat.example.com, 127.0.0.1"}, BASE),
+        ({"ALLOWED_HOSTS": "chat.example.com,localhost"}, "http://localhost:8080"),
+        ({"ALLOWED_HOSTS": ".example.com,chat.example.org"}, "https://example.com"),
+        ({"ALLOWED_HOSTS": "chat.example.com", "SCRIPT_NAME": "/bot"}, "https://chat.example.com/bot"),
+        ({"SCRIPT_NAME": "/bot"}, f"{BASE}/bot"),
+    ],
+)
+def test_the_banner_links_to_where_the_server_answers(env: dict[str, str], address: str) -> None:
+    text = banner(env, BASE, provider="answers", trial=None, password=None)
+
+    assert set(re.findall(r"https?://\S+?(?=/(?:docs|admin|metrics|v1|\n))", text)) == {address}
 
 
 class TrialModel(BaseHTTPRequestHandler):
@@ -119,6 +138,28 @@ def test_the_trial_model_answers_to_every_name(monkeypatch: pytest.MonkeyPatch) 
     names, aliases = models([os.environ["OPENAI_MODEL"], os.environ["OPENAI_MODELS"]])
     assert names == [local_model.NAME]
     assert aliases == {"*": local_model.NAME}
+
+
+def test_the_trial_model_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_MODELS", "OPENAI_CONTEXT_TOKENS", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("NO_PROXY", "models.example")
+    monkeypatch.setattr(local_model, "is_installed", lambda: True)
+    monkeypatch.setattr("llmapi.launch.spawn", lambda *args, **kwargs: None)
+    monkeypatch.setattr("llmapi.launch.wait_for", lambda *args: None)
+    monkeypatch.setattr("llmapi.launch.warm_up", lambda url: "9 tokens/s on 1 thread")
+
+    start_local_model([])
+
+    check_proxy(os.environ["OPENAI_BASE_URL"])
+    assert [bool(proxy_bypass(host)) for host in ("127.0.0.1", "models.example", "other.example")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_trial_model_that_cannot_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +221,10 @@ def wait_until_ready(process: subprocess.Popen[str]) -> list[str]:
 
 def test_starts_and_stops_by_ctrl_c(tmp_path: Path, upstream: OpenAIDouble, port: int) -> None:
     database = f"sqlite:///{tmp_path}/first.sqlite3"
-    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
+    # By a name alone, which the launcher's own requests do not have.
+    public = {"ALLOWED_HOSTS": "chat.example.com", "METRICS_PUBLIC": "", "SECRET_KEY": "secret-key" * 5}
+    public |= {"CLIENT_API_TOKEN": "a-token-that-is-long-enough"}
+    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database, **public))
     lines = wait_until_ready(process)
     path = RUN_DIR / f"{process.pid}.pid"
     assert path.exists()
@@ -189,7 +233,7 @@ def test_starts_and_stops_by_ctrl_c(tmp_path: Path, upstream: OpenAIDouble, port
     process.communicate(timeout=60)
 
     assert process.returncode == 0
-    assert any("/admin/   admin / " in line for line in lines)
+    assert any("https://chat.example.com/admin/   admin / " in line for line in lines)
     assert not path.exists()
 
 
