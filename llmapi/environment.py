@@ -11,9 +11,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from django.core.exceptions import ImproperlyConfigured
+
+from chat.upstream.proxies import proxy_of
 
 # The environment also names files, for example those that Docker and systemd keep secrets in.
 FROM_FILE = "_FILE"
@@ -116,16 +117,14 @@ def address(name: str, value: str, hint: str) -> SplitResult:
 def check_proxy(base_url: str) -> None:
     """Check the proxy that the environment names for a server. It may hold a password."""
     scheme, host = urlsplit(base_url).scheme, urlsplit(base_url).hostname or ""
-    for kind in () if proxy_bypass(host) else (scheme, "all"):
-        if proxy := getproxies().get(kind):
-            name = f"{kind.upper()}_PROXY"
-            used = proxy.partition("://")[0] if "://" in proxy else "http"
-            if used.lower() not in {"http", "https"}:
-                hint = f"name one that speaks http, or put {host} into NO_PROXY"
-                refuse(f"{name} names a proxy that speaks {used[:10]!r}; {hint}.")
-            whole = proxy if "://" in proxy else f"http://{proxy}"
-            address(name, whole, f"set it to an address like http://127.0.0.1:3128, or put {host} into NO_PROXY.")
-            return
+    if found := proxy_of(scheme, host):
+        name, proxy = found
+        used = proxy.partition("://")[0] if "://" in proxy else "http"
+        if used.lower() not in {"http", "https"}:
+            hint = f"name one that speaks http, or put {host} into NO_PROXY"
+            refuse(f"{name} names a proxy that speaks {used[:10]!r}; {hint}.")
+        whole = proxy if "://" in proxy else f"http://{proxy}"
+        address(name, whole, f"set it to an address like http://127.0.0.1:3128, or put {host} into NO_PROXY.")
 
 
 def check_trust() -> None:

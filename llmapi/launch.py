@@ -125,8 +125,6 @@ def start_local_model(children: list[subprocess.Popen[bytes]]) -> str:
         # Whatever a client or an example asks for. The answers and the ledger name the model that answered.
         OPENAI_MODELS=f"*={local_model.NAME}",
         OPENAI_CONTEXT_TOKENS=str(local_model.CONTEXT_TOKENS),
-        # It is on this machine, where no proxy leads to. Python takes the name in small letters before the other.
-        no_proxy=",".join(filter(None, [urllib.request.getproxies().get("no"), "127.0.0.1"])),
     )
     return speed
 

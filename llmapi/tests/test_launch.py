@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import Mock
-from urllib.request import proxy_bypass
 
 import pytest
 
@@ -21,7 +20,7 @@ from bench.openai_double import OpenAIDouble
 from conftest import environment, wait_until
 from llmapi import local_model, stop
 from llmapi.banner import banner
-from llmapi.environment import check_proxy, models
+from llmapi.environment import models
 from llmapi.launch import (
     ROOT,
     STOP_SECONDS,
@@ -138,28 +137,6 @@ def test_the_trial_model_answers_to_every_name(monkeypatch: pytest.MonkeyPatch) 
     names, aliases = models([os.environ["OPENAI_MODEL"], os.environ["OPENAI_MODELS"]])
     assert names == [local_model.NAME]
     assert aliases == {"*": local_model.NAME}
-
-
-def test_the_trial_model_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_MODELS", "OPENAI_CONTEXT_TOKENS", "no_proxy"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
-    monkeypatch.delenv("no_proxy")
-    monkeypatch.setenv("NO_PROXY", "models.example")
-    monkeypatch.setattr(local_model, "is_installed", lambda: True)
-    monkeypatch.setattr("llmapi.launch.spawn", lambda *args, **kwargs: None)
-    monkeypatch.setattr("llmapi.launch.wait_for", lambda *args: None)
-    monkeypatch.setattr("llmapi.launch.warm_up", lambda url: "9 tokens/s on 1 thread")
-
-    start_local_model([])
-
-    check_proxy(os.environ["OPENAI_BASE_URL"])
-    assert [bool(proxy_bypass(host)) for host in ("127.0.0.1", "models.example", "other.example")] == [
-        True,
-        True,
-        False,
-    ]
 
 
 def test_a_trial_model_that_cannot_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

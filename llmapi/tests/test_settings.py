@@ -210,6 +210,6 @@ def test_a_proxy_that_can_be_used(proxy: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_proxy_that_is_not_asked_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "models.example")
 
-    environment.check_proxy("http://127.0.0.1:8000/v1")
+    environment.check_proxy("https://models.example/v1")
