@@ -30,13 +30,11 @@ counts.open_folder()
 try:
     from llmapi import environment, settings, tether
 
-    IS_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
     port = environment.number("PORT", 8080, least=1, most=65535)
-    # One process on SQLite, because only PostgreSQL lets a process join the streams of others.
-    workers = environment.number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
 except ImproperlyConfigured as exc:
     raise SystemExit(f"llmapi: {exc}") from exc
 
+workers = settings.WEB_CONCURRENCY
 wsgi_app = "llmapi.wsgi"
 bind = f"127.0.0.1:{port}"
 worker_class = "llmapi.worker.Worker"
@@ -51,7 +49,7 @@ if HARD != resource.RLIM_INFINITY:
 # Workers share the memory of what is loaded before they are forked, as long as they do not write to it.
 preload_app = True
 # What would be loaded at the first request, and then by each worker for itself.
-LATE_IMPORTS = [settings.ROOT_URLCONF, *([] if IS_SQLITE else ["psycopg_pool"])]
+LATE_IMPORTS = [settings.ROOT_URLCONF, *([] if settings.IS_SQLITE else ["psycopg_pool"])]
 # Seconds. A stop also waits for idle connections, so they are kept only briefly.
 keepalive = 5
 # Seconds. A stop waits this long for turns to end, minus the time to settle the rest.
@@ -120,7 +118,7 @@ def post_worker_init(worker: Any) -> None:
     broadcast.start()
     for module in (registry, broadcast):
         threading.Thread(target=module.watch, args=(lambda: worker.alive, turn_seconds(worker)), daemon=True).start()
-    if IS_SQLITE:
+    if settings.IS_SQLITE:
         # An open connection, so that SQLite keeps its write-ahead log between requests. When the last connection
         # closes, SQLite writes the log back and deletes it, which halves the speed.
         worker.held = sqlite3.connect(settings.DATABASES["default"]["NAME"], check_same_thread=False)

@@ -184,6 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: tests read `requests`."""
 
+    def do_GET(self) -> None:
+        """List no models, for who asks whether the provider answers. It is not among the `requests`."""
+        self.double = self.server.double
+        self.answer(b'{"object": "list", "data": []}', Behaviour())
+
     def do_POST(self) -> None:
         self.double = self.server.double
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))

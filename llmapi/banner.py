@@ -8,6 +8,7 @@ from llmapi import defaults, local_model
 
 def banner(env: Mapping[str, str], base: str, *, provider: str, trial: str | None, password: str | None) -> str:
     """Return what is printed when the server is ready. `trial` says how fast the trial model is, if it answers."""
+    base = address(env, base)
     source = urlsplit(env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
     model = f"{env.get('OPENAI_MODEL') or defaults.OPENAI_MODEL} from {source.hostname}, which {provider}"
     if trial:
@@ -33,3 +34,11 @@ Try it:
 
 Ctrl-C or make stop stops it.
 """
+
+
+def address(env: Mapping[str, str], base: str) -> str:
+    """Return where clients find the server: behind a proxy where it answers to no name of this machine."""
+    hosts = [host.strip() for host in env.get("ALLOWED_HOSTS", "").split(",") if host.strip()]
+    if hosts and "127.0.0.1" not in hosts:
+        base = base.replace("127.0.0.1", "localhost") if "localhost" in hosts else f"https://{hosts[0].lstrip('.')}"
+    return base + env.get("SCRIPT_NAME", "")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=(.*)")
+LINE_END = re.compile(r"\r\n?|\n")
 # What may follow the end of the quotes is a comment.
 DOUBLE_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?:[ \t]+#.*)?')
 SINGLE_QUOTED = re.compile(r"'([^']*)'(?:[ \t]+#.*)?")
@@ -48,7 +49,7 @@ def parse(content: bytes, file: str = ".env") -> dict[str, str]:
     """
     values: dict[str, str] = {}
     numbers: dict[str, int] = {}
-    for number, line in enumerate(decode(content, file).split("\n"), 1):
+    for number, line in enumerate(LINE_END.split(decode(content, file)), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

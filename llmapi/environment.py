@@ -6,13 +6,15 @@ value that may be a secret, or hold one.
 
 import os
 import re
+import ssl
 from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+
+from chat.upstream.proxies import proxy_of
 
 # The environment also names files, for example those that Docker and systemd keep secrets in.
 FROM_FILE = "_FILE"
@@ -92,6 +94,14 @@ def url(name: str, default: str) -> str:
     """Return an address of a server. It may hold a password."""
     value = text(name, default)
     hint = f"set it to an address like {default}."
+    parts = address(name, value, hint)
+    if parts.query or parts.fragment:
+        refuse(f"{name} has a ? or # in it, which no path can follow; {hint}")
+    return value
+
+
+def address(name: str, value: str, hint: str) -> SplitResult:
+    """Return the parts of an address that HTTP can reach."""
     try:
         parts = urlsplit(value)
         is_known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -101,22 +111,32 @@ def url(name: str, default: str) -> str:
         refuse(f"{name} does not begin with http:// or https:// and a host; {hint}")
     if not value.isascii() or any(char.isspace() for char in value):
         refuse(f"{name} holds a space, or a letter that no address has; {hint}")
-    if parts.query or parts.fragment:
-        refuse(f"{name} has a ? or # in it, which no path can follow; {hint}")
-    return value
+    return parts
 
 
 def check_proxy(base_url: str) -> None:
     """Check the proxy that the environment names for a server. It may hold a password."""
     scheme, host = urlsplit(base_url).scheme, urlsplit(base_url).hostname or ""
-    for kind in () if proxy_bypass(host) else (scheme, "all"):
-        if proxy := getproxies().get(kind):
-            name = f"{kind.upper()}_PROXY"
-            used = proxy.partition("://")[0] if "://" in proxy else "http"
-            if used.lower() not in {"http", "https"}:
-                hint = f"name one that speaks http, or put {host} into NO_PROXY"
-                refuse(f"{name} names a proxy that speaks {used[:10]!r}; {hint}.")
-            return
+    if found := proxy_of(scheme, host):
+        name, proxy = found
+        used = proxy.partition("://")[0] if "://" in proxy else "http"
+        if used.lower() not in {"http", "https"}:
+            hint = f"name one that speaks http, or put {host} into NO_PROXY"
+            refuse(f"{name} names a proxy that speaks {used[:10]!r}; {hint}.")
+        whole = proxy if "://" in proxy else f"http://{proxy}"
+        address(name, whole, f"set it to an address like http://127.0.0.1:3128, or put {host} into NO_PROXY.")
+
+
+def check_trust() -> None:
+    """Check the certificates that the environment names in place of the system's, by OpenSSL's own settings."""
+    if file := os.environ.get("SSL_CERT_FILE"):
+        try:
+            ssl.create_default_context(cafile=file)
+        except OSError as exc:  # and what OpenSSL does not take
+            reason = "it holds no certificate" if isinstance(exc, ssl.SSLError) else exc.strerror
+            raise ImproperlyConfigured(f"The file that SSL_CERT_FILE names cannot be read ({reason}).") from exc
+    if (folder := os.environ.get("SSL_CERT_DIR")) and not Path(folder).is_dir():
+        refuse("SSL_CERT_DIR names no folder; set it to one with certificates, or leave it out.")
 
 
 def hosts(name: str, default: Collection[str]) -> list[str]:

@@ -9,12 +9,12 @@ from django.db.models.functions import Now
 from django.db.utils import Error
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
-from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from analytics.causes import cause
+from chat.exceptions import ApiError
 from chat.models import Chore
 from chat.turns import registry
 from chat.upstream import contact
@@ -58,7 +58,7 @@ class ReadyView(APIView):
         return Response(status)
 
 
-class NotReady(APIException):
+class NotReady(ApiError):
     status_code = 503
     default_code = "unavailable"
     retry_after = 1

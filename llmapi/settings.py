@@ -3,6 +3,7 @@
 `.env.example` documents each of them.
 """
 
+import os
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from llmapi.database import databases
 from llmapi.env_file import ROOT
 from llmapi.environment import (
     check_proxy,
+    check_trust,
     choice,
     flag,
     hosts,
@@ -54,6 +56,7 @@ LOOPBACK_ONLY = set(ALLOWED_HOSTS) <= {"localhost", ".localhost", "127.0.0.1", "
 OPENAI_API_KEY = secret("OPENAI_API_KEY")
 OPENAI_BASE_URL = url("OPENAI_BASE_URL", "https://api.openai.com/v1")
 check_proxy(OPENAI_BASE_URL)
+check_trust()
 OPENAI_MODEL = text("OPENAI_MODEL", defaults.OPENAI_MODEL)
 # The names by which clients may ask for a model, and the models that stand behind those that are only names.
 OPENAI_MODELS, MODEL_ALIASES = models([OPENAI_MODEL, *words("OPENAI_MODELS")])
@@ -99,6 +102,9 @@ IDEMPOTENCY_WAIT_SECONDS = number("IDEMPOTENCY_WAIT_SECONDS", 25)
 
 PGBOUNCER = flag("PGBOUNCER")
 DATABASES = databases()
+# One process on SQLite, because only PostgreSQL lets a process join the streams of others.
+IS_SQLITE = DATABASES["default"]["ENGINE"].endswith("sqlite3")
+WEB_CONCURRENCY = number("WEB_CONCURRENCY", 1 if IS_SQLITE else 2 * (os.cpu_count() or 1), least=1)
 DATABASE_ROUTERS = ["llmapi.routers.ReplicaRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

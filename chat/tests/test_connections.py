@@ -17,6 +17,7 @@ from bench.openai_double import Behaviour, OpenAIDouble
 from chat.exceptions import Cancelled, UpstreamError, UpstreamTimeout
 from chat.upstream import client, connections
 from chat.upstream.deadlines import Cancellation
+from chat.upstream.proxies import proxy_of
 from chat.upstream.replies import Call, Reply
 from conftest import wait_until
 
@@ -205,6 +206,30 @@ def test_a_proxy_forwards_calls_without_tls(
     assert request["path"] == "http://example.invalid/v1/chat/completions"
     assert request["headers"]["host"] == "example.invalid"
     assert request["headers"]["proxy-authorization"] == "Basic dXNlcjpwQHNz"
+
+
+def test_no_proxy_stands_before_this_machine(
+    provider: Provider, settings: Settings, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    settings.OPENAI_BASE_URL = provider.url
+
+    assert ask() == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_asked"),
+    [
+        *(("localhost", False), ("llm.localhost", False), ("127.0.0.2", False), ("[::1]", False), ("::1", False)),
+        *(("10.0.0.7", True), ("localhost.example", True), ("models.example", False), ("api.openai.com", True)),
+    ],
+)
+def test_which_hosts_a_proxy_stands_before(host: str, is_asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "models.example")
+
+    assert proxy_of("https", host) == (("ALL_PROXY", "http://proxy.example:3128") if is_asked else None)
 
 
 def test_no_proxy_stands_before_an_address_of_no_proxy(

@@ -214,3 +214,11 @@ def test_a_provider_that_is_away_is_told(settings: Settings) -> None:
     contact.ask()
 
     assert contact.words() == "cannot be reached (NewConnectionError)"
+
+
+def test_settings_that_allow_no_call_are_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    settings.OPENAI_BASE_URL = "https://127.0.0.1:9/v1"
+
+    assert contact.ask() is False
+    assert contact.words() == "cannot be called (FileNotFoundError)"

@@ -17,7 +17,7 @@ import pytest
 from pytest_django import Settings
 
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat.upstream import client
+from chat.upstream import client, proxies
 from chat.upstream.replies import Call, Reply
 from conftest import Server, wait_until
 
@@ -144,6 +144,8 @@ def test_a_proxy_tunnels_calls_with_tls(
         proxy.daemon_threads = True
         proxy.tunnelled = []  # type: ignore[attr-defined]
         threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        # The certificate is that of an address to which no proxy leads.
+        patch.setattr(proxies, "is_this_machine", lambda host: False)
         patch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_port}")
         patch.setenv("SSL_CERT_FILE", str(certificate))
         settings.OPENAI_BASE_URL = double.url.replace("http:", "https:")

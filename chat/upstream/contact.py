@@ -38,6 +38,9 @@ def ask() -> bool:
         is_answered = isinstance(cause, ValueError)
         away = f"cannot be reached ({type(cause.__cause__ or cause).__name__})"
         _words = "answers, but with no JSON" if is_answered else away
+    except Exception as exc:
+        # Before a connection is made everything fails for the same reason, as in a turn (`client.post`).
+        _words = f"cannot be called ({type(exc).__name__})"
     else:
         _words = f"answers in {round((time.monotonic() - began) * 1000)} ms"
         return True

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
-from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 import urllib3
@@ -14,6 +13,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import parse_url
 
 from chat.upstream.connections import Connection, Pool, SecurePool
+from chat.upstream.proxies import proxy_of
 
 READ_BYTES = 16 * 1024
 # How long the end of an answer may come after its last event.
@@ -45,7 +45,6 @@ class Transport(httpx2.BaseTransport):
     """Sends requests as `httpx2.HTTPTransport` does, through the proxies that the environment names."""
 
     def __init__(self) -> None:
-        self._proxies = getproxies()
         self._trust = httpx2.create_ssl_context()
         self._pools: dict[tuple[str, bytes], tuple[urllib3.HTTPConnectionPool, bool]] = {}
         self._lock = threading.Lock()
@@ -95,16 +94,16 @@ class Transport(httpx2.BaseTransport):
             raise httpx2.UnsupportedProtocol(f"Request URL has an unsupported protocol '{url.scheme}://'.")
         # A pool of size zero keeps any number of idle connections.
         settings: dict[str, Any] = {"maxsize": 0, "ssl_context": self._trust}
-        proxy = None if proxy_bypass(url.host) else self._proxies.get(url.scheme) or self._proxies.get("all")
         manager: urllib3.PoolManager
-        if proxy:
+        if found := proxy_of(url.scheme, url.host):
+            _, proxy = found
             address = proxy if "://" in proxy else f"http://{proxy}"
             manager = urllib3.ProxyManager(address, proxy_headers=credentials(address), **settings)
         else:
             manager = urllib3.PoolManager(**settings)
         manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
         pool = manager.connection_from_host(url.host, url.port, url.scheme)
-        return pool, bool(proxy) and url.scheme == "http"
+        return pool, bool(found) and url.scheme == "http"
 
 
 def credentials(proxy: str) -> Mapping[str, str]:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from django.conf import settings
 from django.utils import timezone
 
+from chat.upstream.proxies import proxy_of
 from llmapi.doctor.findings import NOTICE, Finding
 
 SECONDS = 3
@@ -26,7 +26,7 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 def examine_provider() -> Iterator[Finding]:
     parts = urlsplit(settings.OPENAI_BASE_URL)
     host = parts.hostname or ""
-    is_proxied = not proxy_bypass(host) and bool({"https", "all"} & set(getproxies()))
+    is_proxied = proxy_of("https", host) is not None
     if parts.scheme == "https" and not is_proxied:
         yield from examine("model's provider", host, parts.port or 443)
 

@@ -44,7 +44,7 @@ SECRET = "s3cret-of-the-file"
         ("A=1\nA=1", "1"),
     ],
 )
-@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", ""])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_a_value_is_read_to_the_letter(line: str, value: str, end: str, mark: bytes) -> None:
     assert parse(mark + (line.replace("\n", end or "\n") + end).encode()) == {"A": value}

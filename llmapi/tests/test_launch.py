@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -64,6 +65,23 @@ def test_the_banner_names_the_model_and_the_login() -> None:
     assert f"Chat     {BASE}/\n" in real
     assert "manage.py changepassword admin" in real
     assert "manage.py create_client_token NAME" in real
+
+
+@pytest.mark.parametrize(
+    ("env", "address"),
+    [
+        ({}, BASE),
+        ({"ALLOWED_HOSTS": "chat.example.com, 127.0.0.1"}, BASE),
+        ({"ALLOWED_HOSTS": "chat.example.com,localhost"}, "http://localhost:8080"),
+        ({"ALLOWED_HOSTS": ".example.com,chat.example.org"}, "https://example.com"),
+        ({"ALLOWED_HOSTS": "chat.example.com", "SCRIPT_NAME": "/bot"}, "https://chat.example.com/bot"),
+        ({"SCRIPT_NAME": "/bot"}, f"{BASE}/bot"),
+    ],
+)
+def test_the_banner_links_to_where_the_server_answers(env: dict[str, str], address: str) -> None:
+    text = banner(env, BASE, provider="answers", trial=None, password=None)
+
+    assert set(re.findall(r"https?://\S+?(?=/(?:docs|admin|metrics|v1|\n))", text)) == {address}
 
 
 class TrialModel(BaseHTTPRequestHandler):
@@ -180,7 +198,10 @@ def wait_until_ready(process: subprocess.Popen[str]) -> list[str]:
 
 def test_starts_and_stops_by_ctrl_c(tmp_path: Path, upstream: OpenAIDouble, port: int) -> None:
     database = f"sqlite:///{tmp_path}/first.sqlite3"
-    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database))
+    # By a name alone, which the launcher's own requests do not have.
+    public = {"ALLOWED_HOSTS": "chat.example.com", "METRICS_PUBLIC": "", "SECRET_KEY": "secret-key" * 5}
+    public |= {"CLIENT_API_TOKEN": "a-token-that-is-long-enough"}
+    process = launched(tmp_path, environment(upstream, PORT=str(port), DATABASE_URL=database, **public))
     lines = wait_until_ready(process)
     path = RUN_DIR / f"{process.pid}.pid"
     assert path.exists()
@@ -189,7 +210,7 @@ def test_starts_and_stops_by_ctrl_c(tmp_path: Path, upstream: OpenAIDouble, port
     process.communicate(timeout=60)
 
     assert process.returncode == 0
-    assert any("/admin/   admin / " in line for line in lines)
+    assert any("https://chat.example.com/admin/   admin / " in line for line in lines)
     assert not path.exists()
 
 
