@@ -29,7 +29,7 @@ def test_a_turn_is_one_line(alice: ApiClient, upstream: OpenAIDouble, caplog: py
     upstream.plan(Behaviour(cached=3, model="gpt-4o-mini-2024-07-18"))
     cid = alice.conversation()
 
-    answer = alice.say(cid, "Hi", user="ada@example.com")
+    answer = alice.say(cid, "Hi", user="zoe@example.com")
 
     (told,) = turns_in(caplog)
     row = UsageEvent.objects.get()
@@ -37,7 +37,7 @@ def test_a_turn_is_one_line(alice: ApiClient, upstream: OpenAIDouble, caplog: py
         "request_id": answer["x-request-id"],
         "client": "alice",
         "client_id": alice.token_row.pk,
-        "user": ledger.pseudonym("ada@example.com"),
+        "user": ledger.pseudonym("zoe@example.com"),
         "conversation": cid,
         "model": "gpt-4o-mini",
         "served_model": "gpt-4o-mini-2024-07-18",
@@ -50,7 +50,7 @@ def test_a_turn_is_one_line(alice: ApiClient, upstream: OpenAIDouble, caplog: py
     }
     assert {name: told[name] for name in expected} == expected
     assert told["cost_usd"] == (row.cost_nanos or 0) / 1e9 > 0
-    assert "ada" not in str(told)
+    assert "zoe" not in str(told)
 
 
 def test_a_failed_turn_tells_what_the_provider_said(
