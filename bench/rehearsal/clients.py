@@ -71,10 +71,11 @@ class Clients:
                 break
             sdk.api_key = self.token
             if count % TURNS == 0:
-                conversation_id = sdk.conversations.create().id
+                conversation_id = ""  # the turn begins one
             turn = Turn(conversation_id, f"client {number} turn {count}", dice.random() < 0.5, self.step)
             self.turns.append(turn)
             persist(sdk, turn)
+            conversation_id = turn.conversation_id
 
 
 def connect(url: str, token: str, certificate: str = "") -> openai.OpenAI:
@@ -96,6 +97,7 @@ def persist(sdk: openai.OpenAI, turn: Turn) -> None:
 
 
 def ask(sdk: openai.OpenAI, turn: Turn) -> Received:
+    turn.conversation_id = turn.conversation_id or sdk.conversations.create().id
     with sdk.chat.completions.with_streaming_response.create(
         model=defaults.OPENAI_MODEL,
         messages=[{"role": "user", "content": turn.key}],
