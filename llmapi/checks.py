@@ -50,10 +50,13 @@ def check_exposed_server(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def find_dangers() -> Iterator[CheckMessage]:
-    token = settings.CLIENT_API_TOKEN
-    if token and (token.lower() in SAMPLE_TOKENS or len(token) < 20):
-        hint = "Set it to 20 or more random characters, or leave it empty and use manage.py create_client_token."
-        yield Error("CLIENT_API_TOKEN is a sample value or too short.", hint=hint, id="llmapi.E001")
+    for name, tokens in (
+        ("CLIENT_API_TOKEN", [settings.CLIENT_API_TOKEN]),
+        ("CLIENT_API_TOKEN_FALLBACKS", settings.CLIENT_API_TOKEN_FALLBACKS),
+    ):
+        if any(token and (token.lower() in SAMPLE_TOKENS or len(token) < 20) for token in tokens):
+            hint = "Set it to 20 or more random characters, or leave it empty and use manage.py create_client_token."
+            yield Error(f"{name} is a sample value or too short.", hint=hint, id="llmapi.E001")
     if len(settings.SECRET_KEY) < 40:
         hint = "Set it to 50 random characters. It signs the sessions of the admin."
         yield Error("SECRET_KEY is shorter than 40 characters.", hint=hint, id="llmapi.E002")

@@ -90,6 +90,11 @@ def secret(name: str) -> str:
     return value
 
 
+def secrets(name: str) -> list[str]:
+    """Return the secrets between the commas."""
+    return [value for value in secret(name).split(",") if value]
+
+
 def url(name: str, default: str) -> str:
     """Return an address of a server. It may hold a password."""
     value = text(name, default)

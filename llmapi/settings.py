@@ -28,6 +28,7 @@ from llmapi.environment import (
     prefix,
     refuse,
     secret,
+    secrets,
     some_of,
     text,
     url,
@@ -49,6 +50,8 @@ except env_file.UnreadableFile as exc:
 SECRET_KEY = text("SECRET_KEY")
 if not SECRET_KEY:
     refuse("SECRET_KEY is not set; put a long random value in .env (`make run` writes one).")
+# Sessions that an earlier or a coming key has signed stay valid.
+SECRET_KEY_FALLBACKS = secrets("SECRET_KEY_FALLBACKS")
 DEBUG = flag("DEBUG")
 ALLOWED_HOSTS = hosts("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 LOOPBACK_ONLY = set(ALLOWED_HOSTS) <= {"localhost", ".localhost", "127.0.0.1", "[::1]"}
@@ -75,6 +78,8 @@ if own := [name for name in UPSTREAM_FIELDS if name in fields.OWN]:
     refuse(f"UPSTREAM_FIELDS names {own[0]}, which is llmapi's own; name fields of the upstream.")
 
 CLIENT_API_TOKEN = secret("CLIENT_API_TOKEN")
+# Other values that stand for the same client while the token is changed.
+CLIENT_API_TOKEN_FALLBACKS = secrets("CLIENT_API_TOKEN_FALLBACKS")
 RATE_LIMIT_PER_MIN = number("RATE_LIMIT_PER_MIN", 30)
 # Turns that one process runs at once. Further requests get a 503.
 MAX_RUNNING_TURNS = number("MAX_RUNNING_TURNS", 1000, least=1)

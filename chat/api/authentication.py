@@ -38,7 +38,7 @@ class ClientTokenAuthentication(BaseAuthentication):
         return 'Bearer realm="llmapi"'
 
     def find(self, digest: str) -> Admission | None:
-        if settings.CLIENT_API_TOKEN and hmac.compare_digest(digest, ClientToken.digest_of(settings.CLIENT_API_TOKEN)):
+        if is_setting(digest):
             found = admissions.run(SETTING)
             if found is None:
                 # One of the first requests, unless the token is revoked.
@@ -47,6 +47,12 @@ class ClientTokenAuthentication(BaseAuthentication):
             return found
         found = admissions.run(digest)
         return found if found and hmac.compare_digest(digest, found.client.digest or "") else None
+
+
+def is_setting(digest: str) -> bool:
+    """Tell whether the token is CLIENT_API_TOKEN, or one of those that are taken while it is changed."""
+    tokens = [settings.CLIENT_API_TOKEN, *settings.CLIENT_API_TOKEN_FALLBACKS]
+    return any(hmac.compare_digest(digest, ClientToken.digest_of(token)) for token in tokens if token)
 
 
 class IsClient(BasePermission):

@@ -72,6 +72,17 @@ def test_the_setting_is_a_token_and_only_what_it_says_now(db: None, settings: Se
     assert post("another-token-0123456789")[0] == 401
 
 
+def test_fallbacks_are_the_same_client_while_the_setting_changes(db: None, settings: Settings) -> None:
+    before, after = settings.CLIENT_API_TOKEN, "another-token-0123456789"
+    settings.CLIENT_API_TOKEN, settings.CLIENT_API_TOKEN_FALLBACKS = after, ["a-third-token-0123456789", before]
+
+    assert [post(token)[0] for token in (before, after, "", "a-fourth-token-0123456789")] == [201, 201, 401, 401]
+    assert ClientToken.objects.count() == 1
+
+    settings.CLIENT_API_TOKEN_FALLBACKS = []
+    assert [post(token)[0] for token in (before, after)] == [401, 201]
+
+
 def test_an_empty_setting_is_no_token(db: None, settings: Settings) -> None:
     settings.CLIENT_API_TOKEN = ""
 

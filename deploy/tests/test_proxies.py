@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import socketserver
+import threading
 from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -93,3 +95,35 @@ def test_it_serves_through_the_proxy(site: Site, upstream: OpenAIDouble) -> None
     assert set(RateLimit.objects.filter(key__startswith="login:address").values_list("key", flat=True)) == {
         f"login:address:{tries.digest_of('127.0.0.9')}"
     }
+
+
+SERVER = "server 127.0.0.1:8080 max_fails=0;"
+
+
+def test_a_node_that_is_gone_is_passed_over(serve_at_8080: Serve) -> None:
+    server = serve_at_8080()
+    body = json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode()
+
+    with nginx((SERVER, f"server 127.0.0.1:8079 max_fails=0; {SERVER}")), contextlib.ExitStack() as opened:
+        site = Site(HOST, CERTIFICATE, server.token, opened=opened)
+        assert [site.post("/v1/chat/completions", body).status for _ in range(4)] == [200] * 4
+
+
+def test_no_turn_is_sent_to_two_nodes() -> None:
+    """A node that takes a request and dies: whether to send it again is the client's to say."""
+    taken: list[bytes] = []
+
+    class Dying(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            taken.append(self.rfile.readline())
+
+    with contextlib.ExitStack() as stack:
+        for port in (8078, 8079):
+            node = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", port), Dying))
+            threading.Thread(target=node.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            stack.callback(node.shutdown)
+        both = SERVER.replace("8080", "8078") + SERVER.replace("8080", "8079")
+        stack.enter_context(nginx((SERVER, both)))
+        site = Site(HOST, CERTIFICATE, "none", opened=stack.enter_context(contextlib.ExitStack()))
+
+        assert (site.post("/v1/chat/completions", b"{}").status, len(taken)) == (502, 1)

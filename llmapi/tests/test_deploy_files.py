@@ -82,7 +82,7 @@ def test_every_port_is_the_default() -> None:
 
     assert dict(DOCKERFILE)["EXPOSE"] == port == SERVICES["llmapi"]["environment"]["PORT"]
     assert f"PORT={port}" in dict(DOCKERFILE)["ENV"]
-    assert f"server 127.0.0.1:{port};" in NGINX
+    assert f"server 127.0.0.1:{port} max_fails=0;" in NGINX
     assert f"reverse_proxy llmapi:{port} " in CADDY
 
 

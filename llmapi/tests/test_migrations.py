@@ -3,12 +3,17 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import IntegrityError, connections, migrations, models
+from django.core.management import CommandError, call_command
+from django.core.management.commands import migrate as django_migrate
+from django.db import IntegrityError, OperationalError, connections, migrations, models
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
@@ -195,11 +200,12 @@ class Samples:
                 cursor.execute(f"CREATE TABLE {part} PARTITION OF samples FOR VALUES {bounds}")
             cursor.execute("INSERT INTO samples VALUES (1, 10), (11, 20)")
 
-    def run(self, operation: Operation) -> None:
-        before, self.state = self.state, self.state.clone()
-        operation.state_forwards("analytics", self.state)
-        with connections["default"].schema_editor(atomic=False) as editor:
-            operation.database_forwards("analytics", editor, before, self.state)
+    def run(self, operation: Operation, *, atomic: bool = False) -> None:
+        after = self.state.clone()
+        operation.state_forwards("analytics", after)
+        with connections["default"].schema_editor(atomic=atomic) as editor:
+            operation.database_forwards("analytics", editor, self.state, after)
+        self.state = after
 
     def undo(self, operation: Operation) -> None:
         before = self.state.clone()
@@ -247,3 +253,65 @@ def test_a_constraint_is_added_and_then_validated(samples: Samples) -> None:
 
     with pytest.raises(IntegrityError), connections["default"].cursor() as cursor:
         cursor.execute("INSERT INTO samples VALUES (2, -1)")
+
+
+@pytest.fixture
+def in_use(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], list[float]]:
+    """`in_use(times, sqlstate)` lets Django's own command fail so often. Returns how long ours has slept."""
+    slept: list[float] = []
+
+    def fail(times: int, sqlstate: str) -> list[float]:
+        left = iter(range(times))
+
+        def handle(self: Any, *args: Any, **options: Any) -> None:
+            if next(left, None) is not None:
+                cause = psycopg.errors.lookup(sqlstate)("canceling statement due to lock timeout")
+                raise OperationalError(str(cause)) from cause
+
+        monkeypatch.setattr(django_migrate.Command, "handle", handle)
+        monkeypatch.setattr("llmapi.management.commands.migrate.time", SimpleNamespace(sleep=slept.append))
+        return slept
+
+    return fail
+
+
+@pytest.mark.parametrize("sqlstate", ["55P03", "40P01"])
+def test_migrate_tries_again_where_a_table_is_in_use(
+    db: None, in_use: Callable[[int, str], list[float]], sqlstate: str
+) -> None:
+    slept, told = in_use(3, sqlstate), StringIO()
+
+    call_command("migrate", stderr=told)
+
+    assert (slept, told.getvalue().count("in use; trying again")) == ([2] * 3, 3)
+
+
+def test_migrate_says_that_a_table_stays_in_use(db: None, in_use: Callable[[int, str], list[float]]) -> None:
+    in_use(100, "55P03")
+    with pytest.raises(CommandError, match="stays in use, perhaps by a backup"):
+        call_command("migrate", stderr=StringIO())
+
+
+def test_migrate_does_not_repeat_what_fails_for_another_reason(
+    db: None, in_use: Callable[[int, str], list[float]]
+) -> None:
+    slept = in_use(1, "53100")
+    with pytest.raises(OperationalError):
+        call_command("migrate", stderr=StringIO())
+    assert slept == []
+
+
+@pytest.mark.skipif("connections['default'].vendor != 'postgresql'", reason="SQLite locks the whole database")
+def test_a_migration_lets_turns_pass_that_wait_behind_it(samples: Samples) -> None:
+    operation = migrations.AddField("usageevent", "x", models.IntegerField(null=True))
+    reader = connections["default"].copy()
+    reader.set_autocommit(False)
+    try:
+        with reader.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM samples")
+        with pytest.raises(OperationalError, match="lock timeout"):
+            samples.run(operation, atomic=True)
+    finally:
+        reader.rollback()
+        reader.close()
+    samples.run(operation, atomic=True)

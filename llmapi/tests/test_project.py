@@ -47,6 +47,7 @@ def problems(settings: Settings, **values: Any) -> set[str]:
         ({}, set()),
         ({"CLIENT_API_TOKEN": ""}, set()),
         ({"CLIENT_API_TOKEN": "dev-token"}, {"llmapi.E001"}),
+        ({"CLIENT_API_TOKEN_FALLBACKS": ["long-enough-token-0123456789", "dev-token"]}, {"llmapi.E001"}),
         ({"SECRET_KEY": "short-but-0f-many-different-chars"}, {"llmapi.E002", "security.W009"}),
         ({"ALLOWED_HOSTS": ["*"]}, {"llmapi.E003"}),
         ({"METRICS_PUBLIC": True}, {"llmapi.E004"}),

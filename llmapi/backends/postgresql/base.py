@@ -1,16 +1,35 @@
-"""Django's PostgreSQL, with a pool whose connections wait for an answer no longer than the work that has them may."""
+"""Django's PostgreSQL, with a pool whose connections wait for an answer no longer than the work that has them may.
 
-from typing import Any
+And whose migrations wait for a table no longer than turns may wait behind them.
+"""
+
+from typing import Any, Self
 
 import psycopg
 from django.db.backends.postgresql import base
+from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from chat.database import patience
 from chat.postgres import BoundedConnection
 
+# Whoever needs a table waits behind a migration that waits for it. So a migration gives up before PostgreSQL looks
+# for deadlocks (deadlock_timeout, one second) and perhaps ends the turn instead. `migrate` then tries again.
+LOCK = "SET LOCAL lock_timeout = '500ms'"
+
+
+class SchemaEditor(DatabaseSchemaEditor):
+    def __enter__(self) -> Self:
+        super().__enter__()
+        # What builds an index without a lock has no transaction, and waits for others as long as it takes.
+        if self.atomic_migration and not self.collect_sql:
+            self.execute(LOCK)
+        return self
+
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    SchemaEditorClass = SchemaEditor
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if options := self.settings_dict["OPTIONS"].get("pool"):

@@ -341,3 +341,15 @@ def test_addresses_come_from_a_trusted_proxy(boss: User, settings: Settings) -> 
 
     assert [answer.status_code for answer in answers].count(200) == tries.OF_ADDRESS
     assert attempt(address="10.0.0.1", HTTP_X_FORWARDED_FOR="198.51.100.8").status_code == 200
+
+
+def test_a_session_outlives_a_change_of_the_key_node_after_node(admin_client: Client, settings: Settings) -> None:
+    """Where the new key is a fallback of all nodes first. A node with the new key signs the session anew."""
+    old, new = settings.SECRET_KEY, "the-next-secret-key-that-is-long-enough-for-check"
+
+    for key, fallbacks in ((old, [new]), (new, [old]), (old, [new]), (new, [old]), (new, [])):
+        settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = key, fallbacks
+        assert admin_client.get("/admin/password_change/").status_code == 200
+
+    settings.SECRET_KEY = "of-somebody-who-has-named-no-fallback-0123456789"
+    assert admin_client.get("/admin/password_change/").status_code == 302
