@@ -58,6 +58,10 @@ class BoundedConnection(psycopg.Connection[Any]):
         if self.patience == patience:
             return
         self.patience = patience
+        if not self.autocommit:
+            # Whoever had it before closed it in a transaction, as Django does where a ROLLBACK fails. What follows
+            # would begin another one, in which Django finds no connection that it can use.
+            self.autocommit = True
         # A session of PgBouncer in transaction mode is that of others as well: only this side's bound is left.
         if not settings.PGBOUNCER:
             self.execute(";".join(f"SET {name} = {value}" for name, value in server_timeouts(patience).items()))

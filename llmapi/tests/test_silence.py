@@ -167,6 +167,17 @@ def test_a_connection_serves_work_of_another_kind(pooled: DatabaseWrapper) -> No
 
 
 @postgresql
+def test_a_connection_closed_in_a_transaction_serves_work_of_another_kind(pooled: DatabaseWrapper) -> None:
+    with waiting_as(CLIENT):
+        pooled.set_autocommit(False)
+        ask(pooled)
+        pooled.close()
+    with waiting_as(PAGE):
+        assert ask(pooled) == (1,)
+        assert pooled.get_autocommit()
+
+
+@postgresql
 def test_a_connection_that_was_ended_is_not_given_out(pooled: DatabaseWrapper) -> None:
     (pid,) = ask(pooled, "SELECT pg_backend_pid()")
     pooled.close()
