@@ -116,7 +116,6 @@ def settle(turn: Turn, completion: Completion, *, first_token_ms: int | None = N
     except Exception as exc:
         # A bug of ours loses the reply, but not what it cost.
         fail(turn, exc, lambda: completion)
-    ending.observe()
     if problem:
         raise problem
     return answer
@@ -159,7 +158,7 @@ def fail(turn: Turn, exc: BaseException, find_bought: Callable[[], Completion | 
         logger.exception(
             "turn %s failed and could not be closed", turn.call.request_id, extra={"fields": fields_of(turn)}
         )
-    ending.observe()
+        ending.observe()
     if error is exc or not isinstance(exc, Exception):
         raise exc
     logger.error("turn %s failed", turn.call.request_id, exc_info=exc)
@@ -186,7 +185,9 @@ def retry_while_away(settlement: Settlement, seconds: float) -> ApiError | None:
             with outside():
                 time.sleep(delay)
         else:
-            ledger.log_turn(ending_of(settlement, problem), **fields_of(settlement.turn))
+            ending = ending_of(settlement, problem)
+            ending.observe()
+            ledger.log_turn(ending, **fields_of(settlement.turn))
             return problem
 
 

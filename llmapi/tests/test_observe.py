@@ -17,6 +17,8 @@ from pytest_django import Settings
 from analytics import instruments
 from analytics.models import UsageEvent
 from bench.openai_double import Behaviour, OpenAIDouble
+from chat.models import IdempotencyKey
+from chat.turns import lifecycle
 from chat.turns.recovery import settle_all_abandoned
 from conftest import ApiClient
 from llmapi import observe
@@ -89,6 +91,23 @@ def test_a_stream_that_fails(transactional_db: None, upstream: OpenAIDouble, add
     assert b"upstream_error" in body
     assert added("errors_total", code="upstream_error") == 1
     assert added("failed_turns_total", model=MODEL, code="upstream_error") == 1
+
+
+def test_a_superseded_turn_is_counted_as_the_ledger_has_it(
+    alice: ApiClient, upstream: OpenAIDouble, added: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = lifecycle.complete
+
+    def lose_the_key(turn: Any) -> Any:
+        IdempotencyKey.objects.update(request_id="r_other")
+        return original(turn)
+
+    monkeypatch.setattr(lifecycle, "complete", lose_the_key)
+
+    alice.say(alice.conversation(), "Hi", key="k")
+
+    assert added("turn_seconds_count", model=MODEL, status="abandoned") == 1
+    assert added("turn_seconds_count", model=MODEL, status="completed") == 0
 
 
 def test_a_refusal(alice: ApiClient, added: Callable[..., float]) -> None:
