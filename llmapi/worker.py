@@ -52,7 +52,7 @@ class ClientSocket:
     While a request is under way, what is read is its body, and each wait lets others work.
     """
 
-    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, float]") -> None:
+    def __init__(self, connected: Any, idle: "OrderedDict[ClientSocket, None]") -> None:
         self._socket = connected
         # Those of whose next request nothing has come yet, this one among them for as long.
         self._idle = idle
@@ -126,7 +126,7 @@ class ClientSocket:
 
     def _between(self, size: int) -> bytes:
         self.end_parsing()
-        self._idle[self] = time.monotonic()
+        self._idle[self] = None
         try:
             data: bytes = self._socket.recv(size)
         finally:
@@ -162,7 +162,7 @@ class Worker(GeventWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Those that send nothing that is needed, in the order in which they stopped; and how many are open in all.
-        self._idle: OrderedDict[ClientSocket, float] = OrderedDict()
+        self._idle: OrderedDict[ClientSocket, None] = OrderedDict()
         self._open = 0
 
     @property
@@ -200,7 +200,7 @@ class Worker(GeventWorker):
         try:
             answered = super().handle_request(listener_name, req, sock, addr)
             # Whoever still sends what was refused keeps no other away.
-            self._idle[sock] = time.monotonic()
+            self._idle[sock] = None
             if not drained(req.body, sock) or self.is_crowded:
                 sock.hang_up()
             return answered

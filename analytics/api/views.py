@@ -120,10 +120,9 @@ class MetricsView(MetricsAPIView):
 
         Everybody may read it while METRICS_PUBLIC is set; otherwise staff, and tokens that may read metrics. Prometheus
         gets what the processes of this server have measured since it began, and the totals of the ledger, which are
-        left out while the database is away. The first five figures of the period are
-        `dau`, `success_rate`, `avg_latency_ms`, `total_tokens` and `time_spent_samples`. For the last 30 days, the
-        first and the fourth are there as `dau_last_30_days` and `token_burn_last_30_days`, too. `computed_at` says as
-        of when all figures are.
+        left out while the database is away. The first five figures of the period are `dau`, `success_rate`,
+        `avg_latency_ms`, `total_tokens` and `time_spent_samples`. For the last 30 days, the first and the fourth are
+        there as `dau_last_30_days` and `token_burn_last_30_days`, too. `computed_at` says as of when all figures are.
         """
         if isinstance(renderer := request.accepted_renderer, PrometheusRenderer):
             check_names(request.query_params, known=())
