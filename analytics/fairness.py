@@ -8,7 +8,7 @@ time at most, and owners that wait are served in turns, however many requests of
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -37,7 +37,8 @@ class Queues:
     """Requests that wait, by their owners, of whom the first has waited longest. Whoever uses it holds a lock."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Owner, deque[Waiter]] = {}
+        # Ordered, so that whoever leaves costs the same wherever it stands.
+        self._waiting: dict[Owner, OrderedDict[Waiter, None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -55,17 +56,19 @@ class Queues:
         return len(self._waiting.get(owner, ()))
 
     def add(self, owner: Owner, amount: int = 1, *, is_first: bool = False) -> Waiter:
-        waiter, waiting = Waiter(amount), self._waiting.setdefault(owner, deque())
-        (waiting.appendleft if is_first else waiting.append)(waiter)
+        waiter, waiting = Waiter(amount), self._waiting.setdefault(owner, OrderedDict())
+        waiting[waiter] = None
+        if is_first:
+            waiting.move_to_end(waiter, last=False)
         return waiter
 
     def first(self, owner: Owner) -> Waiter:
-        return self._waiting[owner][0]
+        return next(iter(self._waiting[owner]))
 
     def serve(self, owner: Owner) -> None:
         """Wake the first request of an owner, whose others wait behind those of all other owners from now on."""
         waiting = self._waiting.pop(owner)
-        waiter = waiting.popleft()
+        waiter, _ = waiting.popitem(last=False)
         if waiting:
             self._waiting[owner] = waiting
         waiter.is_served = True
@@ -76,7 +79,7 @@ class Queues:
         if waiter.is_served:
             return False
         waiting = self._waiting[owner]
-        waiting.remove(waiter)
+        del waiting[waiter]
         if not waiting:
             del self._waiting[owner]
         return True

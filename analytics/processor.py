@@ -3,6 +3,7 @@
 import _thread
 import threading
 import time
+from collections import deque
 
 from analytics.fairness import Busy, Owner, Queues, Waiter, close_connection, work
 
@@ -11,6 +12,8 @@ QUANTUM = 0.002
 MAX_PIECE = 0.1
 # Seconds that the server works for each request before it is known whose it is, and after it was answered.
 OVERHEAD = 0.0006
+# Seconds that it takes to refuse a head.
+REFUSAL = 0.0003
 # Seconds between two rounds: a greenlet that sleeps for 0 seconds lets no socket be read. And how long a round lasts in
 # which nobody waits.
 PAUSE = 0.0005
@@ -35,6 +38,8 @@ class Processor:
         self.most_waiting = most_waiting
         self._used: dict[Owner, float] = {}
         self._waiting = Queues()
+        # Heads of requests that wait, since when, those that came first before the others.
+        self._heads: dict[Owner, deque[tuple[float, Waiter]]] = {}
         self._round_at = 0.0
         self._last_owner: Owner = None
         self._rivals_until = 0.0
@@ -46,6 +51,11 @@ class Processor:
         """How many requests wait for a turn."""
         with self._lock:
             return len(self._waiting)
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether anybody waits for a turn, as far as that is known without a wait."""
+        return bool(self._waiting)
 
     def take_turn(self, owner: Owner) -> bool:
         """Begin to work, and tell whether that was in time. Raises Busy where it was not even in twice that time.
@@ -74,18 +84,35 @@ class Processor:
         return time.monotonic() - began <= self.patience
 
     def wait_for_turn(self, owner: Owner, *, is_newest_first: bool = False) -> None:
-        """Begin to work, however long it takes.
+        """Begin to work. Raises Busy where there is no turn in time.
 
         It counts as a request from now on, because it may be one that is refused at once. `is_newest_first`: for an
         owner that stands for many. Where they are too many, some are served at once, and not all of them too late
         ("adaptive LIFO", B. Maurer, "Fail at Scale", ACM Queue, 2015).
         """
+        since = time.monotonic()
         with self._lock:
-            may_run = owner not in self._waiting and self._may_run(owner, time.monotonic())
-            waiter = None if may_run else self._enqueue(owner, is_first=is_newest_first)
+            waiter = None
+            if owner in self._waiting or not self._may_run(owner, since):
+                waiter = self._enqueue(owner, is_first=is_newest_first)
+                self._heads.setdefault(owner, deque()).append((since, waiter))
         if waiter:
-            waiter.bell.acquire()
+            try:
+                waiter.bell.acquire()
+            except BaseException:
+                # The server has given the connection up.
+                with self._lock:
+                    self._waiting.leave(owner, waiter)
+                raise
+            if not waiter.is_served or time.monotonic() - since > self.patience:
+                raise Busy
         work.since = time.monotonic() - OVERHEAD
+
+    def charge(self, owner: Owner, seconds: float) -> None:
+        """Count work that was done for an owner, without a turn and without a wait."""
+        with self._lock:
+            if time.monotonic() < self._rivals_until:
+                self._used[owner] = self._used.get(owner, 0) + seconds
 
     def spend(self, owner: Owner, seconds: float) -> None:
         """Count a small piece of work that this thread did without a turn, and wait where the owner has had its own."""
@@ -141,15 +168,48 @@ class Processor:
             with self._lock:
                 if not self._waiting:
                     self._has_driver = False
+                    self._heads.clear()
                     self._round_at = time.monotonic()
                     return
                 self._begin_round()
 
     def _begin_round(self) -> None:
         self._used = {owner: used - QUANTUM for owner, used in self._used.items() if used > QUANTUM}
+        self._refuse_late()
         for owner in self._waiting.owners():
             if self._used.get(owner, 0) < QUANTUM:
                 self._waiting.serve(owner)
+
+    def _refuse_late(self) -> None:
+        """Wake heads that have waited too long, of each owner as many as half of its quantum lasts.
+
+        With a timer for each, thousands that came in one moment would be refused in one moment, as others wait.
+        """
+        late = time.monotonic() - self.patience
+        for owner in list(self._heads):
+            while (oldest := self._oldest_head(owner)) and oldest[0] < late and self._used.get(owner, 0) < QUANTUM / 2:
+                self._refuse(owner, oldest[1])
+
+    def refuse_oldest(self, owner: Owner) -> None:
+        """Wake the head of this owner that has waited for longest, if there is one: it has no turn."""
+        with self._lock:
+            if oldest := self._oldest_head(owner):
+                self._refuse(owner, oldest[1])
+
+    def _oldest_head(self, owner: Owner) -> tuple[float, Waiter] | None:
+        heads = self._heads.get(owner, deque())
+        while heads and heads[0][1].is_served:
+            heads.popleft()
+        if heads:
+            return heads[0]
+        self._heads.pop(owner, None)
+        return None
+
+    def _refuse(self, owner: Owner, waiter: Waiter) -> None:
+        self._heads[owner].popleft()
+        self._waiting.leave(owner, waiter)
+        self._used[owner] = self._used.get(owner, 0) + REFUSAL
+        waiter.bell.release()
 
 
 # Requests under way in a process, the sending of their answers included.

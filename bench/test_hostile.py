@@ -99,7 +99,7 @@ def test_chooses_kinds_by_name_and_by_source() -> None:
 
 
 def test_honest_clients_see_whole_answers(service: Recorder) -> None:
-    window = honest.run(of(service), 0.2)
+    window = honest.run(of(service), 0.2, 1)
 
     assert window.errors == {}
     assert window.ended == len(window.whole) + len(window.first) == CLIENTS / 5

@@ -10,7 +10,7 @@ import pytest
 
 from analytics import fairness, processor
 from analytics.fairness import Busy, breathe, working
-from analytics.processor import OVERHEAD, QUANTUM, RIVALRY, Processor
+from analytics.processor import OVERHEAD, QUANTUM, REFUSAL, RIVALRY, Processor
 from conftest import wait_until
 
 # Seconds, longer than any test takes.
@@ -204,6 +204,71 @@ def test_of_too_many_heads_the_newest_is_read_first(clock: Clock, is_newest_firs
             wait_until(lambda: len(read) + clock.waiting()["new"] == 5)
 
     assert read == ([4, 3, 2, 1, 0] if is_newest_first else [0, 1, 2, 3, 4])
+
+
+def test_heads_that_wait_too_long_are_refused_a_few_in_a_round(clock: Clock) -> None:
+    """All of them came in one moment, and those that come now are served."""
+    clock.work("rival", 0)
+    clock.processor.charge("new", QUANTUM)
+    outcomes: Counter[str] = Counter()
+
+    def wait() -> None:
+        try:
+            clock.processor.wait_for_turn("new", is_newest_first=True)
+        except Busy:
+            outcomes["refused"] += 1
+        else:
+            outcomes["served"] += 1
+
+    most = math.ceil(QUANTUM / 2 / REFUSAL)
+    with ThreadPoolExecutor(41) as pool:
+        old = [pool.submit(wait) for _ in range(40)]
+        wait_until(lambda: clock.waiting()["new"] == 40)
+        clock.now += PATIENCE + 1
+        clock.work("rival", 0)
+        new = pool.submit(wait)
+        wait_until(lambda: clock.waiting()["new"] == 41)
+        clock.next_round()
+        new.result(60)
+        wait_until(lambda: outcomes["refused"] == most)
+        assert clock.waiting()["new"] == 40 - most
+        while not all(head.done() for head in old):
+            clock.next_round()
+
+    assert outcomes == {"served": 1, "refused": 40}
+    assert clock.waiting() == {}
+
+
+def test_the_head_that_has_waited_for_longest_can_be_refused(clock: Clock) -> None:
+    clock.work("rival", 0)
+    clock.processor.charge("new", QUANTUM)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(clock.processor.wait_for_turn, "new", is_newest_first=True)
+        wait_until(lambda: clock.waiting()["new"] == 1)
+        second = pool.submit(clock.processor.wait_for_turn, "new", is_newest_first=True)
+        wait_until(lambda: clock.waiting()["new"] == 2)
+
+        clock.processor.refuse_oldest("new")
+        with pytest.raises(Busy):
+            first.result(60)
+        assert not second.done()
+        clock.next_round()
+        second.result(60)
+    clock.processor.refuse_oldest("new")
+
+
+def test_what_was_done_without_a_turn_counts(clock: Clock) -> None:
+    clock.work("rival", 0)
+    clock.processor.charge("many", 3 * QUANTUM)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(clock.work, "many", 0)
+        wait_until(lambda: clock.waiting()["many"] == 1)
+        clock.next_round()
+        clock.next_round()
+        assert not done.done()
+        clock.next_round()
+
+        done.result(60)
 
 
 def test_a_head_costs_more_than_it_takes_to_read(clock: Clock) -> None:

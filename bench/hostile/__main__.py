@@ -23,7 +23,7 @@ from pathlib import Path
 from bench.hostile import attack, figures, kinds
 from bench.hostile.figures import Outcome, broken
 from bench.hostile.report import kinds_table, report, row
-from bench.hostile.service import Child, as_argument, make_world, serving
+from bench.hostile.service import Child, Service, as_argument, make_world, serving
 from bench.hostile.world import World
 from bench.peers import installs, upstream
 from bench.peers.databases import Databases
@@ -35,6 +35,10 @@ CONFIG = Path(__file__).parent / "upstream.conf"
 ALL, ALL_CONNECTIONS = "all", 1500
 # From the start of the hostile clients to the first honest request.
 RAMP_SECONDS = 1.5
+# The cores that each process of the service may take for the honest clients alone. On a machine where it takes more,
+# they ask less often: with a process that is busy already, anything at all would double what they wait for.
+HONEST_CORES = 0.4
+PACE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Run:
     upstream: int  # the port of the double
     seconds: float
     rounds: int
+    pace: float = 1.0  # seconds between two turns of one honest client
 
     @property
     def is_postgres(self) -> bool:
@@ -51,33 +56,45 @@ class Run:
 
     def measure(self, title: str, names: list[str]) -> Outcome:
         """Measure a new server without these kinds and with them, so many rounds."""
-        postmaster = self.databases.postgres.pid if self.databases.postgres else None
-        log = self.databases.scratch / "gunicorn.log"
         with contextlib.ExitStack() as stack:
-            url = stack.enter_context(self.databases.fresh(ROOT, is_postgres=self.is_postgres))
-            service = stack.enter_context(serving(url, self.upstream, self.world.workers, log, postmaster))
-            world = replace(self.world, port=service.port)
+            service, world, honest = self.start(stack)
             wanted = sum(attack.connections_of(kind) for kind in attack.make(world, names))
             share = min(1.0, ALL_CONNECTIONS * world.workers / wanted) if len(names) > 1 else 1.0
-            honest = stack.enter_context(Child("bench.hostile.honest", as_argument(world)))
             hostile = stack.enter_context(
                 Child("bench.hostile.attack", as_argument(world), ",".join(names), str(share))
             )
             hostile.ask("prepare")
-            honest.ask(1)
             outcome = Outcome(title, round(wanted * share), [], [], world.workers)
             for _ in range(self.rounds):
                 outcome.recovery = max(outcome.recovery, service.recover())
-                outcome.quiet.append(service.measure(honest, self.seconds))
+                outcome.quiet.append(service.measure(honest, self.seconds, self.pace))
                 hostile.ask("start")
                 time.sleep(RAMP_SECONDS)
-                outcome.hostile.append(service.measure(honest, self.seconds))
+                outcome.hostile.append(service.measure(honest, self.seconds, self.pace))
                 outcome.answers = dict(Counter(outcome.answers) + Counter(hostile.ask("stop")))
             # What it leaves behind: the service must be as it was.
             outcome.recovery = max(outcome.recovery, service.recover())
-            outcome.quiet.append(service.measure(honest, self.seconds))
+            outcome.quiet.append(service.measure(honest, self.seconds, self.pace))
             outcome.deaths = service.deaths()
         return outcome
+
+    def start(self, stack: contextlib.ExitStack) -> tuple[Service, World, Child]:
+        """Start a new server and the honest clients, and let these ask for a moment."""
+        postmaster = self.databases.postgres.pid if self.databases.postgres else None
+        url = stack.enter_context(self.databases.fresh(ROOT, is_postgres=self.is_postgres))
+        log = self.databases.scratch / "gunicorn.log"
+        service = stack.enter_context(serving(url, self.upstream, self.world.workers, log, postmaster))
+        world = replace(self.world, port=service.port)
+        honest = stack.enter_context(Child("bench.hostile.honest", as_argument(world)))
+        service.measure(honest, 1, self.pace)
+        return service, world, honest
+
+    def paced(self) -> "Run":
+        """Return this run with a pace at which the honest alone leave most of the processor to others."""
+        with contextlib.ExitStack() as stack:
+            service, _, honest = self.start(stack)
+            cores = service.measure(honest, PACE_SECONDS, self.pace).cores / self.world.workers
+        return replace(self, pace=round(max(1.0, cores / HONEST_CORES), 1))
 
 
 @contextlib.contextmanager
@@ -92,7 +109,8 @@ def prepared(args: argparse.Namespace) -> Iterator[Run]:
         postgres = stack.enter_context(own_postgres(scratch)) if args.postgres else None
         databases = Databases(scratch, postgres, args.rows)
         world = make_world(databases.original(ROOT, is_postgres=args.postgres))
-        yield Run(databases, replace(world, workers=2 if args.postgres else 1), port, args.seconds, args.rounds)
+        world = replace(world, workers=2 if args.postgres else 1)
+        yield Run(databases, world, port, args.seconds, args.rounds).paced()
 
 
 def chosen(text: str) -> list[str]:
@@ -131,6 +149,7 @@ def main() -> None:
         return
     facts, outcomes = describe(args), []
     with prepared(args) as run:
+        facts += f" Each honest client asks for a turn every {run.pace:g} s."
         for title in args.kinds:
             outcomes.append(run.measure(title, kinds.names() if title == ALL else [title]))
             print(" | ".join(row(outcomes[-1], args.memory)), flush=True)

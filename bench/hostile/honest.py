@@ -1,9 +1,11 @@
-"""Sixty honest clients, in a process of their own: each asks for one turn a second, whatever became of the last one.
+"""Sixty honest clients, in a process of their own: each asks for one turn every PACE seconds, whatever became of the
+last one.
 
 So a service that slows is not asked less, and a request's time runs from when it was due. The odd clients read streams.
 Half of both have conversations, and a new one every ten turns; the others send what was said.
 
-`python -m bench.hostile.honest WORLD` (JSON) reads a number of seconds from each line, and answers with a `Window`.
+`python -m bench.hostile.honest WORLD` (JSON) reads two numbers from each line, how many seconds they shall ask and at
+which pace, and answers with a `Window`.
 """
 
 import itertools
@@ -120,15 +122,15 @@ class Client:
         self.window.gaps.append(max(later - at for at, later in itertools.pairwise(arrivals)))
 
 
-def run(world: World, seconds: float) -> Window:
-    """Let all clients ask for so long, wait for their answers, and return what they saw."""
+def run(world: World, seconds: float, pace: float) -> Window:
+    """Let all clients ask for so long, each every `pace` seconds, wait for their answers, and return what they saw."""
     window = Window(seconds=seconds)
     clients = [Client(number, world, window) for number in range(CLIENTS)]
     jobs = []
     begin = wire.now_ms() + 100
     watch = gevent.spawn(notice_lateness, window)
-    for number in range(round(seconds * CLIENTS)):
-        due = begin + number * 1000 / CLIENTS
+    for number in range(round(seconds * CLIENTS / pace)):
+        due = begin + number * 1000 * pace / CLIENTS
         gevent.sleep(max(0, (due - wire.now_ms()) / 1000))
         jobs.append(gevent.spawn(clients[number % CLIENTS].turn, due))
     gevent.joinall(jobs)
@@ -149,7 +151,7 @@ def notice_lateness(window: Window) -> None:
 def main() -> None:
     world = World(**json.loads(sys.argv[1]))
     for line in sys.stdin:
-        print(json.dumps(asdict(run(world, float(line)))), flush=True)
+        print(json.dumps(asdict(run(world, *map(float, line.split())))), flush=True)
 
 
 if __name__ == "__main__":

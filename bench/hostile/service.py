@@ -76,11 +76,11 @@ class Service:
         """Return how many of the workers that it began with have ended."""
         return sum(began(pid) != instant for pid, instant in self.workers.items())
 
-    def measure(self, honest: Child, seconds: float) -> Window:
-        """Let the honest clients ask for so long, and add what the service took meanwhile."""
+    def measure(self, honest: Child, seconds: float, pace: float) -> Window:
+        """Let the honest clients ask for so long, at that pace, and add what the service took meanwhile."""
         before, at = self.spent(), time.monotonic()
         with self.watching_memory() as memory:
-            window = Window(**honest.ask(seconds))
+            window = Window(**honest.ask(f"{seconds} {pace}"))
         lasted = time.monotonic() - at
         cores, database, others = ((now - then) / lasted for now, then in zip(self.spent(), before, strict=True))
         return replace(window, memory=max(memory), cores=cores, database_cores=database, others=max(0.0, others))

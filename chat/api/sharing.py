@@ -4,6 +4,8 @@ A client is known by its token once the token has been accepted. Everybody else,
 owner together: whoever invents names gets no more than who has none.
 """
 
+import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -35,6 +37,11 @@ STRANGER = "a stranger"
 # The owner of probes: a flood of other requests must not make a balancer think that the process is dead.
 PROBE = "a probe"
 PROBES = {"/health", "/ready"}
+PROBE_HEADS = tuple(f"GET {path} ".encode() for path in PROBES)
+TOKEN_IN_HEAD = re.compile(rb"\r\n(?:authorization: *bearer|(?:x-)?api-key:) *([^\s]+)", re.IGNORECASE)
+SESSION_IN_HEAD = re.compile(rb"\r\ncookie:[^\r]*\b%s=([^;\s]+)" % settings.SESSION_COOKIE_NAME.encode(), re.IGNORECASE)
+# Owners that stand for many.
+CROWDS = {STRANGER, PROBE}
 MAX_KNOWN = 10_000
 # Of a Content-Length. Python takes longer for a number the more digits it has.
 MAX_DIGITS = 12
@@ -76,6 +83,26 @@ def owner_of(request: HttpRequest) -> Owner:
     return STRANGER
 
 
+def busy_answer() -> bytes:
+    """Make the whole answer to a head that found no turn to be parsed: nothing is known of what it wants."""
+    body = json.dumps(error_body(503, BUSY, Unavailable.default_code)).encode()
+    head = (
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def owner_of_head(head: bytes) -> Owner:
+    """Tell who asks from the bytes of a head, of which some may be missing: whose turn it is to parse it."""
+    if head.startswith(PROBE_HEADS):
+        return PROBE
+    for pattern in (TOKEN_IN_HEAD, SESSION_IN_HEAD):
+        if found := pattern.search(head):
+            return credentials.owner_of(ClientToken.digest_of(found[1].decode("latin-1")))
+    return STRANGER
+
+
 def token_of(request: HttpRequest) -> str:
     """Return the token of a request; "" where it has none, or its Authorization is of another kind.
 
@@ -99,7 +126,7 @@ class SharingMiddleware:
         held = Held(owner)
         request.held = held  # type: ignore[attr-defined]
         if connection := request.META.get("gunicorn.socket"):
-            connection.owner = owner
+            connection.belong_to(owner)
         try:
             with working(processor, owner) as is_in_time:
                 # To refuse is work as well, and done in turn.

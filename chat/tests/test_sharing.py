@@ -1,7 +1,9 @@
 """What requests take of what all share: who is asked for it, what is answered past it, and that all is given back."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ from pytest_django import Settings
 from analytics.fairness import Share
 from analytics.processor import processor
 from chat.api import sharing
-from chat.api.sharing import LARGE, STRANGER, owner_of
+from chat.api.sharing import LARGE, PROBE, STRANGER, owner_of, owner_of_head
+from chat.models import ClientToken
 from chat.turns.capacity import places
 from conftest import ApiClient
 from protos.chat_pb2 import Error
@@ -19,6 +22,13 @@ from protos.chat_pb2 import Error
 SHARES = (sharing.requests, sharing.large, sharing.memory, places)
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 COMPLETIONS = "/v1/chat/completions"
+
+
+class Recorded(io.BytesIO):
+    """What a socket received."""
+
+    def makefile(self, _mode: str) -> "Recorded":
+        return self
 
 
 def held() -> list[dict[Any, int]]:
@@ -91,6 +101,50 @@ def test_a_request_whose_turn_comes_too_late_is_told_so(alice: ApiClient, overlo
 
     assert (answer.status_code, answer["Retry-After"]) == (503, "1")
     assert answer.json()["error"]["code"] == "unavailable"
+
+
+def head(*lines: str) -> bytes:
+    return "\r\n".join(["POST /v1/chat/completions HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "owner"),
+    [
+        (head("Authorization: Bearer llm_known"), "alice"),
+        (head("authorization:bearer  llm_known"), "alice"),
+        (head("AUTHORIZATION: BEARER llm_known", "api-key: llm_other"), "alice"),
+        (head("Api-Key: llm_known"), "alice"),
+        (head("X-Api-Key:llm_known"), "alice"),
+        (head("Cookie: theme=dark; sessionid=of-staff; x=y"), "staff"),
+        (head("Authorization: Bearer llm_other"), STRANGER),
+        (head("X-Note: Authorization: Bearer llm_known"), STRANGER),
+        (head("Authorization: Basic llm_known"), STRANGER),
+        (head("Authorization: Bearer \u00e9"), STRANGER),
+        (head(), STRANGER),
+        (b"POST /v1/chat/comple", STRANGER),
+        (b"\x16\x03\x01", STRANGER),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", PROBE),
+        (b"GET /healthy HTTP/1.1\r\nHost: x\r\n\r\n", STRANGER),
+    ],
+)
+def test_whose_turn_it_is_to_be_parsed_stands_in_the_head(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes, owner: str
+) -> None:
+    credentials = sharing.Credentials()
+    credentials.accept(ClientToken.digest_of("llm_known"), "alice")
+    credentials.accept(ClientToken.digest_of("of-staff"), "staff")
+    monkeypatch.setattr(sharing, "credentials", credentials)
+
+    assert owner_of_head(sent) == owner
+
+
+def test_the_answer_to_a_head_is_whole() -> None:
+    """What it wants is not known, so that it is JSON."""
+    answer = HTTPResponse(Recorded(sharing.busy_answer()))  # type: ignore[arg-type]
+    answer.begin()
+
+    assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (503, "1", "close")
+    assert json.loads(answer.read())["error"]["code"] == "unavailable"
 
 
 @pytest.mark.parametrize("asked", [{"accept": "application/x-protobuf"}, {"content-type": "application/x-protobuf"}])

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,11 +16,14 @@ import pytest
 from django.db import connection
 from pytest_django import DjangoDbBlocker
 
+from analytics.fairness import Busy
+from analytics.processor import processor
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken
 from conftest import Server, running_server, wait_until
-from llmapi import worker
-from llmapi.worker import ClientSocket
+from llmapi import client_socket
+from llmapi.client_connections import ClientConnections
+from llmapi.client_socket import ClientSocket
 
 Serve = Callable[..., Server]
 HI = json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode()
@@ -209,13 +212,16 @@ def pair() -> Iterator[tuple[ClientSocket, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.settimeout(30)
-        yield ClientSocket(ours, OrderedDict()), theirs
+        connections = ClientConnections(100)
+        connected = ClientSocket(ours, connections, 5)
+        connections.add(connected)
+        yield connected, theirs
 
 
 def test_an_answer_that_is_not_taken_ends_the_connection(
     pair: tuple[ClientSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "PIECE_SECONDS", 0.01)
+    monkeypatch.setattr(client_socket, "PIECE_SECONDS", 0.01)
     ours, _ = pair
 
     with pytest.raises(ConnectionResetError):
@@ -236,7 +242,7 @@ def test_an_answer_that_is_taken_slowly_is_sent_whole(
             timeouts.append(seconds)
 
         def sendall(self, data: bytes) -> None:
-            assert len(data) <= worker.PIECE_BYTES
+            assert len(data) <= client_socket.PIECE_BYTES
             original.sendall(data)
 
     original = ours._socket
@@ -247,14 +253,14 @@ def test_an_answer_that_is_taken_slowly_is_sent_whole(
         original.close()
 
         assert received.result() == sent
-    assert timeouts == [worker.PIECE_SECONDS]
+    assert timeouts == [client_socket.PIECE_SECONDS]
 
 
 def test_others_have_their_turn_while_much_is_read(
     pair: tuple[ClientSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[float] = []
-    monkeypatch.setattr("llmapi.worker.gevent.sleep", turns.append)
+    monkeypatch.setattr("llmapi.client_socket.gevent.sleep", turns.append)
     ours, theirs = pair
     ours.begin()
     with ThreadPoolExecutor(1) as pool:
@@ -264,4 +270,55 @@ def test_others_have_their_turn_while_much_is_read(
             read += len(ours.recv(50_000))
         sending.result()
 
-    assert len(turns) >= 1_500_000 // (worker.TURN_BYTES + 50_000)
+    assert len(turns) >= 1_500_000 // (client_socket.TURN_BYTES + 50_000)
+
+
+HEAD = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture
+def contended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(processor), "is_contended", True)
+
+
+def test_who_has_left_is_not_waited_for(pair: tuple[ClientSocket, socket.socket], contended: None) -> None:
+    """A flood of clients that send a request and vanish would keep the others waiting."""
+    ours, theirs = pair
+    theirs.sendall(HEAD)
+    theirs.close()
+
+    with pytest.raises(ConnectionResetError):
+        ours.recv(8192)
+
+
+def test_who_waits_has_a_turn(pair: tuple[ClientSocket, socket.socket], contended: None) -> None:
+    ours, theirs = pair
+    theirs.sendall(HEAD)
+
+    assert ours.recv(8192) == HEAD
+    ours.end_parsing()
+
+
+def test_without_others_a_client_may_close_its_side_first(pair: tuple[ClientSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    theirs.sendall(HEAD)
+    theirs.shutdown(socket.SHUT_WR)
+
+    assert ours.recv(8192) == HEAD
+    ours.end_parsing()
+
+
+def test_a_head_without_a_turn_is_told_so(
+    pair: tuple[ClientSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(owner: object, *, is_newest_first: bool) -> None:
+        raise Busy
+
+    monkeypatch.setattr(processor, "wait_for_turn", refuse)
+    ours, theirs = pair
+    theirs.sendall(HEAD)
+
+    with pytest.raises(ConnectionResetError):
+        ours.recv(8192)
+
+    assert theirs.recv(8192).startswith(b"HTTP/1.1 503 ")
