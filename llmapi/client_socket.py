@@ -167,6 +167,11 @@ class ClientSocket:
             data: bytes = self._socket.recv(size)
         except TimeoutError:
             return b""
+        except OSError:
+            # gevent also raises where it was hung up meanwhile.
+            if self._is_over:
+                return b""
+            raise
         finally:
             self._among.busy(self)
         if is_first:

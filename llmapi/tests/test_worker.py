@@ -1,9 +1,11 @@
 """The loop of a server process: what it accepts, and what a stop does."""
 
+import gevent
 from gevent import socket
 from gevent.pool import Pool
 
 from llmapi.client_connections import ClientConnections
+from llmapi.client_socket import ClientSocket
 from llmapi.worker import Server
 
 
@@ -26,3 +28,16 @@ def test_what_has_come_before_the_end_is_accepted() -> None:
     pool.join(timeout=30)
 
     assert sorted(received) == [b"", b"hello"]
+
+
+def test_a_connection_that_is_closed_while_it_is_quiet_is_at_its_end() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connections = ClientConnections(10)
+        connected = ClientSocket(ours, connections, head_seconds=60)
+        connections.add(connected)
+        reading = gevent.spawn(connected.recv, 10)
+        gevent.sleep(0)
+        connections.hang_up_quiet(-1, most=1)
+
+        assert reading.get(timeout=30) == b""
