@@ -38,7 +38,7 @@ class ClientConnections:
         return self._open[owner]
 
     def add(self, connected: "ClientSocket") -> None:
-        if self.is_crowded:
+        if self.is_crowded and self._open:
             ((largest, _),) = self._open.most_common(1)
             if quiet := self._quiet.get(largest):
                 next(iter(quiet)).hang_up()
