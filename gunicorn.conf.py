@@ -50,7 +50,7 @@ if HARD != resource.RLIM_INFINITY:
 preload_app = True
 # What would be loaded at the first request, and then by each worker for itself.
 LATE_IMPORTS = [settings.ROOT_URLCONF, *([] if settings.IS_SQLITE else ["psycopg_pool"])]
-# Seconds. A stop also waits for idle connections, so they are kept only briefly.
+# Seconds. Each connection takes one of `worker_connections`.
 keepalive = 5
 # Seconds. A stop waits this long for turns to end, minus the time to settle the rest.
 graceful_timeout = 30

@@ -103,6 +103,7 @@ class Processor:
                 # The server has given the connection up.
                 with self._lock:
                     self._waiting.leave(owner, waiter)
+                    waiter.is_served = True
                 raise
             if not waiter.is_served or time.monotonic() - since > self.patience:
                 raise Busy

@@ -198,10 +198,10 @@ class ClientSocket:
 
     def _require_client(self) -> None:
         """Raises ConnectionResetError where others wait, and the client has closed its side: as nginx takes it."""
-        if not processor.is_contended:
+        if not processor.is_contended or isinstance(self._socket, ssl.SSLSocket):  # which cannot be peeked into
             return
         self._socket.settimeout(0)
-        with suppress(BlockingIOError, ssl.SSLWantReadError):
+        with suppress(BlockingIOError):
             if not self._socket.recv(1, socket.MSG_PEEK):
                 raise gone("it did not wait for its turn")
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from analytics import fairness, processor
-from analytics.fairness import Busy, breathe, working
+from analytics.fairness import Busy, Owner, Waiter, breathe, working
 from analytics.processor import OVERHEAD, QUANTUM, REFUSAL, RIVALRY, Processor
 from conftest import wait_until
 
@@ -255,6 +255,34 @@ def test_the_head_that_has_waited_for_longest_can_be_refused(clock: Clock) -> No
         clock.next_round()
         second.result(60)
     clock.processor.refuse_oldest("new")
+
+
+def test_a_head_whose_connection_was_given_up_is_refused_no_more(clock: Clock) -> None:
+    """gevent ends a greenlet that waits by an exception of its own."""
+
+    class Given(BaseException):
+        pass
+
+    class Bell:
+        def acquire(self) -> None:
+            raise Given
+
+    original = clock.processor._enqueue
+
+    def enqueue(owner: Owner, *, is_first: bool = False) -> Waiter:
+        waiter = original(owner, is_first=is_first)
+        waiter.bell = Bell()  # type: ignore[assignment]
+        return waiter
+
+    clock.work("rival", 0)
+    clock.processor.charge("new", QUANTUM)
+    clock.processor._enqueue = enqueue  # type: ignore[method-assign]
+    with pytest.raises(Given):
+        clock.processor.wait_for_turn("new")
+
+    clock.processor.refuse_oldest("new")
+    clock.next_round()
+    assert clock.waiting() == {}
 
 
 def test_what_was_done_without_a_turn_counts(clock: Clock) -> None:
