@@ -1,6 +1,7 @@
 """Every command on the pages for operators runs against a real server, or stands in a short list that says why not.
 
-A page has each command in a fence: `sh`, where every line is one, or `console`, where those that begin with $ are.
+A page has each command in a fence: `sh`, where every line is one, `console`, where those that begin with $ are, or
+`crontab`.
 """
 
 import importlib.util
@@ -27,14 +28,18 @@ PAGES = [
 ]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What holds no command.
-OTHERS = {"caddyfile", "crontab", "http", "ini", "nginx", "python", "text"}
+OTHERS = {"caddyfile", "http", "ini", "nginx", "python", "text"}
+# cron's five fields, and its command, of which a % ends the line unless it is escaped.
+CRON = re.compile(r"(?:\S+ +){5}((?:[^%\\\n]|\\.)+)")
+# Where a server of systemd stands, and what it reads.
+INSTALLED = "cd /opt/llmapi && ENV_FILE=/etc/llmapi/env "
 # A line, with those that it goes on in: after a backslash, or up to the end of a here-document.
 COMMAND = re.compile(r"(?:[^\n]*<<(\w+)\n.*?^\1|(?:[^\n]*\\\n)*[^\n]*)(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 # What may run here, after what it sets: it changes nothing outside of the scratch folder.
 RUN = re.compile(
     r"([A-Z_]+=\S+ )*"
     r"(curl |command curl |manage\.py |\.venv/bin/python |python -m bench\.capacity |"
-    r"[A-Z]+=\S*\$\((grep|curl|\.venv/bin/python manage\.py) |"
+    r"[A-Z]+=\S*\$\((grep|curl|\.venv/bin/python manage\.py) |cd /opt/llmapi && ENV_FILE=\S+ \.venv/bin/python |"
     r"cp \.env\.example \.env && chmod 600 \.env$|cat >> \.env <<END)"
 )
 # What does not, by how it begins: the reason. What it names is looked for.
@@ -70,7 +75,9 @@ def commands(page: str) -> list[str]:
     """Return the commands of a page, each as it stands, but for a comment at its end."""
     found = []
     for language, text in FENCE.findall((ROOT / page).read_text()):
-        assert language in {"sh", "console"} | OTHERS, f"{page}: a fence of the unknown kind {language!r}"
+        assert language in {"sh", "console", "crontab"} | OTHERS, f"{page}: a fence of the unknown kind {language!r}"
+        if language == "crontab":
+            found += [command.replace("\\%", "%") for command in CRON.findall(text)]
         for match in COMMAND.finditer(text) if language in {"sh", "console"} else ():
             line = match[0].strip("\n")
             if language == "console":
@@ -136,7 +143,7 @@ def scratch(tmp_path: Path) -> Path:
     for name in ("manage.py", "clients", "bench", ".env.example"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "backups").mkdir()
+    (tmp_path / "backups" / "llmapi").mkdir(parents=True)
     return tmp_path
 
 
@@ -180,7 +187,11 @@ def run(page: str, env: dict[str, str]) -> str:
     script = script.replace(
         "\nmanage.py restore", f"\nDATABASE_URL=sqlite:///{scratch}/restored.sqlite3 manage.py restore"
     )
-    script = script.replace("/var/backups/", f"{scratch}/backups/").replace("/tmp/trial", f"{scratch}/trial")
+    script = (
+        script.replace(INSTALLED, "")
+        .replace("/var/backups/", f"{scratch}/backups/")
+        .replace("/tmp/trial", f"{scratch}/trial")
+    )
     done = subprocess.run(
         ["bash", "-c", script],
         env={**env, "SCRATCH": scratch},
@@ -198,6 +209,7 @@ def test_the_commands_of_the_pages_run(session: dict[str, str], scratch: Path) -
 
     assert {page: words for page, words in zip(PAGES, said, strict=True) if words} == {}
     # What they have made.
+    assert len(list((scratch / "backups" / "llmapi").glob("20??-??-??"))) == 1
     assert (scratch / "week.html").read_text().startswith("<!doctype html>")
     settings = parse((scratch / "deployed" / ".env").read_bytes())
     assert (len(settings["SECRET_KEY"]), settings["SITE"]) == (64, "chat.example.com")
