@@ -8,11 +8,15 @@ TEST_DATABASE_URL ?= postgres://127.0.0.1:5432/postgres
 # The JavaScript SDK, and the tools that read the OpenAPI description: tests run both.
 NODE_LOCKS := chat/tests/sdk/package-lock.json chat/tests/openapi/package-lock.json
 
+# What tests run of the system, and Debian's packages of it.
+PROGRAMS := chromium promtool nginx caddy systemd-analyze ip
+PACKAGES := chromium prometheus nginx-light caddy systemd iproute2
+
 # One lock for Linux, macOS and Windows, and for each Python from 3.11 on.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test check lint test-postgres test-browser test-clients test-observe test-deploy try-image bench protos lock audit sbom clean
+.PHONY: help run stop test check lint test-postgres test-browser test-clients test-observe test-deploy tools try-image bench protos lock audit sbom clean
 
 ## List these targets
 help:
@@ -51,6 +55,10 @@ lint: .venv/dev
 ## Run the tests on PostgreSQL (TEST_DATABASE_URL)
 test-postgres: .venv/dev
 	TEST_DATABASE_URL=$(TEST_DATABASE_URL) $(BIN)/python -m pytest
+
+## Install what the next four run of the system (on Debian)
+tools:
+	@which $(PROGRAMS) >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(PACKAGES); } >/dev/null 2>&1
 
 # Chromium is no Python package. On Debian this target installs it.
 ## Test the chat page in Chromium
