@@ -47,6 +47,14 @@ def gone(reason: str) -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, reason)
 
 
+def secured(connected: Any, context: ssl.SSLContext | None, seconds: float) -> Any:
+    """Agree with the client on TLS, where the server has it. Raises OSError where that takes longer, or fails."""
+    if context is None:
+        return connected
+    connected.settimeout(seconds)
+    return context.wrap_socket(connected, server_side=True)
+
+
 class ClientSocket:
     """A connection from a client, which gunicorn reads and writes.
 
@@ -174,7 +182,7 @@ class ClientSocket:
             raise
         finally:
             self._among.busy(self)
-        if is_first:
+        if is_first and data:
             self.belong_to(sharing().owner_of_head(data))
         return data
 

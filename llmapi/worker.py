@@ -8,6 +8,7 @@ none of it, and looks only once a second whether it shall stop.
 import time
 from contextlib import nullcontext, suppress
 from functools import partial
+from ssl import SSLContext
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from analytics.processor import processor
 from llmapi.client_connections import ClientConnections
-from llmapi.client_socket import NEWCOMER, ClientSocket, drained, sharing
+from llmapi.client_socket import NEWCOMER, ClientSocket, drained, secured, sharing
 from llmapi.logging import ServerRefusals
 
 # Connections that are accepted before others have their turn. Of several processes each takes one, because the next is
@@ -65,6 +66,7 @@ class Worker(GeventWorker):
         super().__init__(*args, **kwargs)
         self._connections = ClientConnections(self.worker_connections)
         self._stopping = Event()
+        self._tls: SSLContext | None = None
 
     def init_process(self) -> None:
         self.log.error_log.addFilter(ServerRefusals())
@@ -72,6 +74,8 @@ class Worker(GeventWorker):
 
     def run(self) -> None:
         """Serve until the stop, and then until the last answer has been sent, at most `graceful_timeout` seconds."""
+        # Not for the listener: a client that does not agree on it would have no time limit.
+        self._tls = ssl_context(self.cfg) if self.cfg.is_ssl else None
         pool = Pool(self.worker_connections)
         servers = [self._serve(listener, pool) for listener in self.sockets]
         closing = gevent.spawn(self._close_quiet)
@@ -95,14 +99,12 @@ class Worker(GeventWorker):
         # gunicorn asks for it at each connection, of which the last begin when the listener has been closed.
         address = listener.getsockname()
         named = SimpleNamespace(getsockname=lambda: address)
-        context: dict[str, Any] = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         server = Server(
             self._connections,
             listener,
             partial(self.handle, named),
             spawn=pool,
             is_one_of_many=self.cfg.workers > 1,
-            **context,
         )
         server.start()
         return server
@@ -129,6 +131,11 @@ class Worker(GeventWorker):
             self.log.warning("stops when %d running %s ended", running, "reply has" if running == 1 else "replies have")
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        try:
+            client = secured(client, self._tls, self.cfg.keepalive)
+        except OSError:
+            client.close()
+            return
         connected: Any = ClientSocket(client, self._connections, self.cfg.keepalive)
         self._connections.add(connected)
         processor.charge(sharing().STRANGER, CONNECTION)

@@ -1,11 +1,15 @@
 """The loop of a server process: what it accepts, and what a stop does."""
 
+import subprocess
+from pathlib import Path
+
 import gevent
-from gevent import socket
+import pytest
+from gevent import socket, ssl
 from gevent.pool import Pool
 
 from llmapi.client_connections import ClientConnections
-from llmapi.client_socket import ClientSocket
+from llmapi.client_socket import ClientSocket, secured
 from llmapi.worker import Server
 
 
@@ -41,3 +45,41 @@ def test_a_connection_that_is_closed_while_it_is_quiet_is_at_its_end() -> None:
         connections.hang_up_quiet(-1, most=1)
 
         assert reading.get(timeout=30) == b""
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    make(certificate, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def make(certificate: Path, key: Path) -> None:
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", "-x509", "-days", "2", *kind, *files], check=True, capture_output=True)
+
+
+def test_who_agrees_on_tls_is_served(context: ssl.SSLContext) -> None:
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connecting = gevent.spawn(trusting.wrap_socket, theirs)
+        with secured(ours, context, 30) as connected, connecting.get(timeout=30) as client:
+            client.sendall(b"hello")
+
+            assert connected.recv(10) == b"hello"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"])
+def test_who_does_not_agree_on_tls_is_not_waited_for(context: ssl.SSLContext, sent: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(sent)
+
+        with pytest.raises(OSError, match=r"timed out|SSL"):
+            secured(ours, context, 0.05)
