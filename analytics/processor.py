@@ -52,10 +52,10 @@ class Processor:
         with self._lock:
             return len(self._waiting)
 
-    @property
-    def is_contended(self) -> bool:
-        """Whether anybody waits for a turn, as far as that is known without a wait."""
-        return bool(self._waiting)
+    def would_wait(self, owner: Owner) -> bool:
+        """Tell whether a request of this owner that came now would have to wait."""
+        with self._lock:
+            return self._must_wait(owner, time.monotonic())
 
     def take_turn(self, owner: Owner) -> bool:
         """Begin to work, and tell whether that was in time. Raises Busy where it was not even in twice that time.
@@ -64,7 +64,7 @@ class Processor:
         """
         began = time.monotonic()
         with self._lock:
-            if owner not in self._waiting and self._may_run(owner, began):
+            if not self._must_wait(owner, began):
                 if began < self._rivals_until:
                     self._used[owner] = self._used.get(owner, 0) + OVERHEAD
                 return True
@@ -93,7 +93,7 @@ class Processor:
         since = time.monotonic()
         with self._lock:
             waiter = None
-            if owner in self._waiting or not self._may_run(owner, since):
+            if self._must_wait(owner, since):
                 waiter = self._enqueue(owner, is_first=is_newest_first)
                 self._heads.setdefault(owner, deque()).append((since, waiter))
         if waiter:
@@ -145,6 +145,9 @@ class Processor:
         if owner != self._last_owner:
             self._last_owner, self._rivals_until = owner, now + RIVALRY
         return now < self._rivals_until
+
+    def _must_wait(self, owner: Owner, now: float) -> bool:
+        return owner in self._waiting or not self._may_run(owner, now)
 
     def _may_run(self, owner: Owner, now: float) -> bool:
         if not self._has_rivals(owner, now):

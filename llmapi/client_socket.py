@@ -191,7 +191,8 @@ class ClientSocket:
 
         Raises ConnectionResetError where there was no turn in time, or the client has not waited for it.
         """
-        self._require_client()
+        if must_wait := processor.would_wait(self.owner):
+            self._require_client()
         try:
             processor.wait_for_turn(self.owner, is_newest_first=self.owner in sharing().CROWDS)
         except Busy as exc:
@@ -202,11 +203,12 @@ class ClientSocket:
                 self._socket.recv(PIECE_BYTES)
             raise gone("its head was not parsed in time") from exc
         self._parser = self.owner
-        self._require_client()
+        if must_wait:
+            self._require_client()
 
     def _require_client(self) -> None:
-        """Raises ConnectionResetError where others wait, and the client has closed its side: as nginx takes it."""
-        if not processor.is_contended or isinstance(self._socket, ssl.SSLSocket):  # which cannot be peeked into
+        """Raises ConnectionResetError where the client has closed its side: nginx takes it for one that has left."""
+        if isinstance(self._socket, ssl.SSLSocket):  # which cannot be peeked into
             return
         self._socket.settimeout(0)
         with suppress(BlockingIOError):

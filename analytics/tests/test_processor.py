@@ -285,6 +285,16 @@ def test_a_head_whose_connection_was_given_up_is_refused_no_more(clock: Clock) -
     assert clock.waiting() == {}
 
 
+def test_who_would_wait_is_known_before(clock: Clock) -> None:
+    clock.work("rival", 0)
+    assert not clock.processor.would_wait("new")
+
+    clock.processor.charge("new", QUANTUM)
+
+    assert clock.processor.would_wait("new")
+    assert not clock.processor.would_wait("rival")
+
+
 def test_what_was_done_without_a_turn_counts(clock: Clock) -> None:
     clock.work("rival", 0)
     clock.processor.charge("many", 3 * QUANTUM)

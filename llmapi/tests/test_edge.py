@@ -278,7 +278,7 @@ HEAD = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.fixture
 def contended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(processor), "is_contended", True)
+    monkeypatch.setattr(processor, "would_wait", lambda owner: True)
 
 
 def test_who_has_left_is_not_waited_for(pair: tuple[ClientSocket, socket.socket], contended: None) -> None:
