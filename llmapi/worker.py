@@ -21,7 +21,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from analytics.processor import processor
 from llmapi.client_connections import ClientConnections
-from llmapi.client_socket import NEWCOMER, ClientSocket, drained, secured, sharing
+from llmapi.client_socket import NEWCOMER, ClientSocket, drained, has_left, secured, sharing
 from llmapi.logging import ServerRefusals
 
 # Connections that are accepted before others have their turn. Of several processes each takes one, because the next is
@@ -47,8 +47,12 @@ class Server(StreamServer):
         self._connections = connections
         self._is_one_of_many = is_one_of_many
 
-    def do_handle(self, *accepted: Any) -> None:
-        super().do_handle(*accepted)
+    def do_handle(self, connected: Any, address: Any) -> None:
+        """Serve a connection, unless it would have to wait and has been closed already: thousands may come a second."""
+        if processor.would_wait(sharing().STRANGER) and has_left(connected):
+            connected.close()
+            return
+        super().do_handle(connected, address)
         self.max_accept = 1 if self._is_one_of_many and self._connections.count(NEWCOMER) <= FEW else MAX_ACCEPT
 
     def close(self) -> None:

@@ -209,9 +209,10 @@ def test_a_burst_is_told_to_come_back(small: Server, upstream: OpenAIDouble) -> 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[ClientSocket, socket.socket]]:
-    ours, theirs = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname(), timeout=30)
+        ours, _ = listener.accept()
     with ours, theirs:
-        theirs.settimeout(30)
         connections = ClientConnections(100)
         connected = ClientSocket(ours, connections, 5)
         connections.add(connected)
@@ -276,6 +277,25 @@ def test_others_have_their_turn_while_much_is_read(
 HEAD = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+@pytest.mark.parametrize("sent", [b"", HEAD])
+def test_who_has_left_is_known_whatever_was_sent_before(pair: tuple[ClientSocket, socket.socket], sent: bytes) -> None:
+    ours, theirs = pair
+    theirs.sendall(sent)
+    assert not client_socket.has_left(ours)
+
+    theirs.close()
+
+    wait_until(lambda: client_socket.has_left(ours))
+
+
+def test_of_another_kind_of_socket_it_is_not_known() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.close()
+
+        assert not client_socket.has_left(ours)
+
+
 @pytest.fixture
 def contended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "would_wait", lambda owner: True)
@@ -286,6 +306,7 @@ def test_who_has_left_is_not_waited_for(pair: tuple[ClientSocket, socket.socket]
     ours, theirs = pair
     theirs.sendall(HEAD)
     theirs.close()
+    wait_until(lambda: client_socket.has_left(ours))
 
     with pytest.raises(ConnectionResetError):
         ours.recv(8192)

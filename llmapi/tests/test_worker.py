@@ -8,6 +8,7 @@ import pytest
 from gevent import socket, ssl
 from gevent.pool import Pool
 
+from analytics.processor import processor
 from llmapi.client_connections import ClientConnections
 from llmapi.client_socket import ClientSocket, secured
 from llmapi.worker import Server
@@ -32,6 +33,30 @@ def test_what_has_come_before_the_end_is_accepted() -> None:
     pool.join(timeout=30)
 
     assert sorted(received) == [b"", b"hello"]
+
+
+@pytest.mark.parametrize("must_wait", [True, False])
+def test_who_has_left_before_the_others_had_their_turn_is_not_served(
+    monkeypatch: pytest.MonkeyPatch, must_wait: bool
+) -> None:
+    monkeypatch.setattr(processor, "would_wait", lambda owner: must_wait)
+    served: list[object] = []
+    pool = Pool(10)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+
+    def handle(connected: socket.socket, _address: object) -> None:
+        served.append(connected)
+
+    server = Server(ClientConnections(10), listener, handle, spawn=pool, is_one_of_many=False)
+    with socket.create_connection(listener.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    with socket.create_connection(listener.getsockname()):
+        server.close()
+        pool.join(timeout=30)
+
+    assert len(served) == (1 if must_wait else 2)
 
 
 def test_a_connection_that_is_closed_while_it_is_quiet_is_at_its_end() -> None:
