@@ -214,7 +214,10 @@ class Turns(Protocol):
 
 
 class Work(threading.local):
-    """What this thread holds only while it works, and since when it has worked without a break (monotonic seconds)."""
+    """What this thread holds only while it works, and since when it has worked without a break.
+
+    That is seconds of its processor: on a busy machine others are not to wait for what the system took from it.
+    """
 
     def __init__(self) -> None:
         self.held: list[tuple[Turns, Owner]] = []
@@ -237,7 +240,7 @@ def working(share: Turns, owner: Owner) -> Iterator[bool]:
     """
     is_in_time = share.take_turn(owner)
     work.held.append((share, owner))
-    work.since = time.monotonic()
+    work.since = time.thread_time()
     try:
         yield is_in_time
     finally:
@@ -263,7 +266,7 @@ class outside:  # noqa: N801 a context manager, of which a turn has many: a gene
             for share, owner in reversed(self._held):
                 share.resume(owner)
             work.held = self._held
-            work.since = time.monotonic()
+            work.since = time.thread_time()
 
 
 def breathe() -> None:

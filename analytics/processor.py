@@ -107,7 +107,7 @@ class Processor:
                 raise
             if not waiter.is_served or time.monotonic() - since > self.patience:
                 raise Busy
-        work.since = time.monotonic() - OVERHEAD
+        work.since = time.thread_time() - OVERHEAD
 
     def charge(self, owner: Owner, seconds: float) -> None:
         """Count work that was done for an owner, without a turn and without a wait."""
@@ -136,7 +136,7 @@ class Processor:
         now = time.monotonic()
         with self._lock:
             if now < self._rivals_until:
-                self._used[owner] = self._used.get(owner, 0) + min(now - work.since, MAX_PIECE)
+                self._used[owner] = self._used.get(owner, 0) + min(time.thread_time() - work.since, MAX_PIECE)
             if owner in self._waiting and self._used.get(owner, 0) < QUANTUM:
                 self._waiting.serve(owner)
 

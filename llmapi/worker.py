@@ -21,13 +21,11 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from analytics.processor import processor
 from llmapi.client_connections import ClientConnections
-from llmapi.client_socket import NEWCOMER, ClientSocket, drained, has_left, secured, sharing
+from llmapi.client_socket import ClientSocket, drained, has_left, secured, sharing
 from llmapi.logging import ServerRefusals
 
-# Connections that are accepted before others have their turn. Of several processes each takes one, because the next is
-# for all, as long as there are no more than a few that have sent nothing yet.
+# Connections that are accepted before others have their turn.
 MAX_ACCEPT = 64
-FEW = 16
 # Seconds between two signs of life to the master, and between two looks for what has ended, with the most connections
 # that are closed at one.
 NOTIFY_SECONDS = 1
@@ -40,12 +38,16 @@ QUIET_SECONDS = 1
 
 
 class Server(StreamServer):
-    """Accepts the connections of one address."""
+    """Accepts the connections of one address: at least so many at a time, and more as long as more have come."""
 
-    def __init__(self, connections: ClientConnections, *args: Any, is_one_of_many: bool, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, least: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._connections = connections
-        self._is_one_of_many = is_one_of_many
+        self._least = self.max_accept = least
+
+    def do_read(self) -> Any:
+        accepted = super().do_read()
+        self.max_accept = min(2 * self.max_accept, MAX_ACCEPT) if accepted else self._least
+        return accepted
 
     def do_handle(self, connected: Any, address: Any) -> None:
         """Serve a connection, unless it would have to wait and has been closed already: thousands may come a second."""
@@ -53,7 +55,6 @@ class Server(StreamServer):
             connected.close()
             return
         super().do_handle(connected, address)
-        self.max_accept = 1 if self._is_one_of_many and self._connections.count(NEWCOMER) <= FEW else MAX_ACCEPT
 
     def close(self) -> None:
         """Accept those that have come before the end: the system would reset them with their requests."""
@@ -103,13 +104,9 @@ class Worker(GeventWorker):
         # gunicorn asks for it at each connection, of which the last begin when the listener has been closed.
         address = listener.getsockname()
         named = SimpleNamespace(getsockname=lambda: address)
-        server = Server(
-            self._connections,
-            listener,
-            partial(self.handle, named),
-            spawn=pool,
-            is_one_of_many=self.cfg.workers > 1,
-        )
+        # Of several processes each takes one at first: the next is for all.
+        least = 1 if self.cfg.workers > 1 else MAX_ACCEPT
+        server = Server(listener, partial(self.handle, named), spawn=pool, least=least)
         server.start()
         return server
 

@@ -23,7 +23,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         # Not that of the machine, by which the test itself waits.
-        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=time.sleep)
+        clock = SimpleNamespace(monotonic=lambda: self.now, thread_time=lambda: self.now, sleep=time.sleep)
         for module in (fairness, processor):
             monkeypatch.setattr(module, "time", clock)
         self.processor = Processor(patience=PATIENCE, most_waiting=100)

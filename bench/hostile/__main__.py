@@ -35,9 +35,11 @@ CONFIG = Path(__file__).parent / "upstream.conf"
 ALL, ALL_CONNECTIONS = "all", 1500
 # From the start of the hostile clients to the first honest request.
 RAMP_SECONDS = 1.5
-# The cores that each process of the service may take for the honest clients alone. On a machine where it takes more,
-# they ask less often: with a process that is busy already, anything at all would double what they wait for.
+# The cores that each process of the service may take for the honest clients alone, and what of the machine all of them
+# may take, beside their clients and the database. Where it takes more, the honest ask less often: with a process that
+# is busy already, anything at all would double what they wait for.
 HONEST_CORES = 0.4
+HONEST_SHARE = 0.2
 PACE_SECONDS = 5
 
 
@@ -93,8 +95,9 @@ class Run:
         """Return this run with a pace at which the honest alone leave most of the processor to others."""
         with contextlib.ExitStack() as stack:
             service, _, honest = self.start(stack)
-            cores = service.measure(honest, PACE_SECONDS, self.pace).cores / self.world.workers
-        return replace(self, pace=round(max(1.0, cores / HONEST_CORES), 1))
+            cores = service.measure(honest, PACE_SECONDS, self.pace).cores
+        most = min(HONEST_CORES * self.world.workers, HONEST_SHARE * (os.cpu_count() or 1))
+        return replace(self, pace=round(max(1.0, cores / most), 1))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The loop of a server process: what it accepts, and what a stop does."""
 
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import gevent
@@ -25,7 +26,7 @@ def test_what_has_come_before_the_end_is_accepted() -> None:
     def handle(connected: socket.socket, _address: object) -> None:
         received.append(connected.recv(10))
 
-    server = Server(ClientConnections(10), listener, handle, spawn=pool, is_one_of_many=True)
+    server = Server(listener, handle, spawn=pool, least=1)
     with socket.create_connection(listener.getsockname()) as first, socket.create_connection(listener.getsockname()):
         first.sendall(b"hello")
         server.close()
@@ -33,6 +34,29 @@ def test_what_has_come_before_the_end_is_accepted() -> None:
     pool.join(timeout=30)
 
     assert sorted(received) == [b"", b"hello"]
+
+
+def test_the_more_connections_come_the_more_are_accepted_at_a_time() -> None:
+    """Each of several processes takes one, so that the next is for all. In a flood they would come too late."""
+    pool = Pool(200)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(200)
+    server = Server(listener, lambda connected, address: None, spawn=pool, least=1)
+    taken: list[int] = []
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        while server.max_accept > 1 or not taken:
+            before = len(pool)
+            server._do_read()  # type: ignore[attr-defined]
+            taken.append(len(pool) - before)
+    server.close()
+    pool.join(timeout=30)
+
+    assert taken[0] == 1
+    assert sum(taken) == 100
+    assert len(taken) < 10
 
 
 @pytest.mark.parametrize("must_wait", [True, False])
@@ -49,7 +73,7 @@ def test_who_has_left_before_the_others_had_their_turn_is_not_served(
     def handle(connected: socket.socket, _address: object) -> None:
         served.append(connected)
 
-    server = Server(ClientConnections(10), listener, handle, spawn=pool, is_one_of_many=False)
+    server = Server(listener, handle, spawn=pool, least=1)
     with socket.create_connection(listener.getsockname()) as client:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
     with socket.create_connection(listener.getsockname()):
