@@ -16,7 +16,7 @@ PACKAGES := chromium prometheus nginx-light caddy systemd iproute2
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test check lint test-postgres test-browser test-clients test-observe test-deploy tools try-image bench protos lock audit sbom clean
+.PHONY: help run stop test check lint test-postgres tools test-browser test-clients test-observe test-deploy try-image bench protos lock audit sbom clean
 
 ## List these targets
 help:

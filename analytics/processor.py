@@ -14,6 +14,8 @@ MAX_PIECE = 0.1
 OVERHEAD = 0.0006
 # Seconds that it takes to refuse a head.
 REFUSAL = 0.0003
+# Requests that wait, from which on only those are served whose clients have waited for them.
+FLOOD = 100
 # Seconds between two rounds: a greenlet that sleeps for 0 seconds lets no socket be read. And how long a round lasts in
 # which nobody waits.
 PAUSE = 0.0005
@@ -52,10 +54,10 @@ class Processor:
         with self._lock:
             return len(self._waiting)
 
-    def would_wait(self, owner: Owner) -> bool:
-        """Tell whether a request of this owner that came now would have to wait."""
+    def is_flooded(self, owner: Owner | None = None) -> bool:
+        """Tell whether so many requests wait, of this owner or of all, that who has left need not be served."""
         with self._lock:
-            return self._must_wait(owner, time.monotonic())
+            return (self._waiting.count(owner) if owner else len(self._waiting)) >= FLOOD
 
     def take_turn(self, owner: Owner) -> bool:
         """Begin to work, and tell whether that was in time. Raises Busy where it was not even in twice that time.
@@ -64,7 +66,7 @@ class Processor:
         """
         began = time.monotonic()
         with self._lock:
-            if not self._must_wait(owner, began):
+            if owner not in self._waiting and self._may_run(owner, began):
                 if began < self._rivals_until:
                     self._used[owner] = self._used.get(owner, 0) + OVERHEAD
                 return True
@@ -93,7 +95,7 @@ class Processor:
         since = time.monotonic()
         with self._lock:
             waiter = None
-            if self._must_wait(owner, since):
+            if owner in self._waiting or not self._may_run(owner, since):
                 waiter = self._enqueue(owner, is_first=is_newest_first)
                 self._heads.setdefault(owner, deque()).append((since, waiter))
         if waiter:
@@ -145,9 +147,6 @@ class Processor:
         if owner != self._last_owner:
             self._last_owner, self._rivals_until = owner, now + RIVALRY
         return now < self._rivals_until
-
-    def _must_wait(self, owner: Owner, now: float) -> bool:
-        return owner in self._waiting or not self._may_run(owner, now)
 
     def _may_run(self, owner: Owner, now: float) -> bool:
         if not self._has_rivals(owner, now):

@@ -205,7 +205,7 @@ class ClientSocket:
 
         Raises ConnectionResetError where there was no turn in time, or the client has not waited for it.
         """
-        if must_wait := processor.would_wait(self.owner):
+        if is_flooded := processor.is_flooded(self.owner):
             self._require_client()
         try:
             processor.wait_for_turn(self.owner, is_newest_first=self.owner in sharing().CROWDS)
@@ -217,7 +217,7 @@ class ClientSocket:
                 self._socket.recv(PIECE_BYTES)
             raise gone("its head was not parsed in time") from exc
         self._parser = self.owner
-        if must_wait:
+        if is_flooded:
             self._require_client()
 
     def _require_client(self) -> None:

@@ -50,8 +50,8 @@ class Server(StreamServer):
         return accepted
 
     def do_handle(self, connected: Any, address: Any) -> None:
-        """Serve a connection, unless it would have to wait and has been closed already: thousands may come a second."""
-        if processor.would_wait(sharing().STRANGER) and has_left(connected):
+        """Serve a connection, unless many wait and it has been closed already: thousands may come a second."""
+        if processor.is_flooded() and has_left(connected):
             connected.close()
             return
         super().do_handle(connected, address)

@@ -10,7 +10,7 @@ import pytest
 
 from analytics import fairness, processor
 from analytics.fairness import Busy, Owner, Waiter, breathe, working
-from analytics.processor import OVERHEAD, QUANTUM, REFUSAL, RIVALRY, Processor
+from analytics.processor import FLOOD, OVERHEAD, QUANTUM, REFUSAL, RIVALRY, Processor
 from conftest import wait_until
 
 # Seconds, longer than any test takes.
@@ -285,14 +285,19 @@ def test_a_head_whose_connection_was_given_up_is_refused_no_more(clock: Clock) -
     assert clock.waiting() == {}
 
 
-def test_who_would_wait_is_known_before(clock: Clock) -> None:
+def test_a_flood_is_known_by_what_waits(clock: Clock) -> None:
     clock.work("rival", 0)
-    assert not clock.processor.would_wait("new")
-
     clock.processor.charge("new", QUANTUM)
+    with ThreadPoolExecutor(FLOOD) as pool:
+        for number in range(1, FLOOD + 1):
+            assert not clock.processor.is_flooded()
+            pool.submit(clock.processor.wait_for_turn, "new")
+            wait_until(lambda number=number: clock.waiting()["new"] == number)  # type: ignore[misc]
+        found = [clock.processor.is_flooded(owner) for owner in (None, "new", "rival")]
+        while clock.waiting():
+            clock.next_round()
 
-    assert clock.processor.would_wait("new")
-    assert not clock.processor.would_wait("rival")
+    assert found == [True, True, False]
 
 
 def test_what_was_done_without_a_turn_counts(clock: Clock) -> None:

@@ -297,11 +297,11 @@ def test_of_another_kind_of_socket_it_is_not_known() -> None:
 
 
 @pytest.fixture
-def contended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "would_wait", lambda owner: True)
+def flooded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "is_flooded", lambda owner: True)
 
 
-def test_who_has_left_is_not_waited_for(pair: tuple[ClientSocket, socket.socket], contended: None) -> None:
+def test_who_has_left_is_not_waited_for(pair: tuple[ClientSocket, socket.socket], flooded: None) -> None:
     """A flood of clients that send a request and vanish would keep the others waiting."""
     ours, theirs = pair
     theirs.sendall(HEAD)
@@ -312,7 +312,7 @@ def test_who_has_left_is_not_waited_for(pair: tuple[ClientSocket, socket.socket]
         ours.recv(8192)
 
 
-def test_who_waits_has_a_turn(pair: tuple[ClientSocket, socket.socket], contended: None) -> None:
+def test_who_waits_has_a_turn(pair: tuple[ClientSocket, socket.socket], flooded: None) -> None:
     ours, theirs = pair
     theirs.sendall(HEAD)
 
@@ -320,7 +320,7 @@ def test_who_waits_has_a_turn(pair: tuple[ClientSocket, socket.socket], contende
     ours.end_parsing()
 
 
-def test_without_others_a_client_may_close_its_side_first(pair: tuple[ClientSocket, socket.socket]) -> None:
+def test_without_a_flood_a_client_may_leave_before_its_turn(pair: tuple[ClientSocket, socket.socket]) -> None:
     ours, theirs = pair
     theirs.sendall(HEAD)
     theirs.shutdown(socket.SHUT_WR)

@@ -59,11 +59,9 @@ def test_the_more_connections_come_the_more_are_accepted_at_a_time() -> None:
     assert len(taken) < 10
 
 
-@pytest.mark.parametrize("must_wait", [True, False])
-def test_who_has_left_before_the_others_had_their_turn_is_not_served(
-    monkeypatch: pytest.MonkeyPatch, must_wait: bool
-) -> None:
-    monkeypatch.setattr(processor, "would_wait", lambda owner: must_wait)
+@pytest.mark.parametrize("is_flooded", [True, False])
+def test_in_a_flood_who_has_left_is_not_served(monkeypatch: pytest.MonkeyPatch, is_flooded: bool) -> None:
+    monkeypatch.setattr(processor, "is_flooded", lambda: is_flooded)
     served: list[object] = []
     pool = Pool(10)
     listener = socket.socket()
@@ -80,7 +78,7 @@ def test_who_has_left_before_the_others_had_their_turn_is_not_served(
         server.close()
         pool.join(timeout=30)
 
-    assert len(served) == (1 if must_wait else 2)
+    assert len(served) == (1 if is_flooded else 2)
 
 
 def test_a_connection_that_is_closed_while_it_is_quiet_is_at_its_end() -> None:
