@@ -14,8 +14,9 @@ MAX_PIECE = 0.1
 OVERHEAD = 0.0006
 # Seconds that it takes to refuse a head.
 REFUSAL = 0.0003
-# Requests that wait, from which on only those are served whose clients have waited for them.
+# Requests that wait: from so many on, clients that have left are not let in, and down to so many they have no turn.
 FLOOD = 100
+EBB = 50
 # Seconds between two rounds: a greenlet that sleeps for 0 seconds lets no socket be read. And how long a round lasts in
 # which nobody waits.
 PAUSE = 0.0005
@@ -54,10 +55,10 @@ class Processor:
         with self._lock:
             return len(self._waiting)
 
-    def is_flooded(self, owner: Owner | None = None) -> bool:
+    def is_flooded(self, owner: Owner | None = None, *, least: int = FLOOD) -> bool:
         """Tell whether so many requests wait, of this owner or of all, that who has left need not be served."""
         with self._lock:
-            return (self._waiting.count(owner) if owner else len(self._waiting)) >= FLOOD
+            return (self._waiting.count(owner) if owner else len(self._waiting)) >= least
 
     def take_turn(self, owner: Owner) -> bool:
         """Begin to work, and tell whether that was in time. Raises Busy where it was not even in twice that time.
@@ -112,10 +113,10 @@ class Processor:
         work.since = time.thread_time() - OVERHEAD
 
     def charge(self, owner: Owner, seconds: float) -> None:
-        """Count work that was done for an owner, without a turn and without a wait."""
+        """Count work that was done for an owner, without a turn and without a wait: at most MAX_PIECE altogether."""
         with self._lock:
-            if time.monotonic() < self._rivals_until:
-                self._used[owner] = self._used.get(owner, 0) + seconds
+            if time.monotonic() < self._rivals_until and (used := self._used.get(owner, 0)) < MAX_PIECE:
+                self._used[owner] = used + seconds
 
     def spend(self, owner: Owner, seconds: float) -> None:
         """Count a small piece of work that this thread did without a turn, and wait where the owner has had its own."""

@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 
 from analytics.fairness import Busy, Owner, Share, outside
-from analytics.processor import processor
+from analytics.processor import EBB, processor
 from llmapi.client_connections import ClientConnections
 
 # Seconds that a body may take beside what its bytes take, and the bytes of it that must come in each further second.
@@ -205,7 +205,7 @@ class ClientSocket:
 
         Raises ConnectionResetError where there was no turn in time, or the client has not waited for it.
         """
-        if is_flooded := processor.is_flooded(self.owner):
+        if processor.is_flooded(self.owner):
             self._require_client()
         try:
             processor.wait_for_turn(self.owner, is_newest_first=self.owner in sharing().CROWDS)
@@ -217,7 +217,7 @@ class ClientSocket:
                 self._socket.recv(PIECE_BYTES)
             raise gone("its head was not parsed in time") from exc
         self._parser = self.owner
-        if is_flooded:
+        if processor.is_flooded(self.owner, least=EBB):
             self._require_client()
 
     def _require_client(self) -> None:

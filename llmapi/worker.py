@@ -19,7 +19,7 @@ from gevent.server import StreamServer
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
-from analytics.processor import processor
+from analytics.processor import EBB, processor
 from llmapi.client_connections import ClientConnections
 from llmapi.client_socket import ClientSocket, drained, has_left, secured, sharing
 from llmapi.logging import ServerRefusals
@@ -31,8 +31,9 @@ MAX_ACCEPT = 64
 NOTIFY_SECONDS = 1
 LOOK_SECONDS = 0.05
 MAX_CLOSE = 8
-# Seconds that the server works for a connection by itself: to open and to close it.
+# Seconds that the server works for a connection by itself: to open and to close it, and to close it at once.
 CONNECTION = 0.0003
+DROP = 0.0001
 # Seconds after which a quiet connection is closed at a stop. One that was used since may have a request under way.
 QUIET_SECONDS = 1
 
@@ -51,7 +52,8 @@ class Server(StreamServer):
 
     def do_handle(self, connected: Any, address: Any) -> None:
         """Serve a connection, unless many wait and it has been closed already: thousands may come a second."""
-        if processor.is_flooded() and has_left(connected):
+        if processor.is_flooded(least=EBB) and has_left(connected):
+            processor.charge(sharing().STRANGER, DROP)
             connected.close()
             return
         super().do_handle(connected, address)

@@ -17,7 +17,7 @@ from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from analytics.fairness import Busy
-from analytics.processor import processor
+from analytics.processor import FLOOD, processor
 from bench.openai_double import Behaviour, OpenAIDouble
 from chat.models import ClientToken
 from conftest import Server, running_server, wait_until
@@ -298,7 +298,7 @@ def test_of_another_kind_of_socket_it_is_not_known() -> None:
 
 @pytest.fixture
 def flooded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "is_flooded", lambda owner: True)
+    monkeypatch.setattr(processor, "is_flooded", lambda owner, least=FLOOD: True)
 
 
 def test_who_has_left_is_not_waited_for(pair: tuple[ClientSocket, socket.socket], flooded: None) -> None:

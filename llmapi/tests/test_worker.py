@@ -61,7 +61,7 @@ def test_the_more_connections_come_the_more_are_accepted_at_a_time() -> None:
 
 @pytest.mark.parametrize("is_flooded", [True, False])
 def test_in_a_flood_who_has_left_is_not_served(monkeypatch: pytest.MonkeyPatch, is_flooded: bool) -> None:
-    monkeypatch.setattr(processor, "is_flooded", lambda: is_flooded)
+    monkeypatch.setattr(processor, "is_flooded", lambda least: is_flooded)
     served: list[object] = []
     pool = Pool(10)
     listener = socket.socket()
