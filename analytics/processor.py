@@ -58,7 +58,7 @@ class Processor:
     def is_flooded(self, owner: Owner | None = None, *, least: int = FLOOD) -> bool:
         """Tell whether so many requests wait, of this owner or of all, that who has left need not be served."""
         with self._lock:
-            return (self._waiting.count(owner) if owner else len(self._waiting)) >= least
+            return (len(self._waiting) if owner is None else self._waiting.count(owner)) >= least
 
     def take_turn(self, owner: Owner) -> bool:
         """Begin to work, and tell whether that was in time. Raises Busy where it was not even in twice that time.

@@ -34,14 +34,11 @@ class ClientConnections:
     def is_crowded(self) -> bool:
         return self._count > self._most - SPARE
 
-    def count(self, owner: Owner) -> int:
-        return self._open[owner]
-
     def add(self, connected: "ClientSocket") -> None:
         if self.is_crowded and self._open:
             ((largest, _),) = self._open.most_common(1)
             if quiet := self._quiet.get(largest):
-                next(iter(quiet)).hang_up()
+                self._hang_up(next(iter(quiet)))
             else:
                 processor.refuse_oldest(largest)
         self._count += 1
@@ -80,4 +77,9 @@ class ClientConnections:
         before = time.monotonic() - seconds
         for connected, since in list(islice(self._since.items(), most)):
             if since < before:
-                connected.hang_up()
+                self._hang_up(connected)
+
+    def _hang_up(self, connected: "ClientSocket") -> None:
+        # At once, and not when its greenlet has noticed: the next one that is closed must be another.
+        self.busy(connected)
+        connected.hang_up()

@@ -1,8 +1,8 @@
 """gunicorn's worker for greenlets, with bounds on what a connection may take (llmapi/client_socket.py).
 
-A head must come within `keepalive` seconds. When connections run short, whoever has the most of them gives way
-(llmapi/client_connections.py). Bodies and answers have a least speed, as with Apache's mod_reqtimeout. gunicorn has
-none of it, and looks only once a second whether it shall stop.
+A connection may be quiet for `keepalive` seconds, and a head that has begun takes up to twice as long. When connections
+run short, whoever has the most of them gives way (llmapi/client_connections.py). Bodies and answers have a least speed,
+as with Apache's mod_reqtimeout. gunicorn has none of it, and looks only once a second whether it shall stop.
 """
 
 import time

@@ -39,7 +39,9 @@ PROBE = "a probe"
 PROBES = {"/health", "/ready"}
 PROBE_HEADS = tuple(f"GET {path} ".encode() for path in PROBES)
 TOKEN_IN_HEAD = re.compile(rb"\r\n(?:authorization: *bearer|(?:x-)?api-key:) *([^\s]+)", re.IGNORECASE)
-SESSION_IN_HEAD = re.compile(rb"\r\ncookie:[^\r]*\b%s=([^;\s]+)" % settings.SESSION_COOKIE_NAME.encode(), re.IGNORECASE)
+SESSION_IN_HEAD = re.compile(
+    rb"\r\ncookie:[^\r]*\b%s=([^;\s]+)" % re.escape(settings.SESSION_COOKIE_NAME.encode()), re.IGNORECASE
+)
 # Owners that stand for many.
 CROWDS = {STRANGER, PROBE}
 MAX_KNOWN = 10_000

@@ -15,13 +15,19 @@ from llmapi.client_socket import ClientSocket, secured
 from llmapi.worker import Server
 
 
-def test_what_has_come_before_the_end_is_accepted() -> None:
+@pytest.fixture
+def listener() -> socket.socket:
+    """A socket of gevent's, which a server closes."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(200)
+    return listener
+
+
+def test_what_has_come_before_the_end_is_accepted(listener: socket.socket) -> None:
     """The system would reset these connections with the requests that they have sent already."""
     received: list[bytes] = []
     pool = Pool(10)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
 
     def handle(connected: socket.socket, _address: object) -> None:
         received.append(connected.recv(10))
@@ -36,12 +42,9 @@ def test_what_has_come_before_the_end_is_accepted() -> None:
     assert sorted(received) == [b"", b"hello"]
 
 
-def test_the_more_connections_come_the_more_are_accepted_at_a_time() -> None:
+def test_the_more_connections_come_the_more_are_accepted_at_a_time(listener: socket.socket) -> None:
     """Each of several processes takes one, so that the next is for all. In a flood they would come too late."""
     pool = Pool(200)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(200)
     server = Server(listener, lambda connected, address: None, spawn=pool, least=1)
     taken: list[int] = []
     with ExitStack() as stack:
@@ -60,13 +63,12 @@ def test_the_more_connections_come_the_more_are_accepted_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("is_flooded", [True, False])
-def test_in_a_flood_who_has_left_is_not_served(monkeypatch: pytest.MonkeyPatch, is_flooded: bool) -> None:
+def test_in_a_flood_who_has_left_is_not_served(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, is_flooded: bool
+) -> None:
     monkeypatch.setattr(processor, "is_flooded", lambda least: is_flooded)
     served: list[object] = []
     pool = Pool(10)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
 
     def handle(connected: socket.socket, _address: object) -> None:
         served.append(connected)
