@@ -28,12 +28,13 @@ from llmapi import counts
 counts.open_folder()
 
 try:
-    from llmapi import environment, settings, tether
+    from llmapi import environment, memory, settings, tether
 
     port = environment.number("PORT", 8080, least=1, most=65535)
 except ImproperlyConfigured as exc:
     raise SystemExit(f"llmapi: {exc}") from exc
 
+memory.return_large_blocks()
 workers = settings.WEB_CONCURRENCY
 wsgi_app = "llmapi.wsgi"
 bind = f"127.0.0.1:{port}"

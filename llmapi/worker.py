@@ -5,6 +5,7 @@ run short, whoever has the most of them gives way (llmapi/client_connections.py)
 as with Apache's mod_reqtimeout. gunicorn has none of it, and looks only once a second whether it shall stop.
 """
 
+import math
 import time
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -24,8 +25,9 @@ from llmapi.client_connections import ClientConnections
 from llmapi.client_socket import ClientSocket, drained, has_left, secured, sharing
 from llmapi.logging import ServerRefusals
 
-# Connections that are accepted before others have their turn.
+# Connections that are accepted before others have their turn, and the seconds that this may take.
 MAX_ACCEPT = 64
+ACCEPT_SECONDS = 0.002
 # Seconds between two signs of life to the master, and between two looks for what has ended, with the most connections
 # that are closed at one.
 NOTIFY_SECONDS = 1
@@ -44,8 +46,18 @@ class Server(StreamServer):
     def __init__(self, *args: Any, least: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._least = self.max_accept = least
+        self._until = math.inf
+
+    def _do_read(self) -> None:
+        self._until = time.monotonic() + ACCEPT_SECONDS
+        try:
+            super()._do_read()  # type: ignore[misc]
+        finally:
+            self._until = math.inf
 
     def do_read(self) -> Any:
+        if time.monotonic() > self._until:
+            return None
         accepted = super().do_read()
         self.max_accept = min(2 * self.max_accept, MAX_ACCEPT) if accepted else self._least
         return accepted

@@ -9,12 +9,15 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
+from io import BytesIO
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from analytics.fairness import Busy, Owner, Share, working
 from analytics.processor import MAX_REQUESTS, PATIENCE, processor
@@ -145,6 +148,9 @@ class SharingMiddleware:
                 if isinstance(response, HttpResponse) and (size := len(response.content)) > LARGE:
                     # What has been done is told, however much is held.
                     held.hold(memory, size, is_forced=request.method not in {"GET", "HEAD"})
+                    if isinstance(response, Response):
+                        # As long as it is written, what it was written from would be held as well.
+                        response.data = None
                 held.keep_until_sent(response)
         except Busy:
             return busy(request)
@@ -198,10 +204,24 @@ def receive(request: Request) -> None:
             size = len(read_body(http, settings.MAX_REQUEST_BYTES))
         if size > LARGE:
             held.hold(memory, size, owner=owner, is_forced=True)
+            # Before the memory counts as given back.
+            held.until_sent.callback(forget_body, request)
             if not held.while_working.enter_context(working(large, owner)):
                 raise Busy
     except Busy as exc:
         raise Unavailable(BUSY) from exc
+
+
+def forget_body(request: Request) -> None:
+    """Let go of a body and of what was read of it.
+
+    The request and its view refer to each other, so only the collector frees them, which rarely looks at old ones.
+    """
+    own: Any = request
+    # Django keeps it twice.
+    own._request._body, own._request._stream = b"", BytesIO()
+    own._stream = None
+    own._full_data = own._data = {}
 
 
 def length_of(request: HttpRequest, most: int) -> int:

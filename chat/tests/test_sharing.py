@@ -257,3 +257,22 @@ def test_a_body_without_an_end_is_a_400(alice: ApiClient) -> None:
     answer = alice.send(COMPLETIONS, json.dumps(HI)[:-1])
 
     assert answer.status_code == 400
+
+
+def test_a_body_is_let_go_of_with_its_answer(alice: ApiClient) -> None:
+    answer = alice.send("/v1/conversations", {"metadata": {"a": "x" * 2 * LARGE}})
+
+    assert answer.wsgi_request._body == b""
+    assert answer.wsgi_request._stream.read() == b""
+
+
+def test_what_a_large_answer_was_written_from_is_let_go_of(alice: ApiClient) -> None:
+    """An answer that nobody reads is held once, and not twice."""
+    conversation = alice.conversation()
+    items = [{"role": "user", "content": "x" * 2 * LARGE}]
+    assert alice.send(f"/v1/conversations/{conversation}/items", {"items": items}).status_code == 200
+
+    page: Any = alice.get(f"/v1/conversations/{conversation}/items")
+
+    assert page.data is None
+    assert len(page.json()["data"]) == 1

@@ -1,8 +1,10 @@
 """The loop of a server process: what it accepts, and what a stop does."""
 
+import itertools
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -10,9 +12,10 @@ from gevent import socket, ssl
 from gevent.pool import Pool
 
 from analytics.processor import processor
+from llmapi import worker
 from llmapi.client_connections import ClientConnections
 from llmapi.client_socket import ClientSocket, secured
-from llmapi.worker import Server
+from llmapi.worker import ACCEPT_SECONDS, Server
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_the_more_connections_come_the_more_are_accepted_at_a_time(listener: soc
             stack.enter_context(socket.create_connection(listener.getsockname()))
         while server.max_accept > 1 or not taken:
             before = len(pool)
-            server._do_read()  # type: ignore[attr-defined]
+            server._do_read()
             taken.append(len(pool) - before)
     server.close()
     pool.join(timeout=30)
@@ -60,6 +63,23 @@ def test_the_more_connections_come_the_more_are_accepted_at_a_time(listener: soc
     assert taken[0] == 1
     assert sum(taken) == 100
     assert len(taken) < 10
+
+
+def test_a_batch_takes_little_time(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is connected waits until it has been accepted."""
+    clock = itertools.count(step=ACCEPT_SECONDS / 2)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    pool = Pool(200)
+    server = Server(listener, lambda connected, address: None, spawn=pool, least=64)
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        server._do_read()
+        assert len(pool) == 2
+        # At the end all are taken, however long it takes.
+        server.close()
+        assert len(pool) == 20
+    pool.join(timeout=30)
 
 
 @pytest.mark.parametrize("is_flooded", [True, False])

@@ -78,8 +78,14 @@ class Kind:
             return self.count(connection)
 
     def conversation(self, items: list[dict[str, Any]], *, at_once: int = 1) -> str:
-        """Make a conversation with these items, as far as the server takes them, and return its id."""
-        created: str = json.loads(self.call(0, "POST", "/v1/conversations", b"{}"))["id"]
+        """Make a conversation with these items, as far as the server takes them, and return its id.
+
+        Raise ValueError where the server refuses to make one.
+        """
+        answer = json.loads(self.call(0, "POST", "/v1/conversations", b"{}"))
+        if "id" not in answer:
+            raise ValueError(answer)
+        created: str = answer["id"]
         for start in range(0, len(items), at_once):
             body = json.dumps({"items": items[start : start + at_once]}).encode()
             self.call(0, "POST", f"/v1/conversations/{created}/items", body)
