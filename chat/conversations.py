@@ -30,7 +30,7 @@ WITHIN = """
 
 def create(client: ClientToken, *, metadata: dict[str, str], items: list[dict[str, Any]]) -> Conversation:
     with transaction.atomic():
-        conversation = Conversation.objects.create(client_token=client, metadata=metadata)
+        conversation = Conversation.objects.create(client_token=client, metadata=metadata, user_id=client.owner_id)
         if items:
             append(conversation, items)
     return conversation

@@ -143,8 +143,39 @@ IdempotencyKeyReused = error(
 NotCancellable = error(
     409, "not_cancellable", "Only a completion that is being streamed can be cancelled.", should_retry=False
 )
+SessionInvalid = error(
+    401, "invalid_token", "The session is unknown or revoked; start one with POST /v1/sessions.", should_retry=False
+)
+SessionExpired = error(
+    401, "session_expired", "The access token is over; renew it with POST /v1/sessions/refresh.", should_retry=False
+)
+SignInInvalid = error(401, "invalid_subject_token", should_retry=False)
+PublishableKey = error(
+    403,
+    "publishable_key",
+    "A publishable key can only start sessions: send it to POST /v1/sessions, and the access_token of its answer here.",
+    should_retry=False,
+)
+SecretKey = error(
+    403,
+    "secret_key",
+    "Sessions are started with a publishable key (pk_…), and not with a secret one.",
+    should_retry=False,
+)
+OriginNotAllowed = error(
+    403,
+    "origin_not_allowed",
+    "The key may not be used from this origin; the operator lists its origins on the key.",
+    should_retry=False,
+)
+NotAllowed = error(403, "not_allowed", should_retry=False)
+PersonBlocked = error(403, "person_blocked", "The operator has blocked this person.", should_retry=False)
+AttestationFailed = error(403, "attestation_failed", should_retry=False)
 LengthRequired = error(411, "length_required", "This server reads no chunked body; send it with a Content-Length.")
 RateLimitExceeded = error(429, "rate_limit_exceeded")
+SessionLimitExceeded = error(
+    429, "session_limit_exceeded", "Too many sessions were started from here; wait as long as Retry-After says."
+)
 BudgetExceeded = error(429, "budget_exceeded", should_retry=False)
 InternalError = error(
     500, "internal_error", "Something broke on our side; quote the x-request-id when you report it.", is_billed=True
@@ -185,8 +216,8 @@ def answer_error(exc: Exception, context: dict[str, Any]) -> Response:
     response = Response(
         error_body(error.status_code, message, code, getattr(error, "param", None) or param), status=error.status_code
     )
-    if auth_header := getattr(error, "auth_header", None):
-        response["WWW-Authenticate"] = auth_header
+    if error.status_code == status.HTTP_401_UNAUTHORIZED:
+        response["WWW-Authenticate"] = getattr(error, "auth_header", None) or 'Bearer realm="llmapi"'
     if (retry_after := getattr(error, "retry_after", None)) is not None:
         response["Retry-After"] = str(max(1, math.ceil(retry_after)))
     if (should_retry := getattr(error, "should_retry", None)) is not None:

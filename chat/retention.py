@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib.sessions.models import Session
 from django.db.models import QuerySet
 
-from chat.models import KEY_TTL, Budget, IdempotencyKey, RateLimit
+from chat.models import KEY_TTL, Budget, ClientSession, IdempotencyKey, RateLimit, SigningKey
 
 BATCH = 1000
 
@@ -18,6 +18,8 @@ def purge_expired(now: datetime) -> dict[str, int]:
         "rate limits at rest": RateLimit.objects.filter(theoretical_arrival__lt=now.timestamp()),
         # Two days after the end of a period none of its turns still runs.
         "budgets that are over": Budget.objects.filter(resets_at__lt=now - timedelta(days=2)),
+        "sessions of people": ClientSession.objects.filter(expires_at__lt=now),
+        "signing keys": SigningKey.objects.filter(retires_at__lt=now),
         "sessions": Session.objects.filter(expire_date__lt=now),
     }
     return {kind: delete_in_batches(rows) for kind, rows in expired.items()}

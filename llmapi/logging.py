@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from analytics.causes import cause
-from llmapi.addresses import address_of
+from chat.api.addresses import address_of
 from llmapi.log_formats import current_request_id
 
 logger = logging.getLogger(__name__)

@@ -259,6 +259,7 @@ SPECTACULAR_SETTINGS = {
     "CONTACT": {"name": "The operator of this server"},
     "TAGS": [
         {"name": "Chat", "description": "Messages and replies."},
+        {"name": "Sessions", "description": "People of an app that cannot keep a secret."},
         {"name": "Conversations", "description": "What the server remembers."},
         {"name": "Models", "description": "The models that a client may name."},
         {"name": "Events", "description": "What only the client sees."},

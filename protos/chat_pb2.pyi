@@ -661,3 +661,65 @@ class LimitStatus(_message.Message):
     left: float
     resets_at: int
     def __init__(self, name: _Optional[str] = ..., most: _Optional[float] = ..., left: _Optional[float] = ..., resets_at: _Optional[int] = ...) -> None: ...
+
+class SessionRequest(_message.Message):
+    __slots__ = ("install_id", "subject_token", "subject_token_type", "refresh_token", "attestation")
+    INSTALL_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ATTESTATION_FIELD_NUMBER: _ClassVar[int]
+    install_id: str
+    subject_token: str
+    subject_token_type: str
+    refresh_token: str
+    attestation: Attestation
+    def __init__(self, install_id: _Optional[str] = ..., subject_token: _Optional[str] = ..., subject_token_type: _Optional[str] = ..., refresh_token: _Optional[str] = ..., attestation: _Optional[_Union[Attestation, _Mapping]] = ...) -> None: ...
+
+class Attestation(_message.Message):
+    __slots__ = ("type", "token")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    token: str
+    def __init__(self, type: _Optional[str] = ..., token: _Optional[str] = ...) -> None: ...
+
+class RefreshRequest(_message.Message):
+    __slots__ = ("refresh_token",)
+    REFRESH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    refresh_token: str
+    def __init__(self, refresh_token: _Optional[str] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("id", "access_token", "token_type", "expires_in", "refresh_token", "user")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    access_token: str
+    token_type: str
+    expires_in: int
+    refresh_token: str
+    user: Person
+    def __init__(self, id: _Optional[str] = ..., access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_in: _Optional[int] = ..., refresh_token: _Optional[str] = ..., user: _Optional[_Union[Person, _Mapping]] = ...) -> None: ...
+
+class Person(_message.Message):
+    __slots__ = ("id", "is_anonymous", "plan")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    IS_ANONYMOUS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    is_anonymous: bool
+    plan: str
+    def __init__(self, id: _Optional[str] = ..., is_anonymous: _Optional[bool] = ..., plan: _Optional[str] = ...) -> None: ...
+
+class SessionDeleted(_message.Message):
+    __slots__ = ("id", "deleted")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    deleted: bool
+    def __init__(self, id: _Optional[str] = ..., deleted: _Optional[bool] = ...) -> None: ...

@@ -76,8 +76,12 @@ def known_event_ids(client_token_id: int, event_ids: Collection[str]) -> set[str
     return set(events.values_list("client_event_id", flat=True))
 
 
-def turns_of(client_token_id: int, request_ids: Collection[str]) -> dict[str, Subject]:
-    """Return the subjects of those turns that are the client's own, by request id."""
+def turns_of(
+    client_token_id: int, request_ids: Collection[str], user_ids: Collection[str] | None = None
+) -> dict[str, Subject]:
+    """Return the subjects of those turns that are the client's own, by request id. With `user_ids`, only of theirs."""
     turns = UsageEvent.objects.filter(client_token_id=client_token_id, request_id__in=request_ids)
+    if user_ids is not None:
+        turns = turns.filter(user_id__in=user_ids)
     columns = ("request_id", "client_token_id", "user_id", "conversation_id", "app_version", "model")
     return {row[0]: Subject(*row) for row in turns.values_list(*columns)}

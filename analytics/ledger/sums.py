@@ -46,6 +46,8 @@ FIGURES: dict[str, Any] = {
 }
 # The columns that hold what clients say of replies, by the event that says it.
 FEEDBACK = {"thumbs_up": "client.thumbs_up", "thumbs_down": "client.thumbs_down", "regenerated": "client.regenerated"}
+# Those that are counted of each day, by their event: what clients say, and people who sign in for the first time.
+COUNTED = {**FEEDBACK, "sign_ups": "person.signed_up"}
 BOUGHT = ["sold", "priced", "total_tokens", "cost_nanos"]
 
 
@@ -108,11 +110,11 @@ def replays(day: date) -> Iterator[tuple[tuple[Any, ...], Counter[str]]]:
             yield (client, model, version), figures
 
 
-def feedback(day: date, *by: str) -> list[dict[str, Any]]:
-    """Count what clients said of replies, for each value of the columns `by`."""
-    said = event_rows(day).filter(event_name__in=FEEDBACK.values())
-    counts = {figure: Count("id", filter=Q(event_name=name)) for figure, name in FEEDBACK.items()}
-    return list(said.values(*by).annotate(**counts))
+def counted(day: date, *by: str) -> list[dict[str, Any]]:
+    """Count events by their kinds, for each value of the columns `by`."""
+    rows = event_rows(day).filter(event_name__in=COUNTED.values())
+    counts = {figure: Count("id", filter=Q(event_name=name)) for figure, name in COUNTED.items()}
+    return list(rows.values(*by).annotate(**counts))
 
 
 def user_events(day: date, *by: str) -> Iterator[dict[str, Any]]:

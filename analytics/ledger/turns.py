@@ -54,12 +54,16 @@ def renew_leases(request_ids: Collection[str], locked_until: Combinable) -> None
     UsageEvent.objects.pending().filter(request_id__in=request_ids).update(locked_until=locked_until)
 
 
-def request_cancel(request_id: str, client_token_id: int) -> tuple[str, bool] | None:
-    """Note that the client wants a stream stopped.
+def request_cancel(
+    request_id: str, client_token_id: int, user_ids: Collection[str] | None = None
+) -> tuple[str, bool] | None:
+    """Note that the client wants a stream stopped. With `user_ids`, only one of theirs.
 
     Returns the status of its turn, and whether it is a stream; None where it is not the client's.
     """
     own = UsageEvent.objects.filter(request_id=request_id, client_token_id=client_token_id)
+    if user_ids is not None:
+        own = own.filter(user_id__in=user_ids)
     own.pending().filter(is_stream=True).update(is_cancel_asked=True)
     return own.values_list("status", "is_stream").first()
 

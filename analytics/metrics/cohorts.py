@@ -31,6 +31,11 @@ def returned(table: Table, day: date, age: int) -> float | None:
     return share(table.returned[age].get(day, 0), table.activity[day].new_users)
 
 
+def sign_ups(table: Table) -> list[dict[str, Any]]:
+    """People who signed in for the first time, for each day. They belong to no model and no version."""
+    return by_day(table.usage, lambda row: {"people": row.sign_ups})
+
+
 def activation(table: Table) -> list[dict[str, Any]]:
     """Of the users who were new on each day, those who have completed 5 turns since, and their share; null without.
 

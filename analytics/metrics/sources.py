@@ -68,6 +68,7 @@ class Usage:
     thumbs_up: int = 0
     thumbs_down: int = 0
     regenerated: int = 0
+    sign_ups: int = 0
 
     @property
     def ended(self) -> int:

@@ -1,4 +1,4 @@
-from analytics.models.ledger import BROKEN, AnalyticsEvent, UsageEvent
+from analytics.models.ledger import BROKEN, AnalyticsEvent, MergedUser, UsageEvent
 from analytics.models.rollups import (
     ActivityRollup,
     Milestone,

@@ -97,6 +97,24 @@ class UsageEvent(models.Model):
         return self.request_id
 
 
+class MergedUser(models.Model):
+    """A user who turned out to be another: an anonymous person who has signed in.
+
+    Rows of the day of the merge are the other's. Those of days before stay, and say since when the other is there.
+    """
+
+    user_id = models.CharField(max_length=255)
+    merged_into = models.CharField(max_length=255)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "merged_users"
+        constraints = [models.UniqueConstraint(fields=["user_id"], name="merged_user_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} is {self.merged_into}"
+
+
 class AnalyticsEvent(models.Model):
     """Something that happened to a user, for product metrics."""
 

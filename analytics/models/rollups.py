@@ -130,6 +130,7 @@ class UsageRollup(Rollup):
     thumbs_up = models.PositiveIntegerField(default=0)
     thumbs_down = models.PositiveIntegerField(default=0)
     regenerated = models.PositiveIntegerField(default=0)
+    sign_ups = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:
         db_table = "usage_rollups"

@@ -76,7 +76,7 @@ def usage_rollups(day: date) -> list[UsageRollup]:
         for column in ("latency_ms", "first_token_ms"):
             for row, milliseconds, count in taking_breaks(sums.durations(day, column, *KEY)):
                 getattr(cell(row), column).add(milliseconds, count)
-    for row in sums.feedback(day, *KEY):
+    for row in sums.counted(day, *KEY):
         cell(row).figures.update(row)
     for key, figures in sums.replays(day):
         cells.setdefault(key, Cell()).figures.update(figures)

@@ -17,7 +17,16 @@ from django.db.models.functions import Now
 
 from analytics.cooperative import taking_breaks
 from analytics.ledger import SETTLE_GRACE
-from analytics.models import ActivityRollup, Milestone, OpenSession, RollupDay, SessionRollup, UsageRollup, UserDay
+from analytics.models import (
+    ActivityRollup,
+    MergedUser,
+    Milestone,
+    OpenSession,
+    RollupDay,
+    SessionRollup,
+    UsageRollup,
+    UserDay,
+)
 from analytics.query import DAY
 from analytics.rollups import activity, build
 
@@ -150,14 +159,19 @@ def downstream_state(day: date) -> set[tuple[object, ...]]:
 def set_milestones(day: date, active: set[str]) -> None:
     """Set the milestones that users reached on the day, and clear those that they turn out not to have reached."""
     on_day = UserDay.objects.filter(day=day, turns__gt=0).values("user_id")
-    Milestone.objects.filter(first_day=day).exclude(user_id__in=on_day).delete()
+    # Whom an active user became by a merge is there since that day as well.
+    became = MergedUser.objects.filter(user_id__in=on_day).values("merged_into")
+    came = Q(user_id__in=on_day) | Q(user_id__in=became)
+    Milestone.objects.filter(first_day=day).exclude(came).delete()
     Milestone.objects.filter(fifth_day=day).update(fifth_day=None)
     if not active:
         return
     Milestone.objects.bulk_create(
-        [Milestone(user_id=user, first_day=day) for user in active], BATCH, ignore_conflicts=True
+        [Milestone(user_id=user, first_day=day) for user in active.union(became.values_list("merged_into", flat=True))],
+        BATCH,
+        ignore_conflicts=True,
     )
-    Milestone.objects.filter(first_day__gt=day, user_id__in=on_day).update(first_day=day)
+    Milestone.objects.filter(came, first_day__gt=day).update(first_day=day)
     not_yet = Milestone.objects.filter(Q(fifth_day=None) | Q(fifth_day__gt=day), user_id__in=on_day)
     so_far = UserDay.objects.filter(day__lte=day, turns__gt=0, user_id__in=not_yet.values("user_id"))
     reached = so_far.values("user_id").annotate(total=Sum("turns")).filter(total__gte=ACTIVATED_BY)

@@ -16,6 +16,8 @@ class Case:
     messages: int = 0  # of the conversation before the turn
     # Of the client token, a row of the table, whose turns name users: "all" or "none". Empty: the setting's token.
     limits: str = ""
+    # Ask with the session of a person in the place of a token.
+    is_session: bool = False
 
     @property
     def delay(self) -> int:
@@ -38,6 +40,7 @@ CASES = [
     Case("long", "64 clients, 200 messages before", 64, 8, messages=200),
     Case("unlimited", "64 clients, a token without limits", 64, 10, limits="none"),
     Case("limited", "64 clients, a token with all limits", 64, 10, limits="all"),
+    Case("session", "64 clients, the session of a person", 64, 10, is_session=True),
     Case("slow", "200 streams over 2 s", 200, 12, upstream.TWO_SECONDS, is_stream=True),
     Case("thousand", "1,000 streams over 30 s", 1000, 40, upstream.THIRTY_SECONDS, is_stream=True),
 ]

@@ -125,14 +125,16 @@ def figure_table(run: Run) -> str:
 
 
 def derived_table(run: Run) -> str:
-    """What two rows tell together: a turn against its floor, a chunk, both without PostgreSQL; a limited token."""
+    """What two rows tell together: a turn against its floor, a chunk, both without PostgreSQL; limits; sessions."""
     head = ["peer", "CPU of a turn / floor", "CPU of a chunk, us", "limited / unlimited: requests/s", "CPU"]
+    head += ["session / token: requests/s", "CPU"]
     rows = []
     for peer in run.peers:
         turn, stream = run.values("turns", peer, own_cpu), run.values("stream", peer, own_cpu)
         chunk = [1000 * (of_stream - of_turn) / CHUNKS for of_stream, of_turn in zip(stream, turn, strict=False)]
         pair = [
-            divided(run.values("limited", peer, read), run.values("unlimited", peer, read))
+            divided(run.values(case, peer, read), run.values("unlimited", peer, read))
+            for case in ("limited", "session")
             for read in (lambda r: r.per_second, turn_cpu)
         ]
         floor = run.ratios("many", peer, own_cpu, to="floor")

@@ -1,9 +1,11 @@
 """The request that a peer gets again and again, and how to send one."""
 
+import contextlib
 import http.client
 import itertools
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -85,6 +87,12 @@ def post(connection: http.client.HTTPConnection, path: str, body: Any, token: st
     if answer.status >= 300:
         raise ValueError(f"POST {path}: {answer.status} {text[:300]!r}")
     return json.loads(text)
+
+
+def start_session(port: int, key: str) -> str:
+    """Start a session of an anonymous person, and return its access token."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        return str(post(connection, "/v1/sessions", {"install_id": str(uuid.uuid4())}, key)["access_token"])
 
 
 def create_conversations(port: int, token: str, count: int, messages: int) -> list[str]:

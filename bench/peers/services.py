@@ -19,13 +19,11 @@ TOKEN = "tok-9f3kd82mZx71qpLw0TtY"  # noqa: S105
 MASTER_KEY = "sk-9f8a7d6c5b4e3f2a1b0c"
 SECRET_KEY = "of-a-benchmark-and-of-nothing-else-0123456789"  # noqa: S105
 # No request is refused, and every limit is looked at and counted.
-LIMITS = {
-    "--rate-limit": 10_000_000,
-    "--tokens-per-min": 10**12,
-    "--concurrent-turns": 10_000,
-    **{f"--{whose}{period}-tokens": 10**14 for whose in ("", "user-") for period in ("day", "month")},
-    **{f"--{whose}{period}-usd": 9_999_999 for whose in ("", "user-") for period in ("day", "month")},
-}
+LIMITS = [
+    *("--rate-limit", "10000000", "--tokens-per-min", str(10**12), "--concurrent-turns", "10000"),
+    *(f"--{whose}{period}-tokens={10**14}" for whose in ("", "user-") for period in ("day", "month")),
+    *(f"--{whose}{period}-usd=9999999" for whose in ("", "user-") for period in ("day", "month")),
+]
 STREAMS_AND_HISTORY = {"one", "many", "turns", "stream", "slow", "thousand", "short", "long"}
 
 
@@ -61,7 +59,7 @@ class Peer(ABC):
 class Llmapi(Peer):
     """llmapi at a commit, as `make run` starts it: one process on SQLite, two on PostgreSQL."""
 
-    cases = STREAMS_AND_HISTORY | {"limited", "unlimited"}
+    cases = STREAMS_AND_HISTORY | {"limited", "unlimited", "session"}
 
     def __init__(self, name: str, databases: Databases, commit: str, *, is_postgres: bool) -> None:
         super().__init__(name, databases)
@@ -90,7 +88,12 @@ class Llmapi(Peer):
         return Start(["make", "run"], self.root, port, "/health", env)
 
     def template(self, start: Start, case: Case) -> Template:
-        token = self.create_token(start, case) if case.limits else TOKEN
+        token = TOKEN
+        if case.is_session:
+            key = self.create_token(start, case, "--publishable")
+            token = request.start_session(start.port, key)
+        elif case.limits:
+            token = self.create_token(start, case, *(LIMITS if case.limits == "all" else ["--rate-limit", "0"]))
         conversations = request.create_conversations(start.port, token, case.conversations, case.messages)
         return Template(
             request.of_conversation(is_stream=case.is_stream, has_user=bool(case.limits)),
@@ -99,9 +102,7 @@ class Llmapi(Peer):
             has_key=True,
         )
 
-    def create_token(self, start: Start, case: Case) -> str:
-        options = LIMITS if case.limits == "all" else {"--rate-limit": 0}
-        arguments = [part for option, most in options.items() for part in (option, str(most))]
+    def create_token(self, start: Start, case: Case, *arguments: str) -> str:
         return installs.python(self.root, "manage.py", "create_client_token", case.name, *arguments, **start.env)
 
     def postmaster(self, database: str) -> int | None:

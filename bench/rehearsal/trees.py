@@ -11,10 +11,13 @@ from llmapi.launch import ROOT
 OLD, NEW = "1.0.0-old", "1.0.1-new"
 # Models whose tables a turn reads and writes: each gets a column that the old version does not know.
 MODELS = {
-    "chat": ("ClientToken", "Conversation", "Message", "IdempotencyKey"),
-    "analytics": ("UsageEvent",),
+    "chat/models/clients.py": ("ClientToken",),
+    "chat/models/conversations.py": ("Conversation", "Message"),
+    "chat/models/idempotency.py": ("IdempotencyKey",),
+    "chat/models/people.py": ("Person", "ClientSession"),
+    "analytics/models/ledger.py": ("UsageEvent",),
 }
-FILES = {"chat": "chat/models.py", "analytics": "analytics/models/ledger.py"}
+APPS = ("chat", "analytics")
 COLUMN = "    rehearsed = models.TextField(null=True, editable=False)\n"
 INDEX = """\
 from django.db import migrations, models
@@ -41,16 +44,16 @@ def fresh(folder: Path, version: str = OLD) -> Path:
 def later(folder: Path) -> Path:
     """Write the next version: a nullable column in each table of a turn, and an index on the ledger."""
     tree = fresh(folder, NEW)
-    for app, names in MODELS.items():
+    for file, names in MODELS.items():
         for name in names:
-            add_column(tree / FILES[app], name)
+            add_column(tree / file, name)
     env = {
         **os.environ,
         "ENV_FILE": os.devnull,
         "DATABASE_URL": f"sqlite:///{folder}/unused.sqlite3",
         "SECRET_KEY": "x" * 50,
     }
-    command = [sys.executable, "manage.py", "makemigrations", "-v0", "-n", "rehearsed", *MODELS]
+    command = [sys.executable, "manage.py", "makemigrations", "-v0", "-n", "rehearsed", *APPS]
     subprocess.run(command, cwd=tree, env=env, check=True)
     (made,) = (tree / "analytics/migrations").glob("*_rehearsed.py")
     number = int(made.name[:4]) + 1

@@ -8,6 +8,8 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from chat.api.sharing import credentials, token_of
+from chat.exceptions import PersonBlocked, PublishableKey, SessionInvalid
+from chat.identity import origins, tokens
 from chat.models import ClientToken
 from chat.turns.admission import SETTING, Admission, admissions
 
@@ -17,6 +19,8 @@ class ClientTokenAuthentication(BaseAuthentication):
 
     Without that header it looks for the token in those of Azure's and Anthropic's SDKs. With the client it learns
     whether the client's requests per minute admit the request; `ClientThrottle` refuses it.
+
+    The access token of a session is taken wherever a client token is; the client is then that of its person alone.
     """
 
     def authenticate(self, request: Request) -> tuple[None, ClientToken] | None:
@@ -26,13 +30,18 @@ class ClientTokenAuthentication(BaseAuthentication):
                 return None
             raise AuthenticationFailed("Send the token as `Authorization: Bearer <token>`.")
         digest = ClientToken.digest_of(token)
-        admission = self.find(digest)
+        is_session = tokens.is_access_token(token)
+        admission = admissions.run(tokens.read(token)) if is_session else self.find(digest)
         if admission is None:
             credentials.refuse(digest)
+            if is_session:
+                raise SessionInvalid
             raise AuthenticationFailed("The token is unknown, expired or revoked; ask the operator for a new one.")
+        client = admission.client
         request._request.admission = admission  # type: ignore[attr-defined]
-        credentials.accept(digest, admission.client.pk)
-        return None, admission.client
+        credentials.accept(digest, client.holder)
+        check_use(client, request)
+        return None, client
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="llmapi"'
@@ -47,6 +56,17 @@ class ClientTokenAuthentication(BaseAuthentication):
             return found
         found = admissions.run(digest)
         return found if found and hmac.compare_digest(digest, found.client.digest or "") else None
+
+
+def check_use(client: ClientToken, request: Request) -> None:
+    """Refuse a publishable token itself, a session from elsewhere, and a person who is blocked."""
+    if not client.is_publishable:
+        return
+    if client.session is None or client.person is None:
+        raise PublishableKey
+    if client.person.is_blocked:
+        raise PersonBlocked
+    origins.check(client, request, client.session.origin)
 
 
 def is_setting(digest: str) -> bool:

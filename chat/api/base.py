@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 from chat.api.parsers import PARSERS
 from chat.api.renderers import RENDERERS, SameFormatNegotiation
 from chat.api.sharing import receive
-from chat.models import ClientToken
+from chat.models import ClientToken, Person
 
 # Routes of OpenAI's API that llmapi does not offer, with what to use in their place.
 NOT_OFFERED = {
@@ -31,6 +31,13 @@ class ClientViewSet(viewsets.ViewSet):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         receive(request)
+
+
+def person_ids(client: ClientToken) -> list[str] | None:
+    """Return the users whose turns a session may touch: its person, and who became that person. None: all of them."""
+    if not client.person:
+        return None
+    return [client.person.pk, *Person.objects.filter(merged_into=client.person).values_list("pk", flat=True)]
 
 
 def client_of(request: Request) -> ClientToken:

@@ -1,15 +1,14 @@
 import itertools
 from typing import Any
 
-from django.conf import settings
 from django.http import StreamingHttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from analytics import ledger
 from analytics.fairness import outside
-from chat.api import answers, openapi
-from chat.api.base import ClientViewSet, client_of
+from chat.api import answers, openapi, policy
+from chat.api.base import ClientViewSet, client_of, person_ids
 from chat.api.limits import limits_of
 from chat.api.serializers import CompletionIn, upstream_parameters, validated
 from chat.api.streaming import EventStream, ProtobufStream, render_stream
@@ -31,6 +30,7 @@ class CompletionViewSet(ClientViewSet):
         request can be sent again for 24 hours: it gets the same answer, and is billed once.
         """
         client, data = client_of(request), validated(CompletionIn(data=request.data))
+        policy.check_completion(client, data)
         message = {"role": "user", "content": data.get("message")}
         subject = ledger.Subject(
             request_id=request._request.request_id,  # type: ignore[attr-defined]
@@ -38,13 +38,13 @@ class CompletionViewSet(ClientViewSet):
             user_id=user_of(client, data.get("user")),
             conversation_id=data.get("conversation_id", ""),
             app_version=data.get("metadata", {}).get("app_version", "")[:64],
-            model=data.get("model", settings.OPENAI_MODEL),
+            model=data.get("model") or policy.default_model(client),
         )
         turn = TurnRequest(
             client=client,
             subject=subject,
             messages=data.get("messages", [message]),
-            parameters=upstream_parameters(data),
+            parameters=policy.bound_reply(client, upstream_parameters(data)),
             idempotency=Idempotency.of(request, data),
             is_stream=data.get("stream", False),
             limits=limits_of(request),
@@ -74,7 +74,8 @@ class CompletionViewSet(ClientViewSet):
     @openapi.operation("Chat", answers.CancellationOut, 404, 409, request=None)
     def cancel(self, request: Request, request_id: str) -> Response:
         """Stop a reply that is being streamed. What has come of it is kept, and its tokens are estimated."""
-        found = ledger.request_cancel(request_id, client_of(request).pk)
+        client = client_of(request)
+        found = ledger.request_cancel(request_id, client.pk, person_ids(client))
         if found is None:
             raise CompletionNotFound
         status, is_stream = found

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from chat import conversations, deletion
-from chat.api import answers, openapi
+from chat.api import answers, openapi, policy
 from chat.api.base import ClientViewSet, client_of
 from chat.api.serializers import ConversationIn, ConversationUpdateIn, ItemListQuery, ItemsIn, validated
 from chat.conversations import conversation_object, item_id, item_of, message_pk
@@ -44,6 +44,7 @@ class ConversationViewSet(ClientViewSet):
     def create(self, request: Request) -> Response:
         """Begin a conversation, whose messages the server remembers."""
         data = validated(ConversationIn(data=request.data or {}))
+        policy.check_messages(client_of(request), data.get("items") or [], "items")
         conversation = conversations.create(
             client_of(request), metadata=data.get("metadata") or {}, items=data.get("items") or []
         )
@@ -99,7 +100,9 @@ class ItemViewSet(ClientViewSet):
     def create(self, request: Request, conversation_id: str) -> Response:
         """Append up to 20 messages without asking the model."""
         conversation = owned(request, conversation_id)
-        added = conversations.add_items(conversation, validated(ItemsIn(data=request.data))["items"])
+        items = validated(ItemsIn(data=request.data))["items"]
+        policy.check_messages(client_of(request), items, "items")
+        added = conversations.add_items(conversation, items)
         return Response(item_list(added, has_more=False))
 
     @openapi.operation("Conversations", answers.ItemOut, 404)

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from analytics import ledger
 from chat.api import answers, openapi
-from chat.api.base import ClientViewSet, client_of
+from chat.api.base import ClientViewSet, client_of, person_ids
 from chat.api.scalars import Few, Text
 from chat.api.serializers import KnownFieldsSerializer, Metadata, validated
 from chat.api.users import UserId, user_of
@@ -21,7 +21,7 @@ from chat.models import ClientToken, Conversation
 # An event about one reply has to name it.
 ABOUT_A_REPLY = ["first_token_shown", "regenerated", "thumbs_up", "thumbs_down"]
 NAMES = ["opened", *ABOUT_A_REPLY]
-MAX_EVENTS = 100
+MAX_EVENTS, MAX_EVENT_ID = 100, 64
 # Rollups of a day are final at some time: an event that comes later could not be counted.
 MAX_AGE = timedelta(hours=24)
 
@@ -52,7 +52,9 @@ class Instant(serializers.Field[datetime, Any, Any, Any]):
 class EventIn(KnownFieldsSerializer):
     name = serializers.ChoiceField(choices=NAMES, error_messages={"invalid_choice": f"Send one of {', '.join(NAMES)}."})
     id = Text(
-        required=False, max_length=64, help_text="Unique among your events. An event that is sent again counts once."
+        required=False,
+        max_length=MAX_EVENT_ID,
+        help_text="Unique among your events. An event that is sent again counts once.",
     )
     user = UserId(required=False, help_text="Names the end user. Without it: the user of the completion.")
     conversation_id = Text(required=False, max_length=40)
@@ -117,6 +119,9 @@ class EventViewSet(ClientViewSet):
         """
         client, events = client_of(request), validated(EventsIn(data=request.data))["events"]
         # An event that was stored before is no error now, whatever has become of what it names.
+        for event in events:
+            if "id" in event:
+                event["id"] = client.own_name(event["id"], MAX_EVENT_ID)
         known = ledger.known_event_ids(client.pk, {event["id"] for event in events if "id" in event})
         new = own_events(client, [event for event in events if event.get("id") not in known])
         stored = ledger.record_client_events(client.pk, new)
@@ -129,7 +134,8 @@ def own_events(client: ClientToken, events: list[dict[str, Any]]) -> list[ledger
 
     Raises ApiError where it is not the client's, or an event is too old.
     """
-    turns = ledger.turns_of(client.pk, {event["request_id"] for event in events if "request_id" in event})
+    asked = {event["request_id"] for event in events if "request_id" in event}
+    turns = ledger.turns_of(client.pk, asked, person_ids(client)) if asked else {}
     # A turn names its own conversation, even where that was deleted since.
     named = {event.get("conversation_id", "") for event in events if "request_id" not in event} - {""}
     own = {"", *Conversation.objects.owned_by(client).filter(pk__in=named).values_list("pk", flat=True)}
@@ -151,6 +157,7 @@ def own_events(client: ClientToken, events: list[dict[str, Any]]) -> list[ledger
                 raise ApiError("The completion is not of this conversation.", param=f"{path}.conversation_id")
         version = metadata.get("app_version", subject.app_version)[:64]
         user_id = user_of(client, event.get("user"), f"{path}.user") if "user" in event else subject.user_id
+        user_id = client.owner_id or user_id
         subject = replace(subject, user_id=user_id, app_version=version)
         found.append(ledger.Event(f"client.{event['name']}", subject, event.get("id"), event["age"], metadata))
     return found

@@ -13,6 +13,8 @@ from chat.exceptions import RateLimitExceeded, UpstreamRateLimited
 from chat.limits.status import LimitStatus
 from chat.models import ClientToken
 
+TOO_MANY = 429
+REFUSALS = {401, 403, TOO_MANY}
 # Names of policies in headers, where they differ from the limit's.
 POLICY_NAMES = {"requests_per_min": "rpm", "tokens_per_min": "tpm"}
 
@@ -28,12 +30,13 @@ class LimitsMiddleware:
         request.limits = limits  # type: ignore[attr-defined]
         response = self.get_response(request)
         set_headers(response, limits)
-        client = getattr(request, "throttled_client", None)
-        if response.status_code == 429 and client:
+        if response.status_code in REFUSALS and (admission := getattr(request, "admission", None)):
             code = response.data["error"]["code"]  # type: ignore[attr-defined]
-            # The provider's limits are none of the client's.
-            if code != UpstreamRateLimited.default_code:
-                ledger.count_refusal(client.pk, code)
+            # The provider's limits are none of the client's. What the rules of an app refuse is told on its page.
+            if code != UpstreamRateLimited.default_code and (
+                response.status_code == TOO_MANY or admission.client.is_publishable
+            ):
+                ledger.count_refusal(admission.client.pk, code)
         return response
 
 
@@ -49,7 +52,6 @@ class ClientThrottle(BaseThrottle):
         client = request.auth
         if not isinstance(client, ClientToken):
             return True
-        request._request.throttled_client = client  # type: ignore[attr-defined]
         status: LimitStatus | None = request._request.admission.status  # type: ignore[attr-defined]
         if status is None:
             return True

@@ -5,7 +5,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from chat.api import answers, openapi
-from chat.api.base import ClientViewSet
+from chat.api.base import ClientViewSet, client_of
+from chat.api.policy import models_of
 from chat.exceptions import ModelNotFound
 from chat.model_names import is_known
 
@@ -14,13 +15,15 @@ class ModelViewSet(ClientViewSet):
     @openapi.operation("Models", answers.ModelListOut)
     def list(self, request: Request) -> Response:
         """List the models that a client may name."""
-        return Response({"object": "list", "data": [model_object(name) for name in settings.OPENAI_MODELS]})
+        return Response({"object": "list", "data": [model_object(name) for name in models_of(client_of(request))]})
 
     @openapi.operation("Models", answers.ModelOut, 404)
     def retrieve(self, request: Request, model: str) -> Response:
         """Return one model."""
-        if not is_known(model):
-            raise ModelNotFound.named(model, settings.OPENAI_MODELS)
+        allowed = models_of(client_of(request))
+        # Where any name is taken, one that is not listed is, too.
+        if not is_known(model) or (model in settings.OPENAI_MODELS and model not in allowed):
+            raise ModelNotFound.named(model, allowed)
         return Response(model_object(model))
 
 

@@ -30,7 +30,15 @@ class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
     name = "clientToken"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "http", "scheme": "bearer", "description": "A client token."}
+        return {"type": "http", "scheme": "bearer", "description": "A client token, or the access token of a session."}
+
+
+class PublishableScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "chat.api.sessions.PublishableKeyAuthentication"
+    name = "publishableKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "description": "A publishable key, which only starts sessions."}
 
 
 # A string, or OpenAI's content parts. What is in a part beside its type is OpenAI's, and changes with it.
@@ -101,8 +109,11 @@ class CompletionRequest(OpenApiSerializerExtension):  # type: ignore[no-untyped-
 
 DESCRIPTIONS = {
     400: "`invalid_request`, `context_length_exceeded`: the message names the field and what to change.",
-    401: "`invalid_token`: no token, or one that is unknown, expired or revoked.",
-    403: "`permission_denied`: the token may not read metrics.",
+    401: "`invalid_token`: no token, or one that is unknown, expired or revoked. `session_expired`: refresh it. "
+    "`invalid_subject_token`: the sign-in is not taken.",
+    403: "`permission_denied`: the token may not read metrics. `publishable_key`: it can only start sessions. "
+    "`not_allowed`: the app may not send what `param` names. `origin_not_allowed`, `person_blocked`, "
+    "`attestation_failed`, `secret_key`.",
     404: "`conversation_not_found`, `item_not_found`, `completion_not_found`, `model_not_found`: "
     "not there, or somebody else's.",
     406: "`not_acceptable`: no format of the `Accept` header is offered.",
@@ -112,7 +123,8 @@ DESCRIPTIONS = {
     413: "`request_too_large`: the body is over MAX_REQUEST_BYTES or 50,000 values; the message says which.",
     415: "`unsupported_media_type`.",
     429: "`rate_limit_exceeded`: `Retry-After` says when to send it again. `budget_exceeded`: the message says what "
-    "is left and until when; `x-should-retry: false`. `upstream_rate_limited`: the model's provider limits the server.",
+    "is left and until when; `x-should-retry: false`. `session_limit_exceeded`: too many sessions were "
+    "started. `upstream_rate_limited`: the model's provider limits the server.",
     500: "`internal_error`: quote the `x-request-id`.",
     502: "`upstream_error`: the model's provider failed.",
     503: "`unavailable`: the database is away, the server is full or stops; `Retry-After`.",

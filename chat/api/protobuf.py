@@ -38,6 +38,10 @@ ROUTES = {
     "ModelViewSet.list": Messages(None, pb.ModelList),
     "ModelViewSet.retrieve": Messages(None, pb.Model),
     "EventViewSet.create": Messages(pb.EventsRequest, pb.EventsStored),
+    "SessionViewSet.create": Messages(pb.SessionRequest, pb.Session),
+    "SessionViewSet.refresh": Messages(pb.RefreshRequest, pb.Session),
+    "SessionViewSet.retrieve": Messages(None, pb.Session),
+    "SessionViewSet.destroy": Messages(None, pb.SessionDeleted),
     "UsageViewSet.list": Messages(None, pb.UsageReport),
 }
 

@@ -196,7 +196,7 @@ def receive(request: Request) -> None:
     if not (length := length_of(http, settings.MAX_REQUEST_BYTES)):
         return
     held: Held = http.held  # type: ignore[attr-defined]
-    owner = request.auth.pk if isinstance(request.auth, ClientToken) else held.owner
+    owner = request.auth.holder if isinstance(request.auth, ClientToken) else held.owner
     # A small body counts as well while it comes: it keeps a connection.
     amount = max(length, LARGE)
     try:

@@ -8,9 +8,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from analytics.metrics.single_user import bought_by_day_and_model
 from analytics.metrics.sources import Table
 from analytics.metrics.usage import usage_by_day_and_model
-from analytics.query import MAX_USAGE_DAYS, Filters, InvalidQuery, Query
+from analytics.query import MAX_USAGE_DAYS, Filters, InvalidQuery, Period, Query
 from analytics.rollups.coverage import bring_up_to_date
 from chat.api import answers, openapi
 from chat.api.base import ClientViewSet, client_of
@@ -20,7 +21,7 @@ from chat.api.users import UserId, user_of
 from chat.limits import budgets
 from chat.limits.rates import token_status
 from chat.limits.status import NANOS, LimitStatus
-from chat.models import Budget
+from chat.models import Budget, ClientToken
 
 
 class UsageQuery(serializers.Serializer[Any]):
@@ -43,11 +44,11 @@ OwnUsageRow = answers.shape(
     "OwnUsageRow",
     day=serializers.DateField(),
     model=str,
-    turns=serializers.IntegerField(help_text="Turns that have ended."),
-    failed=int,
-    prompt_tokens=int,
-    cached_tokens=serializers.IntegerField(help_text="Of the prompt tokens."),
-    completion_tokens=int,
+    turns=serializers.IntegerField(help_text="Turns that have ended; of a session, those that were sold."),
+    **{
+        name: serializers.IntegerField(allow_null=True, help_text="Null for a session.")
+        for name in ("failed", "prompt_tokens", "cached_tokens", "completion_tokens")
+    },
     total_tokens=int,
     cost_usd=serializers.FloatField(allow_null=True, help_text="Null where a price is unknown."),
 )
@@ -78,11 +79,17 @@ class UsageViewSet(ClientViewSet):
                 "object": "usage",
                 "from": period.first.isoformat(),
                 "to": period.last.isoformat(),
-                "data": usage_by_day_and_model(Table(Query(period, Filters(client_token_id=client.pk)))),
+                "data": usage_of(client, period),
                 "computed_at": coverage.computed_at.isoformat(timespec="seconds"),
                 "limits": [limit_object(limit) for limit in limits],
             }
         )
+
+
+def usage_of(client: ClientToken, period: Period) -> list[dict[str, Any]]:
+    """Return what the client has used by day and model; of a session, what its person has."""
+    query = Query(period, Filters(client_token_id=client.pk))
+    return bought_by_day_and_model(query, client.person.pk) if client.person else usage_by_day_and_model(Table(query))
 
 
 def limit_object(limit: LimitStatus) -> dict[str, Any]:

@@ -33,10 +33,12 @@ class UserId(Text):
 def user_of(client: ClientToken, user_id: str | None, param: str = "user") -> str:
     """Return the user whom a client names, or the one that stands for the client itself where it names none.
 
-    Raises ApiError, about `param`, where the name is kept for another client.
+    Raises ApiError, about `param`, where the name is kept for another client, or a session names anybody.
     """
     if not user_id:
         return client.default_user_id
+    if client.person:
+        raise ApiError(f"{param}: A session speaks for its own person alone; leave it out.", param=param)
     if user_id.startswith(client.USER_PREFIX) and user_id != client.default_user_id:
         raise ApiError(
             f"{param}: Ids that begin with {client.USER_PREFIX} stand for client tokens, and this one is not yours. "

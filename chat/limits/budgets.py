@@ -17,6 +17,10 @@ from chat.models import Budget, ClientToken
 from chat.sql import Row
 
 Unit = Budget.Unit
+# Stands for all anonymous people of an app together, in the place of a user. No person has such an id.
+ANONYMOUS = "people:anonymous"
+# Of whom a refusal speaks, by the beginning of the limit's name.
+OWNERS = {"": "this client", "user_": "each user", "anonymous_": "everybody together who has not signed in"}
 
 
 class Allowance(NamedTuple):
@@ -45,15 +49,20 @@ def budgets_of(client: ClientToken, user_id: str, now: datetime) -> list[Allowan
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     next_month = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
     spans = {"day": (f"{today:%Y-%m-%d}", today + timedelta(days=1)), "month": (f"{today:%Y-%m}", next_month)}
+    scopes = [("", ""), ("user_", user_id)]
+    if client.person and client.person.is_anonymous:
+        scopes.append(("anonymous_", ANONYMOUS))
     found = []
     for span, (period, resets_at) in spans.items():
-        for scope, user in (("", ""), ("user_", user_id)):
+        for scope, user in scopes:
             tokens: int | None = getattr(client, f"{scope}{span}_tokens")
             usd: Decimal | None = getattr(client, f"{scope}{span}_usd")
             if tokens is not None:
                 found.append(_allowance(client, Unit.TOKENS, tokens, period, resets_at, user))
             if usd is not None:
                 found.append(_allowance(client, Unit.NANOS, int(usd * NANOS), period, resets_at, user))
+    if client.user_concurrent_turns:
+        found.insert(0, _allowance(client, Unit.TURNS, client.user_concurrent_turns, user=user_id))
     if found or client.concurrent_turns:
         found.insert(0, _allowance(client, Unit.TURNS, client.concurrent_turns))
     return found
@@ -83,7 +92,7 @@ def _status(budget: Allowance, used: int, now: datetime, *, is_exceeded: bool = 
     unit = "usd" if budget.unit == Unit.NANOS else budget.unit
     seconds = (budget.resets_at - now).total_seconds() if budget.resets_at else 0.0
     return LimitStatus(
-        name=f"{'user_' if budget.user_id else ''}{span}_{unit}",
+        name=f"{_scope(budget)}{span}_{unit}",
         unit=budget.unit,
         most=budget.most or 0,
         used=used,
@@ -92,6 +101,10 @@ def _status(budget: Allowance, used: int, now: datetime, *, is_exceeded: bool = 
         reset_in=seconds,
         resets_at=budget.resets_at,
     )
+
+
+def _scope(budget: Allowance) -> str:
+    return "anonymous_" if budget.user_id == ANONYMOUS else "user_" if budget.user_id else ""
 
 
 def wanted_of(budgets: list[Allowance], *, tokens: int, nanos: int) -> dict[str, int]:
@@ -104,14 +117,14 @@ def refuse(
     budget: Allowance, wanted: int, now: datetime, limits: list[LimitStatus], used: Mapping[str, int] | None = None
 ) -> ApiError:
     """Say how much is left, and when that changes."""
+    owner = OWNERS[_scope(budget)]
     if budget.resets_at is None:
         return RateLimitExceeded(
-            f"{budget.most} turns of this client run already; send the next when one of them has ended.", retry_after=1
+            f"{budget.most} turns of {owner} run already; send the next when one of them has ended.", retry_after=1
         )
     used = read_used([budget]) if used is None else used
     status = _status(budget, used.get(budget.key, 0), now, is_exceeded=True)
     limits.append(status)
-    owner = "each user" if budget.user_id else "this client"
     return BudgetExceeded(
         f"This turn can take up to {describe_amount(status.unit, wanted)}, and {status.describe_left()} are left of "
         f"the {describe_amount(status.unit, status.most)} that {owner} has for {budget.period}. Send less, lower "

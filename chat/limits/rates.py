@@ -4,36 +4,75 @@
 """
 
 import math
+from functools import cache
 
 from chat.limits.status import LimitStatus
 from chat.models import ClientToken
 from chat.sql import DjangoSession, Session, Statement
 
-PERIOD = 60.0  # seconds
+PERIOD, HOUR = 60.0, 3600.0  # seconds
 # The most that a bucket can hold, in seconds: what a turn uses beyond its estimate is charged up to one more period.
 MAX_BACKLOG = 2 * PERIOD
 # What a bucket takes in a period, with a margin for the rounding of sums.
 FULL = PERIOD + 0.00001
 
-# When a bucket is empty, in seconds since 1970. The clock is the database's, which all nodes share. A backlog over
-# MAX_BACKLOG means that the clock was set back: the minute then begins anew.
-HELD = f"""
-    CASE WHEN held.theoretical_arrival > {{epoch}} + {MAX_BACKLOG} + 1 THEN {{epoch}}
+
+def held(period: float) -> str:
+    """Write when a bucket is empty, in seconds since 1970.
+
+    The clock is the database's, which all nodes share. A backlog of more than two periods means that the clock was set
+    back: the period then begins anew.
+    """
+    return f"""
+    CASE WHEN held.theoretical_arrival > {{epoch}} + {2 * period} + 1 THEN {{epoch}}
          ELSE {{greatest}}(held.theoretical_arrival, {{epoch}}) END
 """
-BACKLOG = Statement(
-    "backlog",
-    f"SELECT held.key, {HELD} - {{epoch}} FROM {{new}} JOIN rate_limits AS held ON held.key = new.key",  # noqa: S608 our own
-    {"key": "text"},
+
+
+@cache
+def admission_of(period: float) -> Statement:
+    """Make the generic cell rate algorithm (ITU-T I.371) as one statement, so that no two requests take the same place.
+
+    It returns a row where all that is asked for is admitted. `cost` is in seconds of the bucket's period, and at most
+    all of them. The margin is for the rounding of sums.
+    """
+    return Statement(
+        "admit" if period == PERIOD else f"admit_{period:.0f}",
+        f"""
+    INSERT INTO rate_limits AS held (key, theoretical_arrival)
+    SELECT new.key, {{epoch}} + new.cost FROM {{new}} WHERE true
+    ON CONFLICT (key) DO UPDATE SET theoretical_arrival = {held(period)} + (excluded.theoretical_arrival - {{epoch}})
+    WHERE {held(period)} + excluded.theoretical_arrival - 2 * {{epoch}} <= {period} + 0.00001
+    RETURNING key, theoretical_arrival - {{epoch}}
+    """,  # noqa: S608 our own
+        {"key": "text", "cost": "float8"},
+    )
+
+
+@cache
+def backlog_statement(period: float) -> Statement:
+    return Statement(
+        "backlog" if period == PERIOD else f"backlog_{period:.0f}",
+        f"SELECT held.key, {held(period)} - {{epoch}} FROM {{new}} JOIN rate_limits AS held ON held.key = new.key",  # noqa: S608 our own
+        {"key": "text"},
+    )
+
+
+HELD, BACKLOG = held(PERIOD), backlog_statement(PERIOD)
+GIVE_BACK = Statement(
+    "give_back",
+    "UPDATE rate_limits SET theoretical_arrival = theoretical_arrival - new.cost FROM {new} "
+    "WHERE rate_limits.key = new.key",
+    {"key": "text", "cost": "float8"},
 )
 
 
 def request_key(client: ClientToken) -> str:
-    return f"rpm:{client.pk}"
+    return f"rpm:{client.holder}"
 
 
 def token_key(client: ClientToken) -> str:
-    return f"tpm:{client.pk}"
+    return f"tpm:{client.holder}"
 
 
 def cost_of(count: int, limit: int) -> float:
@@ -58,9 +97,9 @@ def status_of(limit: int, backlog: float, *, unit: str, cost: int = 1, is_exceed
     )
 
 
-def backlog_of(key: str, session: Session | None = None) -> float:
+def backlog_of(key: str, session: Session | None = None, *, period: float = PERIOD) -> float:
     """Return in how many seconds the bucket is empty."""
-    (found,) = (session or DjangoSession()).run((BACKLOG, [{"key": key}]))
+    (found,) = (session or DjangoSession()).run((backlog_statement(period), [{"key": key}]))
     return found[0][1] if found else 0.0
 
 

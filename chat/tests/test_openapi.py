@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import jwt
 import pytest
 import schemathesis
 import yaml
@@ -26,8 +28,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat.models import ClientToken, Message
+from chat.models import ClientToken, IdentityProvider, Message
 from chat.tests.streaming import events, stream
+from chat.tests.test_sessions import App, Someone
 from conftest import ApiClient, Server
 from llmapi.launch import ROOT
 
@@ -128,6 +131,9 @@ SPEC: dict[str, Any] = json.loads(json.dumps(SchemaGenerator().get_schema(reques
 @pytest.mark.parametrize(("path", "example"), bodies(SPEC))
 def test_an_example_runs(alice: ApiClient, upstream: OpenAIDouble, path: str, example: dict[str, Any]) -> None:
     """As it stands, if it does not say what to put in."""
+    if path.startswith("/v1/sessions"):
+        run_example_of_sessions(path, example)
+        return
     conversation_id = alice.conversation()
     body = json.dumps(example["value"])
     if "Put in" in example.get("description", ""):
@@ -139,6 +145,18 @@ def test_an_example_runs(alice: ApiClient, upstream: OpenAIDouble, path: str, ex
     assert answer.status_code in {200, 201}
     if answer.streaming:
         assert b"".join(answer.streaming_content).endswith(b"data: [DONE]\n\n")
+
+
+def run_example_of_sessions(path: str, example: dict[str, Any]) -> None:
+    app, now, secret = App(), int(time.time()), "s" * 32
+    IdentityProvider.objects.create(
+        client_token=app.row, issuer="i", audience="a", algorithm="HS256", shared_secret=secret
+    )
+    claims = {"iss": "i", "aud": "a", "sub": "ann", "iat": now, "exp": now + 60}
+    put_in = {"refresh_token": app.person().granted["refresh_token"], "subject_token": jwt.encode(claims, secret)}
+    body = {name: put_in.get(name, value) for name, value in example["value"].items()}
+
+    assert app.call(path, body).status_code in {200, 201}
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/events"])
@@ -346,6 +364,18 @@ PARTS_OF_A_USER: list[dict[str, Any]] = [
 ]
 
 
+def sessions_of(app: App) -> list[tuple[str, str, Any]]:
+    """Start, refresh, look at and end a session."""
+    started = app.start()
+    someone = Someone(app, started.json())
+    return [
+        ("post", "/v1/sessions", started),
+        ("post", "/v1/sessions/refresh", app.refresh(someone.granted["refresh_token"])),
+        ("get", "/v1/sessions/current", someone.get("/v1/sessions/current")),
+        ("delete", "/v1/sessions/current", someone.delete("/v1/sessions/current")),
+    ]
+
+
 def test_every_key_of_the_other_answers_is_described(alice: ApiClient, upstream: OpenAIDouble) -> None:
     cut = {"prompt_cache_breakpoint": {"type": "ephemeral"}}
     user = {"role": "user", "content": [{**part, **cut} for part in PARTS_OF_A_USER]}
@@ -381,6 +411,7 @@ def test_every_key_of_the_other_answers_is_described(alice: ApiClient, upstream:
             ("delete", path, alice.delete(path.format(conversation_id=conversation_id, item_id=item_id)))
             for path in (of_item, one)
         ),
+        *sessions_of(App()),
     ]
 
     for method, path, answer in answers:

@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connection
+from django.db.models import Model
 
+from chat.identity.tokens import Claims
 from chat.limits import rates
 from chat.limits.status import LimitStatus
 from chat.models import ClientToken
@@ -17,6 +19,9 @@ from chat.turns.lanes import Lane
 
 # The digest that stands for CLIENT_API_TOKEN.
 SETTING = ""
+# What a request proves itself by: the digest of a client token, or what an access token names.
+Credential = str | Claims
+M = TypeVar("M", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -27,27 +32,34 @@ class Admission:
     status: LimitStatus | None = None
 
 
-def admit(session: Session, digests: Sequence[str]) -> list[Admission | None]:
-    """Find the clients of tokens by their digests, and take a place in its client's minute for each.
+def admit(session: Session, credentials: Sequence[Credential]) -> list[Admission | None]:
+    """Find the clients of tokens and of sessions, and take a place in the minute of each.
 
-    None: the token is unknown, expired or revoked.
+    None: the token or the session is unknown, expired or revoked.
     """
-    named = [{"digest": digest} for digest in {*digests} - {SETTING}]
-    setting = [{"is_setting": True}] if SETTING in digests else []
-    # SELECT the tokens, by their digests and by being the setting's.
-    by_digest, by_setting = session.run((store.FIND_CLIENT, named), (store.FIND_SETTING_CLIENT, setting))
-    clients = {client.digest or SETTING: client for client in map(client_of, [*by_digest, *by_setting])}
-    asked = Counter(digests)
+    asked = Counter(credentials)
+    digests = [{"digest": one} for one in asked if isinstance(one, str) and one != SETTING]
+    setting = [{"is_setting": True}] if SETTING in asked else []
+    claims = [one._asdict() for one in asked if isinstance(one, Claims)]
+    # SELECT the tokens, by their digests and by being the setting's; and the sessions, with whose they are.
+    by_digest, by_setting, by_session = session.run(
+        (store.FIND_CLIENT, digests), (store.FIND_SETTING_CLIENT, setting), (store.FIND_SESSION, claims)
+    )
+    clients: dict[Credential, ClientToken] = {
+        client.digest or SETTING: client for client in map(client_of, [*by_digest, *by_setting])
+    }
+    people = {client.session.pk: client for client in map(person_of, by_session) if client.session}
+    clients |= {one: people[one.session_id] for one in asked if isinstance(one, Claims) and one.session_id in people}
     statuses = {
-        digest: take(session, client, asked[digest])
-        for digest, client in clients.items()
+        credential: take(session, client, asked[credential])
+        for credential, client in clients.items()
         if client.is_usable and client.requests_per_minute
     }
     return [
-        Admission(clients[digest], next(statuses[digest]) if digest in statuses else None)
-        if digest in clients and clients[digest].is_usable
+        Admission(clients[one], next(statuses[one]) if one in statuses else None)
+        if one in clients and clients[one].is_usable
         else None
-        for digest in digests
+        for one in credentials
     ]
 
 
@@ -78,12 +90,28 @@ def take(session: Session, client: ClientToken, count: int) -> Iterator[LimitSta
 @lru_cache(maxsize=1000)
 def client_of(row: tuple[Any, ...]) -> ClientToken:
     """Make the model of a row as the database returns it. Equal rows are the same client."""
-    fields = ClientToken._meta.concrete_fields
-    compiler = ClientToken.objects.all().query.get_compiler(connection=connection)
-    converters = compiler.get_converters([field.get_col(ClientToken._meta.db_table) for field in fields])
+    return instance_of(ClientToken, row)
+
+
+@lru_cache(maxsize=1000)
+def person_of(row: tuple[Any, ...]) -> ClientToken:
+    """Make the client as the person of a session may use it."""
+    found = []
+    for model in store.SESSION_MODELS:
+        columns = len(model._meta.concrete_fields)
+        found.append(instance_of(model, row[:columns]) if row[0] is not None else None)
+        row = row[columns:]
+    session, client, person, plan = found
+    return client.as_used_by(session, person, plan)  # type: ignore[union-attr, no-any-return]
+
+
+def instance_of(model: type[M], row: tuple[Any, ...]) -> M:
+    fields = model._meta.concrete_fields
+    compiler = model._default_manager.all().query.get_compiler(connection=connection)
+    converters = compiler.get_converters([field.get_col(model._meta.db_table) for field in fields])
     (values,) = compiler.apply_converters([row], converters)
-    return ClientToken.from_db(None, [field.attname for field in fields], values)
+    return model.from_db(None, [field.attname for field in fields], values)
 
 
 # Nothing is read before it is written, so each statement is a transaction of its own.
-admissions: Lane[str, Admission | None] = Lane("admit", admit, is_atomic=False)
+admissions: Lane[Credential, Admission | None] = Lane("admit", admit, is_atomic=False)

@@ -18,7 +18,7 @@ def acquire_slot(client: ClientToken) -> ExitStack:
     Raises Unavailable where none is left for the client: a request that waited would only make the queue longer.
     """
     try:
-        places.take(client.pk)
+        places.take(client.holder)
     except Busy as exc:
         raise Unavailable("The server runs as many turns as it can; send the request again in a moment.") from exc
     slot = ExitStack()
@@ -27,4 +27,4 @@ def acquire_slot(client: ClientToken) -> ExitStack:
 
 
 def release_slot(client: ClientToken) -> None:
-    places.give_back(client.pk)
+    places.give_back(client.holder)

@@ -17,7 +17,8 @@ from chat.models import ClientToken, IdempotencyKey, IdempotencyKeyQuerySet
 from chat.pieces import PIECE_BYTES, PIECE_VALUES, worked
 from chat.sql import Row
 
-KEY = re.compile(r"[\x20-\x7e]{1,255}")
+MAX_KEY = 255  # characters
+KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY}}}")
 # Fields that say how the answer is delivered: a streamed turn can be replayed as JSON, and the other way round.
 DELIVERY_FIELDS = {"stream", "stream_options"}
 
@@ -68,7 +69,11 @@ class Idempotency:
         assert isinstance(request.auth, ClientToken)
         content = {name: value for name, value in asked.items() if name not in DELIVERY_FIELDS}
         is_small = int(request.META.get("CONTENT_LENGTH") or 0) <= PIECE_BYTES
-        return cls(request.auth, key, hash_of(content, levels=0 if is_small else MESSAGE_LEVELS))
+        return cls(
+            request.auth,
+            request.auth.own_name(key, MAX_KEY),
+            hash_of(content, levels=0 if is_small else MESSAGE_LEVELS),
+        )
 
     def row(self, request_id: str) -> Row:
         """Return what statements take that read or write the key for the turn `request_id`."""

@@ -117,6 +117,7 @@ def look(session: Session, requests: Sequence[TurnRequest]) -> list[Before | Alo
         {
             "request_id": request.request_id,
             "client_token_id": request.client.pk,
+            "owner_id": request.client.owner_id,
             "conversation_id": request.subject.conversation_id,
             "most_bytes": most_bytes,
             "at_least": 0 if is_shared else LAST_EXCHANGE,

@@ -11,7 +11,7 @@ from typing import Any
 
 from analytics import ledger
 from chat.exceptions import ApiError, ConversationNotFound, IdempotencyInProgress
-from chat.limits import budgets
+from chat.limits import budgets, rates
 from chat.models import Message
 from chat.sql import DjangoSession, Row, Session
 from chat.turns import store
@@ -71,7 +71,7 @@ def write(session: Session, settlements: Sequence[Settlement]) -> list[ApiError 
         (store.SETTLE_BUDGETS, turns),
         (store.SETTLE_BUDGETS, spent),
         (store.CHARGE, charged),
-        (store.GIVE_BACK, given_back),
+        (rates.GIVE_BACK, given_back),
         (store.TOUCH_CONVERSATIONS, conversation_rows(kept)),
         (store.ADD_MESSAGES, message_rows(kept)),
         (
@@ -272,7 +272,7 @@ def rows_of(totals: Mapping[str, float], column: str) -> list[Row]:
 settlements: Lane[Settlement, ApiError | None] = Lane(
     "settle",
     write,
-    owner_of=lambda settlement: settlement.turn.request.client.pk,
+    owner_of=lambda settlement: settlement.turn.request.client.holder,
     bytes_of=bytes_of,
     patience=WAIT_SECONDS,
 )

@@ -4,16 +4,24 @@ Each takes the rows of all turns that run it together (`chat.sql`, `chat.turns.l
 the order of this page, and those of one table by their keys, so that no two wait for each other.
 """
 
+from django.db.models import Model
+
 from analytics.ledger import LATE_AFTER
-from chat.limits.rates import HELD, MAX_BACKLOG, PERIOD
-from chat.models import KEY_TTL, ClientToken
+from chat.limits.rates import HELD, MAX_BACKLOG, PERIOD, admission_of
+from chat.models import KEY_TTL, ClientSession, ClientToken, Person, Plan
 from chat.sql import IS_LARGE, MESSAGE_BYTES, Statement
 from chat.turns.cuts import MAX_MESSAGES
 from chat.turns.registry import LEASE
 
 # --- authenticate and admit ---
 
-CLIENT = ", ".join(f"client_tokens.{field.column}" for field in ClientToken._meta.concrete_fields)
+
+def columns_of(model: type[Model]) -> str:
+    meta = model._meta
+    return ", ".join(f"{meta.db_table}.{field.column}" for field in meta.concrete_fields)
+
+
+CLIENT = columns_of(ClientToken)
 
 FIND_CLIENT = Statement(
     "find_client",
@@ -26,20 +34,24 @@ FIND_SETTING_CLIENT = Statement(
     f"SELECT {CLIENT} FROM {{new}} JOIN client_tokens ON client_tokens.is_setting WHERE new.is_setting",
     {"is_setting": "boolean"},
 )
-# The generic cell rate algorithm (ITU-T I.371) as one statement, so that no two requests take the same place. It
-# returns a row where all that is asked for is admitted. `cost` is in seconds of the bucket's period, and at most all of
-# them. The margin is for the rounding of sums.
-ADMIT = Statement(
-    "admit",
+# A session of a person, with the person, the app and the plan: what was revoked a moment ago is seen here.
+SESSION_MODELS = (ClientSession, ClientToken, Person, Plan)
+FIND_SESSION = Statement(
+    "find_session",
     f"""
-    INSERT INTO rate_limits AS held (key, theoretical_arrival)
-    SELECT new.key, {{epoch}} + new.cost FROM {{new}} WHERE true
-    ON CONFLICT (key) DO UPDATE SET theoretical_arrival = {HELD} + (excluded.theoretical_arrival - {{epoch}})
-    WHERE {HELD} + excluded.theoretical_arrival - 2 * {{epoch}} <= {PERIOD} + 0.00001
-    RETURNING key, theoretical_arrival - {{epoch}}
+    SELECT {", ".join(map(columns_of, SESSION_MODELS))} FROM {{new}}
+    JOIN client_sessions ON client_sessions.session_id = new.session_id
+    JOIN signing_keys ON signing_keys.kid = new.kid
+        AND (signing_keys.retires_at IS NULL OR signing_keys.retires_at > {{now}})
+    JOIN people ON people.person_id = client_sessions.person_id
+    JOIN client_tokens ON client_tokens.id = people.client_token_id
+    LEFT JOIN plans ON plans.id = COALESCE(people.plan_id, people.claimed_plan_id,
+        CASE WHEN people.subject = '' THEN client_tokens.anonymous_plan_id ELSE client_tokens.default_plan_id END)
     """,
-    {"key": "text", "cost": "float8"},
+    {"session_id": "text", "kid": "text"},
 )
+# Takes places of buckets of a minute.
+ADMIT = admission_of(PERIOD)
 
 # --- open: claim, own, remember, reserve ---
 
@@ -62,8 +74,9 @@ IS_KEPT = "(conversations.deleted_at IS NULL OR new.conversation_id IS NULL)"
 OWNED = f"""
     {{new}} JOIN conversations ON conversations.conversation_id = new.conversation_id
         AND conversations.client_token_id = new.client_token_id AND {IS_KEPT}
+        AND (new.owner_id = '' OR conversations.user_id = new.owner_id)
 """
-ASKED = {"request_id": "text", "client_token_id": "bigint", "conversation_id": "text"}
+ASKED = {"request_id": "text", "client_token_id": "bigint", "owner_id": "text", "conversation_id": "text"}
 NEWEST = "messages WHERE conversation_id = new.conversation_id AND id >= COALESCE(conversations.history_from, 0)"
 FIND_CONVERSATIONS = Statement(
     "find_conversations",
@@ -276,12 +289,6 @@ CHARGE = Statement(
     UPDATE rate_limits AS held SET theoretical_arrival = {{least}}({HELD} + new.cost, {{epoch}} + {MAX_BACKLOG})
     FROM {{new}} WHERE held.key = new.key
     """,
-    {"key": "text", "cost": "float8"},
-)
-GIVE_BACK = Statement(
-    "give_back",
-    "UPDATE rate_limits SET theoretical_arrival = theoretical_arrival - new.cost FROM {new} "
-    "WHERE rate_limits.key = new.key",
     {"key": "text", "cost": "float8"},
 )
 # Locks each conversation's row, so that turns commit in the order of their messages.

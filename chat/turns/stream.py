@@ -99,7 +99,7 @@ class Reading:
         try:
             for choice in upstream.stream(self.reply, self.log.cancellation):
                 self._pass_on(choice)
-                processor.spend(self.turn.request.client.pk, CHUNK_SECONDS)
+                processor.spend(self.turn.request.client.holder, CHUNK_SECONDS)
             return self.reply.completion()
         except BaseException as exc:
             if isinstance(exc, Cancelled) and self.reply.has_text:

@@ -15,7 +15,8 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
 from analytics.fairness import Busy, Share, close_connection, outside
-from llmapi.addresses import address_of
+from chat.api.addresses import address_of
+from chat.limits.buckets import Bucket, give_back, take, wait_for
 from llmapi.login import devices, hashing, tries
 from llmapi.login.passwords import MAX_PASSWORD
 
@@ -36,21 +37,21 @@ class LimitedTries:
     # How a refused try is answered: the status, and the seconds until the next one may be sent.
     refusal: tuple[HTTPStatus, int] | None = None
 
-    def try_password(self, buckets: Sequence[tries.Bucket], check: Callable[[], T], *, owner: str = hashing.STAFF) -> T:
+    def try_password(self, buckets: Sequence[Bucket], check: Callable[[], T], *, owner: str = hashing.STAFF) -> T:
         """Check a password, and return what `check` does. Raises ValidationError where the try is refused or wrong.
 
         A wrong one costs a place of each bucket. At most `most` passwords may be in work in this process.
         """
-        if wait := tries.wait_for(buckets):
+        if wait := wait_for(buckets):
             raise self.refuse(wait)
         try:
             with hashing.place(owner):
-                if not tries.take(buckets):
-                    raise self.refuse(tries.wait_for(buckets))
+                if not take(buckets):
+                    raise self.refuse(wait_for(buckets))
                 checked = check()
         except hashing.HashingBusy as exc:
             raise self.refuse(exc.retry_after, HTTPStatus.SERVICE_UNAVAILABLE) from exc
-        tries.give_back(buckets)
+        give_back(buckets)
         return checked
 
     def refuse(self, wait: float, status: HTTPStatus = HTTPStatus.TOO_MANY_REQUESTS) -> ValidationError:

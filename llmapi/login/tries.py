@@ -1,4 +1,4 @@
-"""How many passwords may be tried in a minute, exact across threads, processes and nodes (`chat.limits.rates`).
+"""How many passwords may be tried in a minute, exact across threads, processes and nodes (`chat.limits.buckets`).
 
 A try takes a place before its password is hashed. One that was right gives it back. Three buckets limit a browser that
 nobody has logged in with: that of its address, that of the user's name, and that of both. So a stranger who tries one
@@ -7,29 +7,13 @@ logged in with before has a bucket of its own (`devices`), which no stranger can
 """
 
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-from django.db import transaction
 from django.utils.crypto import salted_hmac
 
-from chat.limits import rates
-from chat.sql import DjangoSession
-from chat.turns.store import ADMIT, GIVE_BACK
+from chat.limits.buckets import Bucket
 
 # Tries a minute. Those of an address are shared by all behind it, and by all behind a proxy that is not trusted.
 OF_NAME_AND_ADDRESS, OF_ADDRESS, OF_NAME, OF_DEVICE = 5, 10, 20, 10
-
-
-@dataclass(frozen=True, order=True)
-class Bucket:
-    key: str
-    limit: int
-
-    @property
-    def cost(self) -> float:
-        """Seconds of the bucket that one try takes."""
-        return rates.cost_of(1, self.limit)
 
 
 def digest_of(*values: str) -> str:
@@ -59,23 +43,3 @@ def buckets_of(address: str, name: str, device: str = "") -> list[Bucket]:
 def of_user(pk: int) -> Bucket:
     """Return the bucket of a user who is logged in and has to tell the password again."""
     return Bucket(f"login:user:{pk}", OF_NAME_AND_ADDRESS)
-
-
-def wait_for(buckets: Sequence[Bucket]) -> float:
-    """Return the seconds until each bucket has a place; 0 if all have one. This only reads."""
-    waits = (rates.backlog_of(bucket.key) + bucket.cost - rates.PERIOD for bucket in buckets)
-    return next((wait for wait in waits if wait > 0.001), 0.0)
-
-
-def take(buckets: Sequence[Bucket]) -> bool:
-    """Take a place of each bucket; of none where one is full."""
-    with transaction.atomic():
-        # INSERT or UPDATE the buckets.
-        (taken,) = DjangoSession().run((ADMIT, [{"key": bucket.key, "cost": bucket.cost} for bucket in buckets]))
-        is_taken = len(taken) == len(buckets)
-        transaction.set_rollback(not is_taken)
-    return is_taken
-
-
-def give_back(buckets: Sequence[Bucket]) -> None:
-    DjangoSession().run((GIVE_BACK, [{"key": bucket.key, "cost": bucket.cost} for bucket in buckets]))

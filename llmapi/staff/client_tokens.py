@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path, reverse
@@ -16,16 +17,27 @@ from django.views.decorators.http import require_POST
 
 from analytics.formatting import format_exact
 from analytics.metrics.sources import Usage, usage_by
-from analytics.query import Period, Query, today
+from analytics.models import Refusals
+from analytics.query import Period, Query, midnight, today
 from analytics.rollups.coverage import bring_up_to_date
+from chat.identity.presets import PRESETS, settings_of
 from chat.limits import budgets
 from chat.limits.status import LimitStatus, describe_used
-from chat.models import Budget, ClientToken
+from chat.models import Attestation, Budget, ClientToken, IdentityProvider, Person
+from chat.models.clients import PUBLISHABLE, SECRET
 from llmapi.staff.base import KeysetAdmin, ReadOnlyAdmin
 from llmapi.staff.lists.filters import ChoicesFilter, ClientFilter, UserFilter, YesNoFilter
 from llmapi.staff.lists.links import RowLinks
 
 LIMITS_HELP = "Days and months are UTC. A turn is refused if it could use more than is left of a budget."
+PEOPLE_HELP = (
+    "A publishable key can be shipped in an app or a page. It only starts sessions, and each session stands for one "
+    "person. Whoever has the key can make people, so what all anonymous ones spend together needs a limit. "
+    "Its requests and tokens per minute are of each person; a plan goes before them."
+)
+POLICY_HELP = "Publishable keys are always restricted. For secret tokens it is a choice."
+# People that are counted: a page must not take longer the more there are.
+MAX_COUNTED = 10_000
 UNITS = [("turns", "Concurrent turns"), ("tokens", "Tokens"), ("nanos", "Dollars")]
 
 
@@ -54,13 +66,127 @@ def add_spending(clients: list[Any]) -> None:
         client.budgets_used = spent.get(client.pk, [])
 
 
+def minting_of(client: ClientToken) -> dict[str, Any]:
+    """Return how many people an app has got lately, and what was refused to it, by reason."""
+    week = Period.last_days(7)
+    people = [
+        (title, Person.objects.filter(client_token=client, created_at__gte=midnight(since))[:MAX_COUNTED].count())
+        for title, since in (("Today", week.last), ("In 7 days", week.first))
+    ]
+    days = Refusals.objects.filter(client_token_id=client.pk, day__gte=week.first)
+    refused = days.values_list("code").annotate(total=Sum("count")).order_by("-total")
+    return {"people": people, "most_counted": MAX_COUNTED, "refused": list(refused)}
+
+
+class ClientTokenForm(forms.ModelForm):  # type: ignore[type-arg]
+    def clean(self) -> dict[str, Any]:
+        """Keep a publishable key restricted, and refuse one that could do more."""
+        asked: dict[str, Any] = super().clean() or self.cleaned_data
+        if asked.get("is_publishable"):
+            asked["is_restricted"] = True
+            self.instance.is_restricted = True
+            if asked.get("can_read_metrics"):
+                raise ValidationError(
+                    {"can_read_metrics": "A publishable key reads nothing; make another token for it."}
+                )
+        return asked
+
+
+class SecretForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A form with a secret that is written and never shown: left empty, it stays as it is."""
+
+    secret_field = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if field := self.fields.get(self.secret_field):
+            self.kept = getattr(self.instance, self.secret_field)
+            field.widget = forms.PasswordInput(attrs={"autocomplete": "off"})
+            if self.kept:
+                field.help_text = f"{field.help_text} One is set; leave it empty to keep that."
+
+    def clean(self) -> dict[str, Any]:
+        asked: dict[str, Any] = super().clean() or self.cleaned_data
+        asked[self.secret_field] = asked.get(self.secret_field) or getattr(self, "kept", "")
+        return asked
+
+
+class IdentityProviderForm(SecretForm):
+    secret_field = "shared_secret"  # noqa: S105 a column's name
+
+    preset = forms.ChoiceField(
+        choices=[("", "none"), *((name, name.capitalize()) for name in PRESETS)],
+        required=False,
+        help_text="Fills in what is known of a provider, in place of what stands below.",
+    )
+    preset_of = forms.CharField(
+        required=False,
+        label="Whose",
+        help_text="; ".join(f"{name.capitalize()}: {asked}" for name, (asked, _) in PRESETS.items()),
+    )
+    issuer = forms.CharField(required=False, max_length=255, help_text="The claim iss, to the letter.")
+
+    def clean(self) -> dict[str, Any]:
+        asked = super().clean()
+        if asked.get("preset"):
+            try:
+                asked |= settings_of(asked["preset"], asked.get("preset_of", ""))
+            except ValueError as exc:
+                raise ValidationError({"preset_of": str(exc)}) from exc
+        if not asked.get("issuer"):
+            raise ValidationError({"issuer": "Say who signs the tokens, or choose a preset."})
+        return asked
+
+
+class IdentityProviderInline(admin.StackedInline):  # type: ignore[type-arg]
+    model = IdentityProvider
+    form = IdentityProviderForm
+    classes = ["collapse"]
+    verbose_name_plural = "Sign-in"
+
+
+class AttestationForm(SecretForm):
+    secret_field = "secret"  # noqa: S105 a column's name
+
+
+class AttestationInline(admin.StackedInline):  # type: ignore[type-arg]
+    model = Attestation
+    form = AttestationForm
+    classes = ["collapse"]
+    verbose_name_plural = "Proof of a person or of the app"
+
+
 @admin.register(ClientToken)
 class ClientTokenAdmin(KeysetAdmin):
     list_display = ["name", "prefix", "is_active", "this_month", "budgets", "requests_per_minute", "expires_at"]
-    list_filter = [YesNoFilter.of("is_active", title="active"), YesNoFilter.of("can_read_metrics")]
+    list_filter = [
+        YesNoFilter.of("is_active", title="active"),
+        YesNoFilter.of("is_publishable", title="publishable"),
+        YesNoFilter.of("can_read_metrics"),
+    ]
+    form = ClientTokenForm
+    inlines = [IdentityProviderInline, AttestationInline]
     search_help_text = "Search for a part of the name, or for the first characters of the token."
     fieldsets = [
         (None, {"fields": ["name", "prefix", "is_active", "can_read_metrics", "expires_at", "created_at"]}),
+        (
+            "People",
+            {
+                "fields": [
+                    *("is_publishable", "origins", "anonymous_plan", "default_plan", "sessions_per_min"),
+                    *ClientToken.POOL,
+                ],
+                "description": PEOPLE_HELP,
+            },
+        ),
+        (
+            "What may be sent",
+            {
+                "fields": ["is_restricted", *ClientToken.POLICY],
+                "description": POLICY_HELP,
+                "classes": ["collapse"],
+            },
+        ),
         ("Limits", {"fields": ["rate_limit_per_min", *ClientToken.SPENDING], "description": LIMITS_HELP}),
     ]
     readonly_fields = ["prefix", "created_at"]
@@ -71,7 +197,7 @@ class ClientTokenAdmin(KeysetAdmin):
     ]
 
     def search_terms(self, text: str) -> dict[str, Any]:
-        return {"prefix": text[:9]} if text.startswith("llm_") else {"name__icontains": text}
+        return {"prefix": text[:9]} if text.startswith((SECRET, PUBLISHABLE)) else {"name__icontains": text}
 
     def prepare(self, rows: list[Any]) -> None:
         add_spending(rows)
@@ -98,7 +224,13 @@ class ClientTokenAdmin(KeysetAdmin):
         if client := kwargs.get("obj"):
             add_spending([client])
             context["spent"] = self.this_month(client)
+            if client.is_publishable:
+                context |= minting_of(client)
         return super().render_change_form(request, context, **kwargs)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ClientToken | None = None) -> Any:
+        """A token shows by its first characters what it is, so it stays that."""
+        return [*self.readonly_fields, *(["is_publishable"] if obj else [])]
 
     def save_model(self, request: HttpRequest, obj: ClientToken, form: Any, change: bool) -> None:
         if not change:

@@ -12,7 +12,9 @@ from analytics.metrics.sources import Key, Usage, total
 from analytics.models import AnalyticsEvent, UsageEvent
 from analytics.query import Query
 from analytics.rollups.coverage import bring_up_to_date
-from chat.models import ClientToken, Conversation
+from chat.identity.sessions import plan_of
+from chat.models import ClientToken, Conversation, Person
+from chat.models.people import PERSON
 from llmapi.staff.base import KeysetAdmin
 from llmapi.staff.breakdown import UsageRow, UsageTable
 from llmapi.staff.client_tokens import budgets_of
@@ -72,7 +74,11 @@ def other_tables(user_id: str, request: HttpRequest, clients: dict[int, ClientTo
         events = AnalyticsEvent.objects.filter(user_id=user_id).defer("metadata_json")
         found["events"] = list(events.order_by("-created_at", "-pk")[:NEWEST])
     if has_perm("chat.view_clienttoken"):
-        spent = budgets_of(list(clients.values()), user_id)
+        people = Person.objects.filter(pk=user_id).select_related("client_token", "plan", "claimed_plan")
+        person = people.first() if user_id.startswith(PERSON) else None
+        own = [person.client_token.as_used_by(None, person, plan_of(person))] if person else [*clients.values()]
+        clients |= {client.pk: client for client in own}
+        spent = budgets_of(own, user_id)
         found["budgets"] = [(clients[pk], budget) for pk, budgets in spent.items() for budget in budgets]
     return found
 

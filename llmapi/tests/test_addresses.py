@@ -6,7 +6,7 @@ import pytest
 from django.test import RequestFactory
 from pytest_django import Settings
 
-from llmapi.addresses import address_of
+from chat.api.addresses import address_of
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,20 @@ from llmapi.env_file import parse
 from llmapi.launch import ROOT
 
 PAGES = [
-    *("README.md", "SECURITY.md", "docs/backup.md", "docs/configure.md", "docs/deploy.md", "docs/observe.md"),
+    *(
+        "README.md",
+        "SECURITY.md",
+        "docs/backup.md",
+        "docs/clients.md",
+        "docs/configure.md",
+        "docs/deploy.md",
+        "docs/observe.md",
+    ),
     *("docs/scale.md", "docs/secure.md", "docs/upgrade.md"),
 ]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What holds no command.
-OTHERS = {"caddyfile", "http", "ini", "nginx", "python", "text"}
+OTHERS = {"caddyfile", "http", "ini", "javascript", "nginx", "python", "text"}
 # cron's five fields, and its command, of which a % ends the line unless it is escaped.
 CRON = re.compile(r"(?:\S+ +){5}((?:[^%\\\n]|\\.)+)")
 # Where a server of systemd stands, and what it reads.
@@ -39,7 +47,7 @@ COMMAND = re.compile(r"(?:[^\n]*<<(\w+)\n.*?^\1|(?:[^\n]*\\\n)*[^\n]*)(?:\n|\Z)"
 RUN = re.compile(
     r"([A-Z_]+=\S+ )*"
     r"(curl |command curl |manage\.py |\.venv/bin/python |python -m bench\.capacity |"
-    r"[A-Z]+=\S*\$\((grep|curl|\.venv/bin/python manage\.py) |cd /opt/llmapi && ENV_FILE=\S+ \.venv/bin/python |"
+    r"[A-Z]+=\S*\$\((grep|curl|echo|\.venv/bin/python manage\.py) |cd /opt/llmapi && ENV_FILE=\S+ \.venv/bin/python |"
     r"cp \.env\.example \.env && chmod 600 \.env$|cat >> \.env <<END)"
 )
 # What does not, by how it begins: the reason. What it names is looked for.

@@ -125,6 +125,9 @@ def test_the_schema_describes_routes_bodies_and_errors(client: Client) -> None:
         "/v1/models",
         "/v1/events",
         "/v1/usage",
+        "/v1/sessions",
+        "/v1/sessions/refresh",
+        "/v1/sessions/current",
         "/metrics",
         "/metrics/{name}",
         "/metrics/{name}.csv",
@@ -173,6 +176,7 @@ def preflight(client: Client, origin: str, *headers: str) -> Any:
     return client.options("/v1/models", headers={"origin": origin, **asked})
 
 
+@pytest.mark.django_db
 def test_cors_allows_only_the_listed_origins(client: Client, settings: Settings) -> None:
     settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
 

@@ -270,7 +270,7 @@ READS: dict[str, Callable[[date], object]] = {
     "durations": lambda day: list(sums.durations(day, "latency_ms", "model")),
     "replays": lambda day: list(sums.replays(day)),
     "users": lambda day: list(sums.user_events(day, "user_id")),
-    "feedback": lambda day: list(sums.feedback(day, "model")),
+    "counted": lambda day: list(sums.counted(day, "model")),
     "sessions": lambda day: sessions.of_day(day, {}),
     "build": build.Day.read,
 }

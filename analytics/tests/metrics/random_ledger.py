@@ -20,6 +20,8 @@ from analytics.models import AnalyticsEvent, Refusals, UsageEvent
 DAYS = 35
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 MODELS = ["gpt-4o", "gpt-4o-mini", "local"]
+# Of events that an app was opened, in whose place somebody signs in for the first time.
+SIGN_UPS = 0.2
 VERSIONS = ["1.0", "1.1", "2.0", ""]
 # Later than `at`: at once, within a session, at its very end, and just after it.
 GAPS = [timedelta(0), 9.7 * MINUTE, 30 * MINUTE, 30 * MINUTE + timedelta(microseconds=1)]
@@ -148,7 +150,10 @@ class Story:
         }
         known = [turn for turn in self.turns if turn.who["user_id"] == user and is_answered(turn, at)]
         kind = rng.choices(["turn", "opened", "said", "replayed"], [14, 2, 3, 2])[0]
-        if kind == "opened":
+        if kind == "opened" and rng.random() < SIGN_UPS:
+            about = {**who, "model": "", "app_version": ""}
+            self.events.append((at, AnalyticsEvent(event_name="person.signed_up", **about, created_at=at)))
+        elif kind == "opened":
             self.client_tells("opened", {**who, "model": ""}, at)
         elif kind == "said" and known:
             self.client_tells(rng.choice(["thumbs_up", "thumbs_down", "regenerated"]), rng.choice(known).who, at)

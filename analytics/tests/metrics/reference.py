@@ -434,6 +434,13 @@ def feedback(asked: Asked) -> Any:
     return {**figures(asked.days), "by_day": [{"day": str(day), **figures([day])} for day in asked.days]}
 
 
+def sign_ups(asked: Asked) -> Any:
+    def people(day: date) -> int:
+        return sum(event.name == "person.signed_up" for event in asked.events.get(day, []))
+
+    return [{"day": str(day), "people": people(day)} for day in asked.days]
+
+
 def burnt(found: list[Turn]) -> dict[str, Any]:
     return {
         "turns": len(found),

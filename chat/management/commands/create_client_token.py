@@ -10,7 +10,7 @@ from chat.models import ClientToken
 
 MAX_DAYS = 36_500
 # Options whose names differ from their columns'.
-OPTIONS = {"name": "NAME", "rate_limit_per_min": "--rate-limit"}
+OPTIONS = {"name": "NAME", "rate_limit_per_min": "--rate-limit", "origins": "--origin"}
 
 
 class Command(OperatorCommand):
@@ -20,13 +20,23 @@ class Command(OperatorCommand):
         "web --rate-limit 60 --day-tokens 500000 --user-month-usd 2.50",
         "staging --expires-in-days 30",
         "grafana --can-read-metrics",
+        "page --publishable --origin https://app.example.com --anonymous-day-usd 5",
     )
     help = "Create a client token and show it, this once."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="who uses it: an app, a site, an environment")
         parser.add_argument("--rate-limit", type=int, help="requests per minute; 0: no limit (RATE_LIMIT_PER_MIN)")
-        for name in ClientToken.SPENDING:
+        parser.add_argument(
+            "--publishable", action="store_true", help="a key that may be shipped: it only starts sessions of people"
+        )
+        parser.add_argument(
+            "--origin",
+            action="append",
+            metavar="URL",
+            help="from where browsers may use it; may be given more than once (none: servers and apps only)",
+        )
+        for name in (*ClientToken.SPENDING, *ClientToken.POOL):
             field = ClientToken._meta.get_field(name)
             parser.add_argument(f"--{name.replace('_', '-')}", metavar="MOST", help=f"{field.verbose_name} (no limit)")  # type: ignore[union-attr]
         parser.add_argument("--expires-in-days", type=int, help="days until it stops working (never)")
@@ -39,12 +49,20 @@ class Command(OperatorCommand):
         name = options["name"].strip()
         if not name or not name.isprintable():
             raise CommandError("NAME takes readable characters: letters, digits, signs and spaces.")
+        is_publishable, origins = options["publishable"], options["origin"] or []
+        if not is_publishable and (origins or any(options[column] is not None for column in ClientToken.POOL)):
+            raise CommandError("--origin and --anonymous-… are for a key with --publishable.")
+        if is_publishable and options["can_read_metrics"]:
+            raise CommandError("--can-read-metrics: A publishable key reads nothing; make another token for it.")
         client = ClientToken(
             name=name,
+            is_publishable=is_publishable,
+            is_restricted=is_publishable,
+            origins="\n".join(origins),
             rate_limit_per_min=limit,
             expires_at=timezone.now() + timedelta(days=days) if days else None,
             can_read_metrics=options["can_read_metrics"],
-            **{column: options[column] for column in ClientToken.SPENDING},
+            **{column: options[column] for column in (*ClientToken.SPENDING, *ClientToken.POOL)},
         )
         token = client.renew()
         try:

@@ -43,6 +43,7 @@ def describe(client: Any) -> dict[str, Any]:
         "name": client.name,
         "prefix": client.prefix or None,
         "status": "active" if client.is_usable else "expired" if client.is_active else "revoked",
+        "is_publishable": client.is_publishable,
         "can_read_metrics": client.can_read_metrics,
         "created_at": client.created_at.isoformat(timespec="seconds"),
         "last_turn_at": client.last_turn_at and client.last_turn_at.isoformat(timespec="seconds"),

@@ -17,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from chat import sql
+from chat.limits import buckets
 from chat.models import RateLimit
 from chat.retention import purge_expired
 from llmapi.log_formats import LogfmtFormatter
@@ -256,13 +257,13 @@ def test_a_login_is_refused_while_too_many_passwords_wait(boss: User, hashed: li
 
 @pytest.mark.django_db
 def test_a_try_takes_all_its_places_or_none() -> None:
-    full, free = tries.Bucket("login:a", 1), tries.Bucket("login:b", 1)
-    assert tries.take([full])
+    full, free = buckets.Bucket("login:a", 1), buckets.Bucket("login:b", 1)
+    assert buckets.take([full])
 
-    assert not tries.take([full, free])
+    assert not buckets.take([full, free])
 
     assert list(RateLimit.objects.values_list("key", flat=True)) == ["login:a"]
-    assert tries.take([free])
+    assert buckets.take([free])
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,6 +11,7 @@ from analytics.models import AnalyticsEvent, UsageEvent
 from bench.openai_double import OpenAIDouble
 from chat.models import ClientToken, IdempotencyKey
 from conftest import ApiClient
+from llmapi.tests.staff.forms import form_of
 
 LISTS = [
     "chat_conversation",
@@ -71,7 +72,8 @@ def works(token: str) -> bool:
 
 
 def test_a_token_is_shown_once_rotated_and_revoked(staff: Client) -> None:
-    first = token_in(staff.post(reverse("admin:chat_clienttoken_add"), {"name": "web", "is_active": "on"}))
+    add = reverse("admin:chat_clienttoken_add")
+    first = token_in(staff.post(add, form_of(staff.get(add)) | {"name": "web"}))
     row = ClientToken.objects.get()
     change = reverse("admin:chat_clienttoken_change", args=[row.pk])
     assert works(first)

@@ -252,7 +252,7 @@ DETAILS = {
     EVENTS: 5,
     "chat_conversation": 8,
     "chat_idempotencykey": 6,
-    "chat_clienttoken": 7,
+    "chat_clienttoken": 11,
     "chat_budget": 4,
     "chat_auditrecord": 3,
 }
