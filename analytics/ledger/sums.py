@@ -47,7 +47,8 @@ FIGURES: dict[str, Any] = {
 # The columns that hold what clients say of replies, by the event that says it.
 FEEDBACK = {"thumbs_up": "client.thumbs_up", "thumbs_down": "client.thumbs_down", "regenerated": "client.regenerated"}
 # Those that are counted of each day, by their event: what clients say, and people who sign in for the first time.
-COUNTED = {**FEEDBACK, "sign_ups": "person.signed_up"}
+SIGN_UP = "person.signed_up"
+COUNTED = {**FEEDBACK, "sign_ups": SIGN_UP}
 BOUGHT = ["sold", "priced", "total_tokens", "cost_nanos"]
 
 
@@ -115,6 +116,11 @@ def counted(day: date, *by: str) -> list[dict[str, Any]]:
     rows = event_rows(day).filter(event_name__in=COUNTED.values())
     counts = {figure: Count("id", filter=Q(event_name=name)) for figure, name in COUNTED.items()}
     return list(rows.values(*by).annotate(**counts))
+
+
+def signed_up(day: date) -> QuerySet[AnalyticsEvent, str]:
+    """Return the users who signed in for the first time on the day."""
+    return event_rows(day).filter(event_name=SIGN_UP).values_list("user_id", flat=True)
 
 
 def user_events(day: date, *by: str) -> Iterator[dict[str, Any]]:

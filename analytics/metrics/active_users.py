@@ -10,6 +10,11 @@ def dau(table: Table) -> list[dict[str, Any]]:
     return by_day(table.activity, lambda row: {"users": row.dau})
 
 
+def active_by_sign_in(table: Table) -> list[dict[str, Any]]:
+    """Daily active users who had signed in, by a session, on the day or before, and all others."""
+    return by_day(table.activity, lambda row: {"signed_in": row.signed_in, "others": row.others})
+
+
 def wau(table: Table) -> list[dict[str, Any]]:
     """Weekly active users: distinct users with a completed turn in the 7 days that end with each day."""
     return by_day(table.activity, lambda row: {"users": row.wau})

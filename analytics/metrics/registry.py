@@ -149,6 +149,7 @@ METRICS: dict[str, Metric] = {
     "stickiness": Metric("share", active_users.stickiness, (STICKINESS,)),
     "new_and_returning": Metric("count", cohorts.new_and_returning, (NEW_USERS,)),
     "retention": Metric("share", cohorts.retention),
+    "active_by_sign_in": Metric("count", active_users.active_by_sign_in),
     "sign_ups": Metric("count", cohorts.sign_ups),
     "activation": Metric("count", cohorts.activation, (ACTIVATION,)),
     "turns": Metric("count", usage.turns, (TURNS,)),

@@ -152,6 +152,11 @@ class Activity:
     wau: int = 0
     mau: int = 0
     new_users: int = 0
+    signed_in: int = 0
+
+    @property
+    def others(self) -> int:
+        return self.dau - self.signed_in
 
     @property
     def returning(self) -> int:

@@ -6,6 +6,7 @@ from analytics.models.rollups import (
     Refusals,
     RollupDay,
     SessionRollup,
+    SignUp,
     UsageRollup,
     UserDay,
 )

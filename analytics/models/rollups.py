@@ -73,6 +73,7 @@ class ActivityRollup(Rollup):
     wau = models.PositiveIntegerField(default=0)
     mau = models.PositiveIntegerField(default=0)
     new_users = models.PositiveIntegerField(default=0)
+    signed_in = models.PositiveIntegerField(default=0, db_default=0, help_text="Of dau, those who had signed in.")
     # Of the users who were new 1, 7 or 30 days before, and in the slice, those active on this day, in any.
     returned_1 = models.PositiveIntegerField(default=0)
     returned_7 = models.PositiveIntegerField(default=0)
@@ -159,6 +160,7 @@ class UserDay(Rollup):
     last_at = models.DateTimeField(null=True, blank=True)
     # Of the user, whatever the client, model and version; empty on days without a completed turn.
     age_days = models.PositiveIntegerField(null=True, blank=True, help_text="Days since the user was first active.")
+    is_signed_in = models.BooleanField(default=False, db_default=False, help_text="On this day, or one before.")
     sold = models.PositiveIntegerField(default=0)
     priced = models.PositiveIntegerField(default=0)
     total_tokens = models.BigIntegerField(default=0)
@@ -205,6 +207,20 @@ class Milestone(models.Model):
         db_table = "user_milestones"
         # Activation by the day on which users were new.
         indexes = [models.Index(fields=["first_day", "fifth_day"], name="milestone_first_fifth")]
+
+    def __str__(self) -> str:
+        return self.user_id
+
+
+class SignUp(models.Model):
+    """The day on which a person signed in for the first time."""
+
+    user_id = models.CharField(max_length=255, primary_key=True)
+    day = models.DateField()
+
+    class Meta:
+        db_table = "sign_ups"
+        indexes = [models.Index(fields=["day"], name="sign_up_day")]
 
     def __str__(self) -> str:
         return self.user_id

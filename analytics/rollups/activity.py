@@ -29,6 +29,7 @@ class Activity:
     turns: int = 0
     active: set[str] = field(default_factory=set)
     new: set[str] = field(default_factory=set)
+    signed_in: set[str] = field(default_factory=set)
     # Users who were new in this slice 1, 7 or 30 days before, and are active again, in any slice.
     returned: dict[int, set[str]] = field(default_factory=lambda: {age: set() for age in RETURNS})
     spans: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
@@ -39,6 +40,8 @@ class Activity:
         if row.turns:
             self.active.add(row.user_id)
             self.last_days[row.user_id] = row.day
+        if row.turns and row.is_signed_in:
+            self.signed_in.add(row.user_id)
         if row.turns and row.age_days == 0:
             self.new.add(row.user_id)
         if row.first_at and row.last_at:
@@ -61,6 +64,7 @@ class Activity:
             wau=sum((day - last).days < 7 for last in self.last_days.values()),
             mau=len(self.last_days),
             new_users=len(self.new),
+            signed_in=len(self.signed_in),
             **{f"returned_{age}": len(users) for age, users in self.returned.items()},
             time_spent=spent.stored(),
         )

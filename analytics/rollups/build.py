@@ -9,7 +9,7 @@ from typing import Any
 from analytics.cooperative import taking_breaks
 from analytics.histograms import Histogram
 from analytics.ledger import sums
-from analytics.models import ActivityRollup, Milestone, OpenSession, SessionRollup, UsageRollup, UserDay
+from analytics.models import ActivityRollup, Milestone, OpenSession, SessionRollup, SignUp, UsageRollup, UserDay
 from analytics.query import DAY
 from analytics.rollups import activity, sessions
 from analytics.rollups.activity import EVERYBODY, KEY
@@ -101,7 +101,10 @@ def user_days(day: date) -> list[UserDay]:
     on_day = sums.event_rows(day).filter(event_name=sums.TURN).values("user_id")
     seen = Milestone.objects.filter(first_day__lt=day, user_id__in=on_day)
     first_days = dict(seen.values_list("user_id", "first_day"))
+    before = SignUp.objects.filter(day__lt=day, user_id__in=on_day)
+    signed_in = {*before.values_list("user_id", flat=True), *sums.signed_up(day)}
     for user in users:
+        user.is_signed_in = user.user_id in signed_in
         if user.user_id in active:
             user.age_days = (day - first_days.get(user.user_id, day)).days
     return users

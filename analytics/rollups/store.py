@@ -16,7 +16,7 @@ from django.db.models import F, Max, Model, Q, Sum
 from django.db.models.functions import Now
 
 from analytics.cooperative import taking_breaks
-from analytics.ledger import SETTLE_GRACE
+from analytics.ledger import SETTLE_GRACE, sums
 from analytics.models import (
     ActivityRollup,
     MergedUser,
@@ -24,6 +24,7 @@ from analytics.models import (
     OpenSession,
     RollupDay,
     SessionRollup,
+    SignUp,
     UsageRollup,
     UserDay,
 )
@@ -127,6 +128,7 @@ def replace(built: build.Day) -> None:
     insert(OpenSession, built.open_sessions)
     replace_activity(day, built.activity)
     set_milestones(day, {row.user_id for row in built.users if row.turns})
+    set_sign_ups(day)
     if downstream_state(day) != before:
         # Days that are being read for the first time included. Locked by day, the order of everyone who locks several.
         later = RollupDay.objects.filter(day__gt=day)
@@ -153,7 +155,16 @@ def downstream_state(day: date) -> set[tuple[object, ...]]:
     return {
         *active.values_list("user_id", "client_token_id", "model", "app_version", "turns"),
         *still_open.values_list(*columns),
+        *SignUp.objects.filter(day=day).values_list("user_id"),
     }
+
+
+def set_sign_ups(day: date) -> None:
+    """Set who signed in on the day for the first time, and clear those who turn out not to have."""
+    found = sums.signed_up(day)
+    SignUp.objects.filter(day=day).exclude(user_id__in=found).delete()
+    SignUp.objects.bulk_create([SignUp(user_id=user, day=day) for user in set(found)], BATCH, ignore_conflicts=True)
+    SignUp.objects.filter(day__gt=day, user_id__in=found).update(day=day)
 
 
 def set_milestones(day: date, active: set[str]) -> None:

@@ -132,12 +132,14 @@ class SessionViewSet(ClientViewSet):
         client, origin, address = client_of(request), request.headers.get("Origin", ""), address_of(request._request)
         origins.check(client, request)
         asked = validated(SessionIn(data=request.data))
-        minting.admit(client, address, str(asked.get("install_id", "")))
-        attestation.check(Attestation.objects.filter(client_token=client).first(), asked.get("attestation"), address)
         if "install_id" in asked:
+            minting.admit(client, address, str(asked["install_id"]))
+            attestation.check(client, asked.get("attestation"), address)
             return granted(sessions.start_anonymous(client, origin))
-        anonymous = sessions.find(client, asked["refresh_token"])[0] if "refresh_token" in asked else None
+        attestation.check(client, asked.get("attestation"), address)
         identity = providers.verify(provider_of(client), asked["subject_token"], origin)
+        minting.admit_known(client, identity)
+        anonymous = sessions.find_anonymous(client, asked["refresh_token"]) if "refresh_token" in asked else None
         return granted(sessions.sign_in(client, identity, origin, anonymous))
 
     @openapi.operation(

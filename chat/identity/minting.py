@@ -7,27 +7,41 @@ What all anonymous people of an app may spend together is a budget of its own (`
 from django.utils.crypto import salted_hmac
 
 from chat.exceptions import SessionLimitExceeded
+from chat.identity.providers import Identity
 from chat.limits.buckets import Bucket, take, wait_for
 from chat.limits.rates import HOUR
 from chat.models import ClientToken
 
-# An hour, and a minute.
-OF_ADDRESS, OF_INSTALL = 30, 10
+# An hour: people of one installation, and sessions of one person.
+OF_INSTALL, OF_SUBJECT = 10, 30
+# A minute: failed tries of one address, and refreshes of one session.
 FAILURES, REFRESHES = 20, 20
 
 
 def admit(client: ClientToken, address: str, install_id: str) -> None:
-    """Take a place for a new session. Raises SessionLimitExceeded, and takes none, where one is missing."""
-    if not client.sessions_per_min:
-        raise SessionLimitExceeded("This app starts no sessions now.", should_retry=False)
+    """Take a place for a new person. Raises SessionLimitExceeded, and takes none, where one is missing."""
     buckets = [
-        Bucket(f"mint:address:{client.pk}:{digest_of(address)}", OF_ADDRESS, HOUR),
-        Bucket(f"mint:app:{client.pk}", client.sessions_per_min),
+        app_bucket(client),
+        Bucket(f"mint:address:{client.pk}:{digest_of(address)}", client.address_sessions_per_hour, HOUR),
+        Bucket(f"mint:install:{client.pk}:{digest_of(install_id)}", OF_INSTALL, HOUR),
     ]
-    if install_id:
-        buckets.append(Bucket(f"mint:install:{client.pk}:{digest_of(install_id)}", OF_INSTALL, HOUR))
     if wait := take_or_wait(buckets):
         raise SessionLimitExceeded(retry_after=wait)
+
+
+def admit_known(client: ClientToken, identity: Identity) -> None:
+    """Take a place for a sign-in. Many people may share an address, so each of them has places of their own."""
+    named = digest_of(f"{identity.issuer} {identity.subject}")
+    buckets = [app_bucket(client), Bucket(f"mint:subject:{client.pk}:{named}", OF_SUBJECT, HOUR)]
+    if wait := take_or_wait(buckets):
+        raise SessionLimitExceeded(retry_after=wait)
+
+
+def app_bucket(client: ClientToken) -> Bucket:
+    """Raises SessionLimitExceeded where the app starts no sessions."""
+    if not client.sessions_per_min:
+        raise SessionLimitExceeded("This app starts no sessions now.", should_retry=False)
+    return Bucket(f"mint:app:{client.pk}", client.sessions_per_min)
 
 
 def admit_refresh(session_id: str) -> None:

@@ -15,7 +15,7 @@ import urllib3
 
 from analytics.fairness import close_connection, outside
 from chat.exceptions import SignInInvalid, Unavailable
-from chat.identity.tokens import MAX_TOKEN
+from chat.identity.tokens import MAX_TOKEN, kid_of
 from chat.models import IdentityProvider
 
 # Seconds: how long keys are believed, how soon they are asked for again, how long a provider may take, and by how much
@@ -42,7 +42,7 @@ def verify(provider: IdentityProvider, token: str, origin: str) -> Identity:
         raise SignInInvalid(f"The token is longer than {MAX_TOKEN:,} characters.", param="subject_token")
     try:
         claims = decode(provider, token)
-    except (jwt.InvalidTokenError, jwt.InvalidKeyError) as exc:
+    except (jwt.InvalidTokenError, jwt.InvalidKeyError, RecursionError) as exc:
         raise SignInInvalid(f"The provider's token is not taken: {exc}.", param="subject_token") from exc
     if provider.party_claim and claim(claims, provider.party_claim) != origin:
         raise SignInInvalid(f"The token's {provider.party_claim} is not this origin.", param="subject_token")
@@ -94,8 +94,7 @@ def key_for(provider: IdentityProvider, token: str) -> Any:
     """Return the key that the token must be signed with."""
     if provider.algorithm.startswith("HS"):
         return provider.shared_secret
-    kid = jwt.get_unverified_header(token).get("kid")
-    found = keys_of(provider.jwks_url).find(kid if isinstance(kid, str) else None)
+    found = keys_of(provider.jwks_url).find(kid_of(token))
     if found is None:
         raise jwt.InvalidKeyError("no key of the provider has its id")
     if found.algorithm_name != provider.algorithm:

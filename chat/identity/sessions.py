@@ -112,7 +112,21 @@ def refresh(client: ClientToken, refresh_token: str, origin: str) -> Granted:
     return Granted.of(session)
 
 
-def find(client: ClientToken, refresh_token: str, *, is_locked: bool = False) -> tuple[ClientSession, int]:
+def find_anonymous(client: ClientToken, refresh_token: str) -> ClientSession:
+    """Find the session whose person signs in. One that an earlier try of this sign-in has merged is found as well.
+
+    Raises SessionInvalid or PersonBlocked.
+    """
+    session, generation = find(client, refresh_token, may_be_merged=True)
+    is_current = generation == session.generation
+    if not is_current and not (generation == session.generation - 1 and session.is_fresh):  # type: ignore[attr-defined]
+        raise SessionInvalid
+    return session
+
+
+def find(
+    client: ClientToken, refresh_token: str, *, is_locked: bool = False, may_be_merged: bool = False
+) -> tuple[ClientSession, int]:
     """Find the session of a refresh token, and the token's generation. Raises SessionInvalid or PersonBlocked."""
     named = tokens.session_of(refresh_token)
     if named is None:
@@ -126,7 +140,8 @@ def find(client: ClientToken, refresh_token: str, *, is_locked: bool = False) ->
     if session is None or not tokens.is_genuine(refresh_token, session, named[1]):
         raise SessionInvalid
     now: datetime = session.now
-    if session.revoked_at or session.expires_at <= now:
+    is_over = session.revoked_at or session.expires_at <= now
+    if is_over and not (may_be_merged and session.person.merged_into_id):
         raise SessionInvalid
     if session.person.is_blocked:
         raise PersonBlocked

@@ -35,7 +35,16 @@ class Claims(NamedTuple):
 
 def is_access_token(token: str) -> bool:
     """Tell a JWT from a client token by its form: a JSON object in base64 begins so."""
-    return token.startswith("eyJ")
+    return token.startswith("eyJ") and token.count(".") == 2
+
+
+def kid_of(token: str) -> str | None:
+    """Return which key a JWT says that it was signed with, before anything of it is believed."""
+    try:
+        kid = jwt.get_unverified_header(token).get("kid")
+    except (jwt.InvalidTokenError, RecursionError):  # JSON that is nested too deep
+        return None
+    return kid if isinstance(kid, str) else None
 
 
 def sign(session: ClientSession, key: SigningKey, jti: str) -> str:
@@ -60,11 +69,8 @@ def read(token: str) -> Claims:
     """Return what an access token names. Raises SessionExpired or SessionInvalid; the rows are not looked at."""
     if len(token) > MAX_TOKEN:
         raise SessionInvalid
-    try:
-        kid = jwt.get_unverified_header(token).get("kid")
-    except jwt.InvalidTokenError as exc:
-        raise SessionInvalid from exc
-    if not isinstance(kid, str) or not kid.startswith("k_") or len(kid) > 16:
+    kid = kid_of(token)
+    if kid is None or not kid.startswith("k_") or len(kid) > 16:
         raise SessionInvalid
     for secret in secrets():
         try:

@@ -27,7 +27,7 @@ def validate_origins(text: str) -> None:
     for origin in text.split():
         if not ORIGIN.fullmatch(origin):
             raise ValidationError(
-                f"{origin[:100]} is no origin; write https://app.example.com, chrome-extension://<id> or "
+                f"{origin[:100]} is no origin; write https://app.example.com, chrome-extension://ID or "
                 "moz-extension://, without a path."
             )
 
@@ -103,6 +103,13 @@ class ClientToken(models.Model):
     anonymous_month_usd = dollars("dollars a month, all anonymous")
     sessions_per_min = models.PositiveIntegerField(
         "new sessions per minute", default=60, db_default=60, help_text="Of all its people together. 0: none."
+    )
+    address_sessions_per_hour = models.PositiveIntegerField(
+        "new anonymous people per hour and address",
+        default=30,
+        db_default=30,
+        validators=[MinValueValidator(1)],
+        help_text="An address is one of IPv4, or a /64 network of IPv6.",
     )
     # --- what may be sent ---
     is_restricted = models.BooleanField(

@@ -1,15 +1,17 @@
 """How many sessions may be started, and what all anonymous people may spend together."""
 
 import threading
+import time
 import uuid
 from typing import Any
 
+import jwt
 import pytest
 from django.db import connection
 
 from bench.openai_double import Behaviour, OpenAIDouble
-from chat.identity import minting
-from chat.models import Budget, ClientToken, Person
+from chat.api.sessions import JWT_TYPE
+from chat.models import Budget, ClientToken, IdentityProvider, Person
 from chat.tests.test_sessions import App, code_of
 from conftest import wait_until
 
@@ -39,6 +41,22 @@ def test_a_network_of_ipv6_is_one_address(app: App) -> None:
     assert statuses.count(201) == 30
     assert Person.objects.count() == 30
     assert mint(app, "2001:db8:0:8::1").status_code == 201
+
+
+def test_an_office_signs_in_from_one_address(app: App) -> None:
+    """Known people have places of their own, each of them thirty an hour."""
+    IdentityProvider.objects.create(
+        client_token=app.row, issuer="i", audience="a", algorithm="HS256", shared_secret="s" * 32
+    )
+
+    def sign_in(subject: str) -> int:
+        now = int(time.time())
+        claims = {"iss": "i", "aud": "a", "sub": subject, "iat": now, "exp": now + 60}
+        body = {"subject_token": jwt.encode(claims, "s" * 32), "subject_token_type": JWT_TYPE}
+        return int(app.call("/v1/sessions", body, REMOTE_ADDR="192.0.2.7").status_code)
+
+    assert {sign_in(f"person-{number}") for number in range(40)} == {201}
+    assert [sign_in("ann") for _ in range(32)] == [201] * 30 + [429] * 2
 
 
 def test_an_install_starts_ten_an_hour(app: App) -> None:
@@ -154,4 +172,3 @@ def test_places_are_named_without_addresses(app: App) -> None:
     assert "192.0.2.7" not in keys
     assert "0e984725" not in keys
     assert all(len(key) <= 100 for key in keys.split())
-    assert minting.OF_ADDRESS == 30

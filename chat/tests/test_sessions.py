@@ -1,5 +1,6 @@
 """Sessions of people: how they are started, refreshed and revoked, and what they may touch."""
 
+import base64
 import json
 import time
 import uuid
@@ -173,6 +174,7 @@ def test_takes_what_is_signed_right(app: App) -> None:
         lambda someone: someone.token.rpartition(".")[0] + ".",
         lambda someone: someone.token + "x" * 9000,
         lambda someone: "eyJ" + "." * 5,
+        lambda someone: base64.urlsafe_b64encode(b'{"a":' * 1200).decode() + ".e30.AA",
     ],
 )
 def test_refuses_a_forged_token(app: App, make: Any) -> None:

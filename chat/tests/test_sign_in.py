@@ -1,5 +1,6 @@
 """People who sign in with a provider of the team's own, and what an anonymous person takes along."""
 
+import base64
 import json
 import threading
 import time
@@ -19,7 +20,7 @@ from analytics.query import Query
 from analytics.rollups.coverage import bring_up_to_date
 from bench.openai_double import OpenAIDouble
 from chat.identity import providers
-from chat.models import Budget, ClientToken, Conversation, IdentityProvider, Person, Plan
+from chat.models import Budget, ClientToken, Conversation, IdempotencyKey, IdentityProvider, Person, Plan
 from chat.tests.test_sessions import ORIGIN, App, Someone, code_of
 
 JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
@@ -122,7 +123,6 @@ def public_pem() -> bytes:
 
 def hs_with_public_key(provider: Provider) -> str:
     """PyJWT refuses to make it, so it is made by hand."""
-    import base64
     import hashlib
     import hmac
 
@@ -150,6 +150,7 @@ def hs_with_public_key(provider: Provider) -> str:
         lambda p: p.token(sub="x" * 256),
         lambda p: p.token(sub=None),
         lambda p: "no.jwt.here",
+        lambda p: base64.urlsafe_b64encode(b"[" * 4000).decode() + ".e30.AA",
         lambda p: p.token().rpartition(".")[0] + ".",
     ],
 )
@@ -304,8 +305,9 @@ def test_takes_along_what_is_theirs(provider: Provider, upstream: OpenAIDouble) 
     )
     (limit,) = [one for one in ann.get("/v1/usage").json()["limits"] if one["name"] == "user_day_tokens"]
     assert limit["left"] == 10**6 - spent
-    # The sessions of before are the known person's.
-    assert anonymous.get("/v1/sessions/current").json()["user"]["id"] == ann.id
+    # Whoever had the device before may have copied the tokens: they are not the known person's.
+    assert code_of(anonymous.get("/v1/sessions/current")) == (401, "invalid_token")
+    assert code_of(provider.app.refresh(anonymous.granted["refresh_token"])) == (401, "invalid_token")
     assert Conversation.objects.get(pk=conversation).user_id == ann.id
 
 
@@ -321,6 +323,31 @@ def test_a_merge_is_done_once(provider: Provider, upstream: OpenAIDouble) -> Non
     ben = provider.known("ben", refresh_token=anonymous.granted["refresh_token"])
     assert not Budget.objects.filter(user_id=ben.id).exists()
     assert Person.objects.get(pk=anonymous.id).merged_into_id == ann.id
+
+
+def test_a_token_that_was_used_before_merges_nobody(provider: Provider) -> None:
+    """Else whoever has an old copy could take the conversations along."""
+    anonymous = provider.app.person()
+    conversation = anonymous.conversation()
+    old = anonymous.granted["refresh_token"]
+    renewed = provider.app.refresh(provider.app.refresh(old).json()["refresh_token"]).json()
+    eve = provider.sign_in(provider.token("eve"), refresh_token=old)
+    assert code_of(eve) == (401, "invalid_token")
+    assert Conversation.objects.get(pk=conversation).user_id == anonymous.id
+    assert provider.sign_in(provider.token("ann"), refresh_token=renewed["refresh_token"]).status_code == 201
+
+
+def test_a_key_that_both_have_used_stays_each_ones(provider: Provider, upstream: OpenAIDouble) -> None:
+    ann = provider.known()
+    mine = ann.conversation()
+    said = ann.say("Hello", mine, key="same")
+    anonymous = provider.app.person()
+    anonymous.say("Other", key="same")
+    anonymous.say("Other", key="mine")
+    again = provider.known(refresh_token=anonymous.granted["refresh_token"])
+    assert again.say("Hello", mine, key="same").json()["id"] == said.json()["id"]
+    keys = set(IdempotencyKey.objects.values_list("idempotency_key", flat=True))
+    assert keys == {f"{ann.id}:same", f"{ann.id}:mine", f"{anonymous.id}:same"}
 
 
 def test_a_known_person_is_never_merged(provider: Provider) -> None:

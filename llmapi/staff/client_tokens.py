@@ -174,6 +174,7 @@ class ClientTokenAdmin(KeysetAdmin):
             {
                 "fields": [
                     *("is_publishable", "origins", "anonymous_plan", "default_plan", "sessions_per_min"),
+                    "address_sessions_per_hour",
                     *ClientToken.POOL,
                 ],
                 "description": PEOPLE_HELP,

@@ -11,6 +11,11 @@ from django.utils.html import format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
+from analytics.formatting import format_exact
+from analytics.metrics.sources import Usage, bought_by
+from analytics.models import UserDay
+from analytics.query import Period, Query, today
+from analytics.rollups.coverage import bring_up_to_date
 from chat.models import ClientSession, Person, Plan
 from llmapi.staff.base import KeysetAdmin
 from llmapi.staff.lists.filters import ClientFilter, DayFilter, YesNoFilter
@@ -36,7 +41,17 @@ class PlanAdmin(KeysetAdmin):
 
 @admin.register(Person)
 class PersonAdmin(RowLinks, KeysetAdmin):
-    list_display = ["person_id", "kind", "client", "plan", "is_blocked", "created_at", "last_seen_at", "activity"]
+    list_display = [
+        "person_id",
+        "kind",
+        "client",
+        "plan",
+        "is_blocked",
+        "cost",
+        "created_at",
+        "last_seen_at",
+        "activity",
+    ]
     list_filter = [DayFilter, ClientFilter, YesNoFilter.of("is_blocked", title="blocked")]
     list_select_related = ["plan"]
     list_keys = [Key("person_id", by_time=False), Key("client_token_id"), Key()]
@@ -54,6 +69,21 @@ class PersonAdmin(RowLinks, KeysetAdmin):
     export_columns = [
         *("person_id", "client_token_id", "plan_id", "is_blocked", "created_at", "signed_up_at", "last_seen_at"),
     ]
+
+    def prepare(self, rows: list[Any]) -> None:
+        """Add what each has cost this month, in one statement for all of them."""
+        super().prepare(rows)
+        bring_up_to_date()
+        month = Query(Period(today().replace(day=1), today()))
+        days = UserDay.objects.filter(month.rows, user_id__in=[row.pk for row in rows])
+        spent = {user: usage for (user,), usage in bought_by(days, "user_id")}
+        for row in rows:
+            row.spent = spent.get(row.pk, Usage())
+
+    @admin.display(description="this month (UTC)")
+    def cost(self, person: Any) -> str:
+        cost = person.spent.cost_usd
+        return "cost unknown" if cost is None else format_exact(cost, "usd")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

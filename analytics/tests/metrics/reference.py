@@ -434,6 +434,19 @@ def feedback(asked: Asked) -> Any:
     return {**figures(asked.days), "by_day": [{"day": str(day), **figures([day])} for day in asked.days]}
 
 
+def active_by_sign_in(asked: Asked) -> Any:
+    first: dict[str, date] = {}
+    for event in asked.ledger.events:
+        if event.name == "person.signed_up":
+            first[event.user] = min(event.at.date(), first.get(event.user, date.max))
+
+    def figures(day: date) -> dict[str, int]:
+        signed_in = sum(first.get(user, date.max) <= day for user in asked.active(day))
+        return {"signed_in": signed_in, "others": len(asked.active(day)) - signed_in}
+
+    return [{"day": str(day), **figures(day)} for day in asked.days]
+
+
 def sign_ups(asked: Asked) -> Any:
     def people(day: date) -> int:
         return sum(event.name == "person.signed_up" for event in asked.events.get(day, []))
