@@ -221,6 +221,7 @@ class Work(threading.local):
 
     def __init__(self) -> None:
         self.held: list[tuple[Turns, Owner]] = []
+        self.away: Owner = None  # for whom, while it waits in `outside`
         self.since = 0.0
 
 
@@ -229,7 +230,7 @@ work = Work()
 
 def working_for() -> Owner:
     """Return the owner for whom this thread works; None where nobody shares it."""
-    return work.held[-1][1] if work.held else None
+    return work.held[-1][1] if work.held else work.away
 
 
 @contextmanager
@@ -256,7 +257,7 @@ class outside:  # noqa: N801 a context manager, of which a turn has many: a gene
     def __enter__(self) -> None:
         self._held = work.held
         if self._held:
-            work.held = []
+            work.held, work.away = [], self._held[-1][1]
             for share, owner in self._held:
                 share.give_back(owner)
 
@@ -265,7 +266,7 @@ class outside:  # noqa: N801 a context manager, of which a turn has many: a gene
             # The scarcest first. Whoever waited for it with a turn of the processor would keep that from its holder.
             for share, owner in reversed(self._held):
                 share.resume(owner)
-            work.held = self._held
+            work.held, work.away = self._held, None
             work.since = time.thread_time()
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -65,28 +66,28 @@ def bring_up_to_date() -> Coverage:
     """
     if replica.is_reading():
         return coverage_of_replica()
-    started = timezone.now()
-    try:
-        # Whoever waits holds no connection meanwhile, and finds what the one before has built.
-        with builds.held(READERS):
-            return build_open_days(started)
-    except Busy:
-        pass  # They are built for others, and will soon be newer.
-    except OperationalError as exc:
-        # What is there can still be read, and says how old it is.
-        logger.warning("rollups could not be built for a reader: %s", cause(exc))
+    # Whoever waits holds no connection meanwhile, and finds what the one before has built. Whoever waits too long gets
+    # what is there, which is being built for the others.
+    with suppress(Busy), builds.held(READERS):
+        return build_open_days(timezone.now())
     return Coverage.of(list(RollupDay.objects.unsettled()))
 
 
 def build_open_days(started: datetime) -> Coverage:
     deadline = time.monotonic() + READER_SECONDS
     unsettled = list(RollupDay.objects.unsettled())
-    for day in open_days(started, unsettled):
-        # A build of somebody else may have read the day's rows before we came.
-        if time.monotonic() >= deadline or not is_cheap(day) or not build_day(day):
-            return Coverage.of(list(RollupDay.objects.unsettled()))
-        unsettled = []
-    return Coverage.of(unsettled or list(RollupDay.objects.unsettled()), checked_at=started)
+    try:
+        for day in open_days(started, unsettled):
+            # A build of somebody else may have read the day's rows before we came.
+            if time.monotonic() >= deadline or not is_cheap(day) or not build_day(day):
+                break
+            unsettled = []
+        else:
+            return Coverage.of(unsettled or list(RollupDay.objects.unsettled()), checked_at=started)
+    except OperationalError as exc:
+        # What is there can still be read, and says how old it is.
+        logger.warning("rollups could not be built for a reader: %s", cause(exc))
+    return Coverage.of(list(RollupDay.objects.unsettled()))
 
 
 def coverage_of_replica() -> Coverage:

@@ -236,3 +236,15 @@ def test_what_comes_late_today_is_counted(db: None, set_clock: Callable[..., Non
 
     total = Table(week()).total
     assert (total.thumbs_up, total.total_tokens) == ((1, 0) if late == "event" else (0, 10))
+
+
+@pytest.mark.django_db
+def test_while_another_builds_a_reader_gets_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty readers of a process would build the same day fifty times."""
+    monkeypatch.setattr(coverage.builds, "patience", 0.01)
+    monkeypatch.setattr(coverage, "build_open_days", lambda started: pytest.fail("it is being built"))
+
+    with coverage.builds.held(coverage.READERS):
+        found = coverage.bring_up_to_date()
+
+    assert found.computed_at <= timezone.now()

@@ -1,6 +1,7 @@
 """Django's PostgreSQL, with a pool whose connections wait for an answer no longer than the work that has them may.
 
-And whose migrations wait for a table no longer than turns may wait behind them.
+Clients that want more connections than there are get them in turns. Migrations wait for a table no longer than turns
+may wait behind them.
 """
 
 from typing import Any, Self
@@ -10,6 +11,7 @@ from django.db.backends.postgresql import base
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from psycopg_pool import PoolClosed, PoolTimeout
 
+from analytics.fairness import Busy, Owner, Share, working_for
 from chat.database import patience
 from chat.postgres import BoundedConnection
 
@@ -35,7 +37,36 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if options := self.settings_dict["OPTIONS"].get("pool"):
             options["connection_class"] = BoundedConnection
 
+    # For whom this connection is one of those that clients share, or nothing.
+    _taken_for: Owner = None
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Take a connection of the pool, when it is this client's turn. Raises OperationalError."""
+        owner = working_for() if self.pool else None
+        if owner is None:
+            return self._take_usable(conn_params)
+        share = share_of(self.alias, self.settings_dict["OPTIONS"]["pool"])
+        try:
+            share.take(owner)
+        except Busy as exc:
+            raise psycopg.OperationalError("no connection of the pool was left in time") from exc
+        try:
+            connection = self._take_usable(conn_params)
+        except BaseException:
+            share.give_back(owner)
+            raise
+        self._taken_for = owner
+        return connection
+
+    def _close(self) -> Any:
+        try:
+            return super()._close()  # type: ignore[misc]
+        finally:
+            if (owner := self._taken_for) is not None:
+                self._taken_for = None
+                share_of(self.alias, {}).give_back(owner)
+
+    def _take_usable(self, conn_params: dict[str, Any]) -> Any:
         """Take a connection that the server has not ended, and let it wait as long as this work may.
 
         The pool's own check would wait for an answer of each connection, and for a second after one that is broken.
@@ -61,6 +92,22 @@ class DatabaseWrapper(base.DatabaseWrapper):
                     raise
             else:
                 return connection
+
+
+_shares: dict[str, Share] = {}
+
+
+def share_of(alias: str, pool: dict[str, Any]) -> Share:
+    """Return the connections that clients share: all of a pool but the one of the background jobs.
+
+    One client alone may have all but one of them.
+    """
+    if alias not in _shares:
+        size = max(pool["max_size"] - 1, 1)
+        _shares[alias] = Share(
+            lambda: size, factor=max(size - 1, 1), patience=pool["timeout"], most_waiting=pool["max_waiting"]
+        )
+    return _shares[alias]
 
 
 def first_line(error: psycopg.Error) -> str:
