@@ -15,7 +15,7 @@ from chat.api.base import ClientViewSet, client_of
 from chat.api.scalars import Text
 from chat.api.serializers import KnownFieldsSerializer, validated
 from chat.api.sharing import credentials, token_of
-from chat.exceptions import NotAllowed, SecretKey, SessionInvalid, SignInInvalid
+from chat.exceptions import AttestationFailed, NotAllowed, SecretKey, SessionInvalid, SignInInvalid
 from chat.identity import attestation, minting, origins, providers, sessions, tokens
 from chat.identity.sessions import Granted
 from chat.models import Attestation, ClientSession, ClientToken, IdentityProvider
@@ -174,8 +174,8 @@ class SessionViewSet(ClientViewSet):
         return Response({"id": session.pk, "object": "session.deleted", "deleted": True})
 
     def handle_exception(self, exc: Exception) -> Response:
-        """Count a sign-in or a refresh that was made up as a failed try of its address."""
-        if isinstance(exc, SessionInvalid | SignInInvalid):
+        """Count a proof, a sign-in or a refresh that was made up as a failed try of its address."""
+        if isinstance(exc, SessionInvalid | SignInInvalid | AttestationFailed):
             minting.note_failure(address_of(self.request._request))
         return super().handle_exception(exc)
 

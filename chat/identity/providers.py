@@ -5,6 +5,7 @@ The algorithm and the keys are those that staff have set for the app; what a tok
 """
 
 import json
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from chat.exceptions import SignInInvalid, Unavailable
 from chat.identity.tokens import MAX_TOKEN, kid_of
 from chat.models import IdentityProvider
 
-# Seconds: how long keys are believed, how soon they are asked for again, how long a provider may take, and by how much
-# its clock may differ from ours.
-FRESH_SECONDS, AGAIN_SECONDS, TIMEOUT_SECONDS, LEEWAY_SECONDS = 3600, 60, 5, 60
+logger = logging.getLogger(__name__)
+
+# Seconds: how long keys are believed, how soon they are asked for again, and how soon after a failure, how long a
+# provider may take, and by how much its clock may differ from ours.
+FRESH_SECONDS, AGAIN_SECONDS, AFTER_FAILURE_SECONDS, TIMEOUT_SECONDS, LEEWAY_SECONDS = 3600, 60, 5, 5, 60
 MAX_JWKS = 512 * 1024
 REQUIRED = ["exp", "iat", "iss"]
 # Characters of an id. Longer ones are no ids.
@@ -112,10 +115,15 @@ class Keys:
         self._lock = threading.Lock()
 
     def find(self, kid: str | None) -> jwt.PyJWK | None:
-        """Return the key of that id; of a single key, that one where the token names none."""
+        """Return the key of that id; of a single key, that one where the token names none.
+
+        Raises Unavailable where there are none.
+        """
         age = time.monotonic() - self._asked_at
         if age > FRESH_SECONDS or (self._named(kid) is None and age > AGAIN_SECONDS):
             self._ask()
+        if not self._found:
+            raise Unavailable("The provider of identities does not answer; try again in a moment.")
         return self._named(kid)
 
     def renew(self) -> bool:
@@ -131,19 +139,19 @@ class Keys:
         return next((key for key in self._found if key.key_id == kid), None)
 
     def _ask(self) -> None:
-        with self._lock:
+        """Read the keys, unless another has just done so. Keys that were believed so far are, where that fails."""
+        close_connection()
+        with outside(), self._lock:
             if time.monotonic() - self._asked_at <= AGAIN_SECONDS:
-                return  # Another has asked meanwhile.
+                return
             self._asked_at = time.monotonic()
-            close_connection()
-            with outside():
-                try:
-                    self._found = read_keys(fetch(self._url))
-                except (urllib3.exceptions.HTTPError, ValueError, jwt.PyJWTError) as exc:
-                    # Keys that were believed so far still are.
-                    if not self._found:
-                        self._asked_at = float("-inf")
-                        raise Unavailable("The provider of identities does not answer; try again in a moment.") from exc
+            try:
+                self._found = read_keys(fetch(self._url))
+            except (urllib3.exceptions.HTTPError, ValueError, TypeError, jwt.PyJWTError) as exc:
+                logger.warning("the keys of a provider of identities cannot be read: %s", type(exc).__name__)
+                if not self._found:
+                    # Whoever waited for us does not wait as long again.
+                    self._asked_at -= AGAIN_SECONDS - AFTER_FAILURE_SECONDS
 
 
 def read_keys(body: bytes) -> list[jwt.PyJWK]:

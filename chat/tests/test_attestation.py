@@ -15,7 +15,7 @@ import pytest
 from chat.identity import attestation
 from chat.models import Attestation, Person
 from chat.tests.test_sessions import App, code_of
-from chat.tests.test_sign_in import RSA, Jwks, jwks
+from chat.tests.test_sign_in import JWT_TYPE, RSA, Jwks, jwks
 
 __all__ = ["jwks"]
 
@@ -105,6 +105,15 @@ def test_turnstile_that_is_away_lets_nobody_in(app: App, turnstile: Turnstile) -
     turnstile.server.shutdown()
     turnstile.server.server_close()
     assert code_of(start(app, of("turnstile"))) == (403, "attestation_failed")
+
+
+def test_made_up_proofs_of_an_address_are_limited(app: App, turnstile: Turnstile) -> None:
+    """Else each would have Cloudflare asked."""
+    Attestation.objects.create(client_token=app.row, kind="turnstile", secret="key-of-the-widget")
+    body = {"subject_token": "x", "subject_token_type": JWT_TYPE, "attestation": of("turnstile", "made up")}
+    codes = [code_of(app.call("/v1/sessions", body)) for _ in range(22)]
+    assert codes == [(403, "attestation_failed")] * 20 + [(429, "session_limit_exceeded")] * 2
+    assert len(turnstile.asked) == 20
 
 
 def proof_of_app(key: Any = RSA[0], **changed: Any) -> dict[str, str]:

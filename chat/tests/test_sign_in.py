@@ -255,7 +255,11 @@ def test_a_provider_that_is_away(provider: Provider, monkeypatch: pytest.MonkeyP
     provider.jwks.is_away = True
     answer = provider.sign_in(provider.token())
     assert code_of(answer) == (503, "unavailable")
+    # Nobody else waits for it at once, and nobody is told that the token is wrong.
+    assert code_of(provider.sign_in(provider.token())) == (503, "unavailable")
+    assert provider.jwks.asked == 1
     provider.jwks.is_away = False
+    monkeypatch.setattr(providers, "AGAIN_SECONDS", 0)
     assert provider.sign_in(provider.token()).status_code == 201
     # Keys that are known are believed, whoever is away.
     provider.jwks.is_away = True
