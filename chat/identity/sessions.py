@@ -92,19 +92,17 @@ def refresh(client: ClientToken, refresh_token: str, origin: str) -> Granted:
     Whoever sends an older one has a copy: the session is revoked, for whoever has it (RFC 9700, section 4.14.2).
     Raises SessionInvalid or PersonBlocked.
     """
-    minting.admit_refresh(find(client, refresh_token)[0].pk)
     with transaction.atomic():
-        session, generation = find(client, refresh_token, is_locked=True)
+        session, is_current, is_again = find(client, refresh_token, is_locked=True)
+        minting.admit_refresh(session.pk)
         if session.origin != origin:
             raise OriginNotAllowed("The session was started at another origin.")
-        is_current = generation == session.generation
-        # Asked twice at once, or because the answer was lost: the token that is current by now is told again.
-        is_again = generation == session.generation - 1 and session.is_fresh  # type: ignore[attr-defined]
         if is_current:
             session.generation += 1
             changed = {"generation": session.generation, "refreshed_at": Now(), "expires_at": Now() + TTL}
             ClientSession.objects.filter(pk=session.pk).update(**changed)
             Person.objects.filter(pk=session.person_id).update(last_seen_at=Now())
+        # Asked twice at once, or because the answer was lost: the token that is current by now is told again.
         elif not is_again:
             revoke(session.pk)
     if not is_current and not is_again:
@@ -117,17 +115,19 @@ def find_anonymous(client: ClientToken, refresh_token: str) -> ClientSession:
 
     Raises SessionInvalid or PersonBlocked.
     """
-    session, generation = find(client, refresh_token, may_be_merged=True)
-    is_current = generation == session.generation
-    if not is_current and not (generation == session.generation - 1 and session.is_fresh):  # type: ignore[attr-defined]
+    session, is_current, is_again = find(client, refresh_token, may_be_merged=True)
+    if not is_current and not is_again:
         raise SessionInvalid
     return session
 
 
 def find(
     client: ClientToken, refresh_token: str, *, is_locked: bool = False, may_be_merged: bool = False
-) -> tuple[ClientSession, int]:
-    """Find the session of a refresh token, and the token's generation. Raises SessionInvalid or PersonBlocked."""
+) -> tuple[ClientSession, bool, bool]:
+    """Find the session of a refresh token. Raises SessionInvalid or PersonBlocked.
+
+    Returns with it whether the token is the current one, and whether it is the one before, used a moment ago.
+    """
     named = tokens.session_of(refresh_token)
     if named is None:
         raise SessionInvalid
@@ -145,8 +145,8 @@ def find(
         raise SessionInvalid
     if session.person.is_blocked:
         raise PersonBlocked
-    session.is_fresh = now - session.refreshed_at <= REUSE  # type: ignore[attr-defined]
-    return session, named[1]
+    is_again = named[1] == session.generation - 1 and now - session.refreshed_at <= REUSE
+    return session, named[1] == session.generation, is_again
 
 
 def revoke(session_id: str) -> None:
