@@ -53,7 +53,7 @@ def failures(table: Table) -> list[dict[str, Any]]:
 
 
 def refusals(table: Table) -> list[dict[str, Any]]:
-    """Requests refused over a limit, for each day and error code; model and version do not filter them."""
+    """Requests refused over a limit or by the rules of an app, by day and code; model and version do not filter."""
     return by_day_and_code(table.refusals, "requests")
 
 

@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from chat.models.plans import Plan, dollars, limit
+from chat.models.plans import Plan, dollars, limit, requests
 
 if TYPE_CHECKING:
     from chat.models.people import ClientSession, Person
@@ -36,6 +36,12 @@ def words(default: str, help_text: str) -> "models.CharField[str, str]":
     return models.CharField(max_length=1000, blank=True, default=default, db_default=default, help_text=help_text)
 
 
+def plan_of_people(help_text: str) -> "models.ForeignKey[Plan | None, Plan | None]":
+    return models.ForeignKey(
+        Plan, on_delete=models.PROTECT, null=True, blank=True, related_name="+", db_index=False, help_text=help_text
+    )
+
+
 def permission(help_text: str) -> "models.BooleanField[bool, bool]":
     return models.BooleanField(default=False, db_default=False, help_text=help_text)
 
@@ -51,9 +57,7 @@ class ClientToken(models.Model):
     is_setting = models.BooleanField(default=False, editable=False)
     is_active = models.BooleanField("active", default=True, help_text="Untick to revoke the token at once.")
     can_read_metrics = models.BooleanField(default=False, help_text="May read /metrics.")
-    rate_limit_per_min = models.PositiveIntegerField(
-        "requests per minute", null=True, blank=True, help_text="Empty: RATE_LIMIT_PER_MIN. 0: no limit."
-    )
+    rate_limit_per_min = requests()
     tokens_per_min = limit("tokens per minute")
     concurrent_turns = limit("turns at once")
     day_tokens = limit("tokens a day")
@@ -79,24 +83,8 @@ class ClientToken(models.Model):
         help_text="From where browsers may use it, one a line: https://app.example.com, chrome-extension://ID, "
         "moz-extension:// (any). Empty: none, only servers and apps.",
     )
-    anonymous_plan = models.ForeignKey(
-        Plan,
-        on_delete=models.PROTECT,
-        null=True,
-        blank=True,
-        related_name="+",
-        db_index=False,
-        help_text="Of people who have not signed in. Empty: only the limits of this token.",
-    )
-    default_plan = models.ForeignKey(
-        Plan,
-        on_delete=models.PROTECT,
-        null=True,
-        blank=True,
-        related_name="+",
-        db_index=False,
-        help_text="Of people who have, where nothing else says so.",
-    )
+    anonymous_plan = plan_of_people("Of people who have not signed in. Empty: only the limits of this token.")
+    default_plan = plan_of_people("Of people who have, where nothing else says so.")
     anonymous_day_tokens = limit("tokens a day, all anonymous")
     anonymous_month_tokens = limit("tokens a month, all anonymous")
     anonymous_day_usd = dollars("dollars a day, all anonymous")

@@ -24,13 +24,17 @@ def dollars(name: str) -> "models.DecimalField[Decimal | None, Decimal | None]":
     )
 
 
+def requests() -> "models.PositiveIntegerField[int | None, int | None]":
+    return models.PositiveIntegerField(
+        "requests per minute", null=True, blank=True, help_text="Empty: RATE_LIMIT_PER_MIN. 0: no limit."
+    )
+
+
 class Plan(models.Model):
     """What one person of an app may use. Where a limit is empty, the one of the app's key for each user holds."""
 
     name = models.SlugField(unique=True, max_length=50, help_text="As a sign-in's claim names it: free, pro, …")
-    requests_per_min = models.PositiveIntegerField(
-        "requests per minute", null=True, blank=True, help_text="Empty: RATE_LIMIT_PER_MIN. 0: no limit."
-    )
+    requests_per_min = requests()
     tokens_per_min = limit("tokens per minute")
     concurrent_turns = limit("turns at once")
     day_tokens = limit("tokens a day")
